@@ -1,1 +1,36 @@
-fn main(){}
+//! `cargo xtask`, the one door to building, trying and testing Braid.
+
+mod fault;
+mod guest;
+mod packages;
+mod process;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The one door to building, trying and testing Braid")]
+struct Door {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs the engine under a real Linux host in an emulated machine
+    Guest(guest::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Door::parse().task {
+        Task::Guest(options) => guest::main(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("xtask: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What is worth telling: read alike by the log, the metrics and the simulator's story.
+
+use braid_block::{IoError, Key};
+use braid_nvme::{Status, pdu::FatalError};
+
+use crate::event::Socket;
+
+/// Something that people or programs may want to know. Rare: never one per I/O.
+#[derive(Clone, Copy, Debug)]
+pub enum Note {
+    /// A peer connected.
+    Accepted {
+        /// The stream.
+        socket: Socket,
+        /// The listener.
+        listener: u16,
+    },
+    /// A stream was closed by us.
+    Closed {
+        /// The stream.
+        socket: Socket,
+        /// Why.
+        why: Why,
+    },
+    /// A connection became a queue of a controller.
+    QueueConnected {
+        /// The stream.
+        socket: Socket,
+        /// The controller, for `Shard::controller`.
+        controller: Key,
+        /// 0 is the admin queue.
+        queue: u16,
+    },
+    /// A Connect command was refused.
+    ConnectRefused {
+        /// The stream.
+        socket: Socket,
+        /// The answer.
+        status: Status,
+    },
+    /// A controller is gone; its number was this.
+    ControllerGone {
+        /// Its controller id.
+        cntlid: u16,
+        /// Why.
+        why: Why,
+    },
+    /// A device operation failed.
+    DiskFailed {
+        /// Namespace it served.
+        nsid: u32,
+        /// What was tried.
+        operation: Operation,
+        /// First byte on the device.
+        offset: u64,
+        /// Why.
+        error: IoError,
+    },
+    /// A limit keeps a peer waiting or out.
+    Limit {
+        /// Which.
+        limit: Limit,
+    },
+    /// Our host side: a connection to a target is up, and how many I/O queues it has.
+    HostConnected {
+        /// The host, as given by `Shard::host_open`.
+        host: Key,
+        /// I/O queues granted.
+        queues: u16,
+    },
+    /// Our host side: the connection to a target is lost or was refused.
+    HostDisconnected {
+        /// The host.
+        host: Key,
+        /// Why.
+        why: Why,
+    },
+    /// Every connection is closed after a stop was asked for.
+    Drained,
+}
+
+/// Why a connection or a controller ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The peer closed the stream.
+    PeerClosed,
+    /// The stream broke.
+    Io(IoError),
+    /// The peer broke the protocol; it was told so by a termination request.
+    Protocol(FatalError),
+    /// The peer sent a termination request with this fatal error status.
+    Terminated(u16),
+    /// The keep alive time-out passed without a command.
+    KeepAlive,
+    /// It took too long to get through a state before Connect was answered.
+    HandshakeTimeout,
+    /// It took no bytes for too long.
+    SendTimeout,
+    /// A command took too long (our host side).
+    CommandTimeout,
+    /// The host shut the controller down or reset it.
+    Reset,
+    /// A command was refused with this status (our host side).
+    Status(Status),
+    /// The admin queue ended, so its I/O queues do.
+    AdminClosed,
+    /// We are stopping.
+    Stopping,
+    /// A limit was reached.
+    Limit(Limit),
+}
+
+/// What was tried on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// Making writes durable.
+    Flush,
+    /// Zeroing a range.
+    Zero,
+    /// Giving a range back.
+    Discard,
+}
+
+/// The named limits of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Connections.
+    Connections,
+    /// Controllers of a subsystem.
+    Controllers,
+    /// Buffers.
+    Memory,
+}

@@ -1,0 +1,37 @@
+//! What went wrong, in one line that says what to do about it.
+
+use std::fmt;
+
+/// A failure to tell the user about; the text is complete and stands on its own.
+#[derive(Debug)]
+pub struct Fault(String);
+
+/// The result of everything here that can fail.
+pub type Outcome<T> = Result<T, Fault>;
+
+impl Fault {
+    /// A failure with this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Fault(text.into())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Puts what we were doing in front of an error of the system.
+pub trait Explain<T> {
+    /// Turns an error into a [`Fault`] that begins with `doing`.
+    fn explain(self, doing: impl FnOnce() -> String) -> Outcome<T>;
+}
+
+impl<T, E: fmt::Display> Explain<T> for Result<T, E> {
+    fn explain(self, doing: impl FnOnce() -> String) -> Outcome<T> {
+        self.map_err(|error| Fault(format!("{}: {error}", doing())))
+    }
+}
