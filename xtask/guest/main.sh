@@ -6,20 +6,40 @@ export HERE
 exec </dev/null
 exec 8<>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
+. "$HERE/check.sh"
+
+# One fixed host, whatever the machine's own files say.
+mkdir -p /etc/nvme
+echo nqn.2014-08.org.nvmexpress:uuid:22222222-2222-4222-8222-222222222222 >/etc/nvme/hostnqn
+echo 22222222-2222-4222-8222-222222222222 >/etc/nvme/hostid
+dmesg -n 4
+
+# Leaves nothing of a scenario behind, and looks for what the kernel complained about.
+clean() {
+    awk '$1 ~ "^/dev/nvme" {print $2}' /proc/mounts | xargs -r -n 1 umount
+    [ -n "$(ls /sys/class/nvme)" ] && nvme disconnect-all
+    dmesg >/run/dmesg
+    local wrong
+    wrong=$(grep -m 1 -E 'BUG|Oops|WARNING:|Call Trace|hung_task|blocked for more' /run/dmesg)
+    same kernel-log '' "$wrong"
+    if [ -n "$(ls /sys/class/nvme)" ]; then bad controllers-left "$(ls /sys/class/nvme)"; fi
+}
 
 echo "BRAID-READY $(uname -r)" >&8
 while read -r verb name settings <&8; do
     case $verb in
     run)
         echo "==== $name $settings"
+        dmesg -C
         env $settings bash "$HERE/$name.sh"
-        echo "BRAID-DONE $name $?" >&8
+        status=$?
+        clean
+        echo "BRAID-DONE $status" >&8
         ;;
     off)
         echo "BRAID-BYE" >&8
         sleep 0.2
         /bin/busybox poweroff -f
         ;;
-    *) echo "BRAID-WHAT $verb" >&8 ;;
     esac
 done

@@ -4,14 +4,14 @@ use std::fmt;
 
 /// A failure to tell the user about; the text is complete and stands on its own.
 #[derive(Debug)]
-pub struct Fault(String);
+pub(crate) struct Fault(String);
 
 /// The result of everything here that can fail.
-pub type Outcome<T> = Result<T, Fault>;
+pub(crate) type Outcome<T> = Result<T, Fault>;
 
 impl Fault {
     /// A failure with this text.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Fault(text.into())
     }
 }
@@ -25,7 +25,7 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// Puts what we were doing in front of an error of the system.
-pub trait Explain<T> {
+pub(crate) trait Explain<T> {
     /// Turns an error into a [`Fault`] that begins with `doing`.
     fn explain(self, doing: impl FnOnce() -> String) -> Outcome<T>;
 }

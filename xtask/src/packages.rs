@@ -7,18 +7,18 @@ use std::process::Command;
 
 /// A program and the Debian package that brings it.
 #[derive(Debug, Clone, Copy)]
-pub struct Tool {
+pub(crate) struct Tool {
     /// The program's name, as found in `PATH` or in the system folders.
-    pub program: &'static str,
+    pub(crate) program: &'static str,
     /// The package to install when it is missing.
-    pub package: &'static str,
+    pub(crate) package: &'static str,
 }
 
 /// Folders that hold system programs even when `PATH` does not name them.
 const SYSTEM: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// Sees to it that every tool is there; as root it installs what is missing.
-pub fn need(tools: &[Tool]) -> Outcome<()> {
+pub(crate) fn need(tools: &[Tool]) -> Outcome<()> {
     let missing = missing(tools);
     if missing.is_empty() {
         return Ok(());
@@ -47,7 +47,7 @@ fn missing(tools: &[Tool]) -> Vec<&'static str> {
 }
 
 /// Whether a program can be found.
-pub fn present(program: &str) -> bool {
+pub(crate) fn present(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':').chain(SYSTEM).any(|folder| Path::new(folder).join(program).is_file())
 }

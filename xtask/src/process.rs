@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs a program with our own input and output; anything but success is a failure.
-pub fn run(command: &mut Command) -> Outcome<()> {
+pub(crate) fn run(command: &mut Command) -> Outcome<()> {
     let status = command.status().explain(|| cannot_start(command))?;
     success(command, status)
 }
 
 /// Runs a program and returns what it wrote to standard output; its errors go into the failure.
-pub fn read(command: &mut Command) -> Outcome<String> {
-    let output =
-        command.stdin(Stdio::null()).output().explain(|| cannot_start(command))?;
+pub(crate) fn read(command: &mut Command) -> Outcome<String> {
+    let output = command.stdin(Stdio::null()).output().explain(|| cannot_start(command))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let last = said.trim().lines().last().unwrap_or("it said nothing").to_owned();
@@ -29,7 +28,7 @@ pub fn read(command: &mut Command) -> Outcome<String> {
 }
 
 /// Runs a program, hands every line of both its outputs to `seen`, and ends it at the deadline.
-pub fn watch(
+pub(crate) fn watch(
     command: &mut Command,
     deadline: Duration,
     mut seen: impl FnMut(&str),
@@ -67,7 +66,7 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
 }
 
 /// Sends every line of a stream to a channel, from a thread of its own.
-pub fn forward(stream: impl std::io::Read + Send + 'static, to: mpsc::Sender<String>) {
+pub(crate) fn forward(stream: impl std::io::Read + Send + 'static, to: mpsc::Sender<String>) {
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut raw = Vec::new();
@@ -82,7 +81,7 @@ pub fn forward(stream: impl std::io::Read + Send + 'static, to: mpsc::Sender<Str
 }
 
 /// A failure, unless the program ended well.
-pub fn success(command: &Command, status: ExitStatus) -> Outcome<()> {
+pub(crate) fn success(command: &Command, status: ExitStatus) -> Outcome<()> {
     if status.success() {
         return Ok(());
     }
@@ -90,7 +89,7 @@ pub fn success(command: &Command, status: ExitStatus) -> Outcome<()> {
 }
 
 /// The program and its arguments, to show.
-pub fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
@@ -101,14 +100,14 @@ fn cannot_start(command: &Command) -> String {
 
 /// A command that the kernel ends when this program ends, however that happens. The thread that
 /// spawns it must live as long as it shall.
-pub fn bound(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(crate) fn bound(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 
 /// Sends a signal to a process; one that is gone already is no failure.
-pub fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = rustix::process::kill_process(pid, signal);
     }
@@ -121,7 +120,7 @@ fn end_group(child: &Child) {
 }
 
 /// Looks again and again until `found` gives something or the time is over.
-pub fn wait_until<T>(
+pub(crate) fn wait_until<T>(
     deadline: Duration,
     mut found: impl FnMut() -> Outcome<Option<T>>,
 ) -> Outcome<Option<T>> {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The folder of the workspace, as cargo knew it when it built this program.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own).to_path_buf()
 }
 
 /// Cargo's target folder: `CARGO_TARGET_DIR`, else `target` in the workspace.
-pub fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(set) => root().join(set),
         None => root().join("target"),
@@ -20,14 +20,14 @@ pub fn target() -> PathBuf {
 }
 
 /// A folder of our own below the target folder; it exists on return.
-pub fn folder(name: &str) -> Outcome<PathBuf> {
+pub(crate) fn folder(name: &str) -> Outcome<PathBuf> {
     let path = target().join(name);
     std::fs::create_dir_all(&path).explain(|| format!("cannot create {}", path.display()))?;
     Ok(path)
 }
 
 /// `cargo` with these arguments, in the workspace.
-pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
@@ -35,7 +35,7 @@ pub fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
 }
 
 /// Builds the engine with the development profile and says where its binary is.
-pub fn build_engine() -> Outcome<PathBuf> {
+pub(crate) fn build_engine() -> Outcome<PathBuf> {
     process::run(&mut cargo(["build", "--package", "braid-engine"]))?;
     let binary = target().join("debug/braid-engine");
     if binary.is_file() {

@@ -29,7 +29,7 @@ const MODULES: [&str; 12] = [
 const INIT: &str = include_str!("../../guest/init.sh");
 
 /// Makes the initramfs for a kernel; one that was made before from the same parts is kept.
-pub fn make(kernel: &Kernel) -> Outcome<PathBuf> {
+pub(crate) fn make(kernel: &Kernel) -> Outcome<PathBuf> {
     let folder = workspace::folder("guest")?.join(format!("initramfs-{}", kernel.version));
     let archive = folder.with_extension("cpio");
     let _ = fs::remove_dir_all(&folder);
@@ -48,7 +48,8 @@ pub fn make(kernel: &Kernel) -> Outcome<PathBuf> {
 }
 
 fn copy_busybox(to: &Path) -> Outcome<()> {
-    let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let found =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let from = found.ok_or_else(|| Fault::new("no busybox; install the package busybox-static"))?;
     fs::copy(from, to).map(drop).explain(|| format!("cannot copy {from}"))
 }

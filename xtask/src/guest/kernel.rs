@@ -13,7 +13,7 @@ use std::process::Command;
 
 /// A Linux release that a guest can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Release {
+pub(crate) enum Release {
     /// Linux 6.12, of Debian trixie
     #[value(name = "6.12")]
     V6_12,
@@ -24,7 +24,7 @@ pub enum Release {
 
 impl Release {
     /// The release's number.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Release::V6_12 => "6.12",
             Release::V6_1 => "6.1",
@@ -42,17 +42,17 @@ impl Release {
 
 /// An unpacked kernel package.
 #[derive(Debug, Clone)]
-pub struct Kernel {
+pub(crate) struct Kernel {
     /// The image to boot.
-    pub image: PathBuf,
+    pub(crate) image: PathBuf,
     /// The folder that holds `lib/modules`.
-    pub root: PathBuf,
+    pub(crate) root: PathBuf,
     /// The full version, as `uname -r` prints it.
-    pub version: String,
+    pub(crate) version: String,
 }
 
 /// The unpacked kernel of a release; downloads it unless that was done before.
-pub fn fetch(release: Release) -> Outcome<Kernel> {
+pub(crate) fn fetch(release: Release) -> Outcome<Kernel> {
     let folder = workspace::folder("guest")?.join(format!("kernel-{}", release.name()));
     if let Some(kernel) = unpacked(&folder)? {
         return Ok(kernel);
@@ -160,14 +160,15 @@ impl Apt {
         let text = process::read(self.command("apt-cache").args(["depends", "linux-image-amd64"]))?;
         let wanted = format!("linux-image-{}.", release.name());
         let found = text.split_whitespace().find(|word| word.starts_with(&wanted));
-        found.map(str::to_owned).ok_or_else(|| {
-            Fault::new(format!("Debian {} has no {wanted}*", release.suite()))
-        })
+        found
+            .map(str::to_owned)
+            .ok_or_else(|| Fault::new(format!("Debian {} has no {wanted}*", release.suite())))
     }
 
     fn download(&self, package: &str) -> Outcome<PathBuf> {
         process::read(self.command("apt-get").args(["download", package]))?;
-        let listed = fs::read_dir(&self.folder).explain(|| "cannot read apt's folder".to_owned())?;
+        let listed =
+            fs::read_dir(&self.folder).explain(|| "cannot read apt's folder".to_owned())?;
         let prefix = format!("{package}_");
         listed
             .filter_map(|entry| Some(entry.ok()?.path()))

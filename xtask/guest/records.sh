@@ -1,0 +1,35 @@
+# Writes numbered records while the engine goes away and comes back, then reads every one.
+
+journal=/run/journal
+
+# write_records SECONDS: starts the writer.
+write_records() {
+    rm -f $journal
+    "$XTASK" record write --device "$disk" --seconds "$1" --journal $journal >/run/writer 2>&1 &
+    writer=$!
+}
+
+acknowledged() { wc -l <$journal; }
+more_than() { (($(acknowledged) > $1)); }
+
+# goes_on NAME: the writer gets further acknowledgements.
+goes_on() {
+    local now
+    now=$(acknowledged)
+    if eventually 30 more_than $((now + 20)); then
+        ok "$1" "$now records and more"
+    else
+        bad "$1" "stuck at $now: $(dmesg | tail -n 1)"
+    fi
+}
+
+# all_there NAME: the writer ended well, and a fresh reader finds all that it was promised.
+all_there() {
+    local status
+    wait "$writer"
+    status=$?
+    cat /run/writer
+    same "$1-writer" 0 "$status"
+    check "$1-records" "$XTASK" record check --device "$disk" --journal $journal
+    ok "$1-found" "$(tail -n 1 <<<"$seen")"
+}

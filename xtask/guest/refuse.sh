@@ -1,0 +1,32 @@
+# A host that is not on the list, and a subsystem that does not exist, are refused with a status
+# that says so; the host on the list is served.
+. "$HERE/check.sh"
+
+allowed=nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111
+target="-t tcp -a $HOST -s $DISK_PORT"
+
+dmesg -C
+fails refused 'failed|could not|error' nvme connect $target -n "$DISK_NQN"
+shows refused-status "Connect.*not allowed|Connect Invalid Host|status.*0x4?184|\(0?x?4?184\)|388|-5|16772" \
+    "$(dmesg | grep -i connect)"
+same refused-nothing '' "$(ls /sys/class/nvme)"
+
+dmesg -C
+fails unknown 'failed|could not|error' nvme connect $target -n "$DISK_NQN.not" \
+    -q $allowed -I 11111111-1111-4111-8111-111111111111
+shows unknown-status 'Connect Invalid Data Parameter' "$(dmesg | grep -i connect)"
+same unknown-nothing '' "$(ls /sys/class/nvme)"
+
+check allowed nvme connect $target -n "$DISK_NQN" -q $allowed \
+    -I 11111111-1111-4111-8111-111111111111
+nqn=$DISK_NQN
+if find_disk 1; then
+    ok allowed-disk "$disk"
+    verify allowed-verify --rw=write --bs=4k --size=256k
+else
+    bad allowed-disk 'no device'
+fi
+# While one host is served, the other one is still refused.
+fails still-refused 'failed|could not|error' nvme connect $target -n "$DISK_NQN" \
+    --duplicate-connect
+check disconnect disconnect

@@ -1,0 +1,157 @@
+//! The campaign: boots a guest, has it run one scenario after another, counts what they found.
+
+use super::initramfs;
+use super::kernel::{self, Kernel, Release};
+use super::machine::{Machine, Word};
+use super::scenario::Scenario;
+use super::service::Services;
+use crate::fault::{Fault, Outcome};
+use crate::tally::Tally;
+use crate::workspace;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// How many lines of a log are shown when something failed.
+const TAIL: usize = 40;
+
+/// Everything that the scenarios of one campaign share.
+#[derive(Debug)]
+pub(crate) struct Campaign {
+    kernel: Kernel,
+    initramfs: PathBuf,
+    engine: PathBuf,
+    guest: Option<Machine>,
+    boots: u32,
+    /// What was found so far.
+    pub(crate) tally: Tally,
+}
+
+impl Campaign {
+    /// Gets the kernel and makes the initramfs; boots nothing yet.
+    pub(crate) fn new(release: Release, engine: PathBuf) -> Outcome<Self> {
+        let kernel = kernel::fetch(release)?;
+        let initramfs = initramfs::make(&kernel)?;
+        let tally = Tally::default();
+        Ok(Campaign { kernel, initramfs, engine, guest: None, boots: 0, tally })
+    }
+
+    /// Runs one scenario; whatever goes wrong in it is counted, and the next one can run.
+    pub(crate) fn run(&mut self, scenario: &Scenario) {
+        let began = Instant::now();
+        println!("{}: {}", scenario.name, scenario.about);
+        let failed_before = self.tally.failed();
+        if let Err(fault) = self.try_run(scenario) {
+            self.check(scenario, "scenario", false, &fault.to_string());
+            self.guest = None;
+        }
+        if self.tally.failed() > failed_before {
+            show_tail(&self.console());
+        }
+        println!("  {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    /// Switches the guest off and says how many were booted.
+    pub(crate) fn end(mut self) -> (Tally, u32) {
+        if let Some(Err(fault)) = self.guest.take().map(Machine::off) {
+            self.tally.fail("guest off", &fault.to_string());
+        }
+        (self.tally, self.boots)
+    }
+
+    fn try_run(&mut self, scenario: &Scenario) -> Outcome<()> {
+        let mut services = Services::start(&self.engine, scenario.name, scenario.engines)?;
+        let done = self.converse(scenario, &mut services);
+        let logs: Vec<PathBuf> = services.logs().map(Path::to_path_buf).collect();
+        let failed_before = self.tally.failed();
+        if let Err(fault) = services.finish() {
+            self.check(scenario, "engine-ends", false, &fault.to_string());
+        }
+        for log in &logs {
+            self.look_for_panics(scenario, log);
+        }
+        if done.is_err() || self.tally.failed() > failed_before {
+            logs.iter().for_each(|log| show_tail(log));
+        }
+        done
+    }
+
+    /// Has the guest run the scenario's script, counts its checks and answers its questions.
+    fn converse(&mut self, scenario: &Scenario, services: &mut Services) -> Outcome<()> {
+        let own = std::env::current_exe().unwrap_or_default();
+        let settings = format!(
+            "HOST=10.0.2.2 XTASK={} ENGINE={} {}",
+            own.display(),
+            self.engine.display(),
+            services.settings()
+        );
+        let order = format!("run {} {settings}", scenario.name);
+        let end = Instant::now() + scenario.deadline();
+        let guest = self.guest()?;
+        guest.say(&order)?;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.guest()?.hear(left)? {
+                Some(Word::Check { name, ok, detail }) => self.check(scenario, &name, ok, &detail),
+                Some(Word::Ask(question)) => {
+                    let answer = match services.answer(&question) {
+                        Ok(text) => format!("OK {text}"),
+                        Err(fault) => format!("NO {fault}"),
+                    };
+                    println!("  --   {}: {answer}", question.join(" "));
+                    self.guest()?.say(&answer)?;
+                }
+                Some(Word::Done(status)) if status == "0" => return Ok(()),
+                Some(Word::Done(status)) => {
+                    return Err(Fault::new(format!("the script ended with status {status}")));
+                }
+                Some(Word::Ready(_) | Word::Bye) => return Err(Fault::new("the guest restarted")),
+                None => {
+                    let seconds = scenario.deadline().as_secs();
+                    return Err(Fault::new(format!("not done in {seconds} s; guest ended")));
+                }
+            }
+        }
+    }
+
+    /// The running guest; boots one if there is none.
+    fn guest(&mut self) -> Outcome<&mut Machine> {
+        if self.guest.is_none() {
+            self.boots += 1;
+            let began = Instant::now();
+            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console())?;
+            println!("  booted Linux {} in {:.1} s", guest.version, began.elapsed().as_secs_f64());
+            self.guest = Some(guest);
+        }
+        self.guest.as_mut().ok_or_else(|| Fault::new("no guest"))
+    }
+
+    fn check(&mut self, scenario: &Scenario, name: &str, ok: bool, detail: &str) {
+        println!("  {} {name} {detail}", if ok { "ok  " } else { "FAIL" });
+        match ok {
+            true => self.tally.pass(),
+            false => self.tally.fail(&format!("guest {} {name}", scenario.name), detail),
+        }
+    }
+
+    fn look_for_panics(&mut self, scenario: &Scenario, log: &Path) {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+            self.check(scenario, "engine-panics", false, line);
+        }
+    }
+
+    fn console(&self) -> PathBuf {
+        workspace::target().join(format!("guest/console-{}.log", self.boots))
+    }
+}
+
+fn show_tail(log: &Path) {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    println!("  the end of {}:", log.display());
+    for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
+        println!("    | {}", line.trim_end());
+    }
+}

@@ -1,0 +1,98 @@
+//! `cargo xtask guest`: an unmodified Linux host, in an emulated machine, uses our engine.
+
+mod campaign;
+mod initramfs;
+mod kernel;
+mod machine;
+mod scenario;
+mod service;
+
+use crate::fault::{Fault, Outcome};
+use crate::packages::{self, Tool};
+use crate::tally::Tally;
+use crate::workspace;
+use campaign::Campaign;
+use kernel::Release;
+use scenario::Scenario;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The scenarios to run; all when none is named
+    scenarios: Vec<String>,
+    /// The Linux release to run
+    #[arg(long, value_enum, default_value = "6.12")]
+    kernel: Release,
+    /// An engine to use instead of the one that is built here
+    #[arg(long)]
+    engine: Option<PathBuf>,
+    /// Lists the scenarios and ends
+    #[arg(long)]
+    list: bool,
+}
+
+/// The programs that a guest run takes from the machine.
+const TOOLS: [Tool; 9] = [
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "busybox", package: "busybox-static" },
+    Tool { program: "modprobe", package: "kmod" },
+    Tool { program: "cpio", package: "cpio" },
+    Tool { program: "xz", package: "xz-utils" },
+    Tool { program: "nvme", package: "nvme-cli" },
+    Tool { program: "fio", package: "fio" },
+    Tool { program: "mkfs.ext4", package: "e2fsprogs" },
+    Tool { program: "mkfs.xfs", package: "xfsprogs" },
+];
+
+/// Runs the subcommand.
+pub(crate) fn main(options: &Options) -> Outcome<()> {
+    if options.list {
+        for scenario in scenario::ALL {
+            println!("{:<10} {}", scenario.name, scenario.about);
+        }
+        return Ok(());
+    }
+    let chosen = choose(&options.scenarios)?;
+    let tally = run(&chosen, options.kernel, options.engine.clone())?;
+    tally.failures().iter().for_each(|failure| println!("FAILED {failure}"));
+    println!("guest: {tally}");
+    match tally.failed() {
+        0 => Ok(()),
+        _ => Err(Fault::new("the guest found failures")),
+    }
+}
+
+/// Runs the whole campaign on the usual release, for `test`.
+pub(crate) fn all() -> Outcome<Tally> {
+    run(&choose(&[])?, Release::V6_12, None)
+}
+
+fn choose(names: &[String]) -> Outcome<Vec<&'static Scenario>> {
+    if names.is_empty() {
+        return Ok(scenario::ALL.iter().collect());
+    }
+    let find = |name: &String| {
+        let unknown = || Fault::new(format!("no scenario {name}; see cargo xtask guest --list"));
+        scenario::named(name).ok_or_else(unknown)
+    };
+    names.iter().map(find).collect()
+}
+
+fn run(chosen: &[&Scenario], release: Release, engine: Option<PathBuf>) -> Outcome<Tally> {
+    let began = Instant::now();
+    packages::need(&TOOLS)?;
+    let engine = match engine {
+        Some(path) => path,
+        None => workspace::build_engine()?,
+    };
+    let mut campaign = Campaign::new(release, engine)?;
+    for scenario in chosen {
+        campaign.run(scenario);
+    }
+    let (tally, boots) = campaign.end();
+    let seconds = began.elapsed().as_secs();
+    println!("{} scenarios, Linux {}, boots {boots}, {seconds} s", chosen.len(), release.name());
+    Ok(tally)
+}

@@ -1,0 +1,155 @@
+//! What a Linux host does with our engine, scenario by scenario: the engines it needs here, the
+//! script that runs in the guest in `xtask/guest/NAME.sh`.
+
+use super::service::Plan;
+use std::time::Duration;
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    /// Its name, and that of its script.
+    pub(crate) name: &'static str,
+    /// What it shows, for `--list`.
+    pub(crate) about: &'static str,
+    /// The engines it talks to.
+    pub(crate) engines: &'static [Plan],
+    /// Seconds after which the guest counts as hanging.
+    seconds: u64,
+}
+
+impl Scenario {
+    /// How long it may take.
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// The scenario of this name.
+pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
+    ALL.iter().find(|scenario| scenario.name == name)
+}
+
+/// A small engine in memory.
+const fn memory(name: &'static str, namespaces: &'static [&'static str]) -> Plan {
+    Plan { name, namespaces, options: &[] }
+}
+
+/// Every scenario, in the order of the campaign.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "discover",
+        about: "the discovery log, by a passing and by a lasting controller",
+        engines: &[memory("disk", &["mem:64MiB"])],
+        seconds: 60,
+    },
+    Scenario {
+        name: "connect",
+        about: "with and without digests, one queue and four, blocks of 4096 and of 512 bytes",
+        engines: &[
+            memory("disk", &["mem:64MiB", "mem:32MiB?block=512"]),
+            Plan { name: "small", namespaces: &["mem:64MiB"], options: &["--block-size", "512"] },
+        ],
+        seconds: 180,
+    },
+    Scenario {
+        name: "verify",
+        about: "fio writes mixed sizes at depth and verifies them by CRC32C",
+        engines: &[
+            Plan {
+                name: "disk",
+                namespaces: &["file:{disks}/verify.img?size=256MiB"],
+                options: &[],
+            },
+            Plan {
+                name: "small",
+                namespaces: &["file:{disks}/verify512.img?size=128MiB&block=512"],
+                options: &[],
+            },
+        ],
+        seconds: 240,
+    },
+    Scenario {
+        name: "admin",
+        about: "nvme-cli: identify, logs, features, flush, write-zeroes, dsm, wrong commands",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/admin.img?size=64MiB"],
+            options: &["--serial", "BRAIDGUEST0001"],
+        }],
+        seconds: 120,
+    },
+    Scenario {
+        name: "ext4",
+        about: "mkfs, fsync-heavy writing, discard, unmount, remount, content equal",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/ext4.img?size=512MiB&sparse=1"],
+            options: &[],
+        }],
+        seconds: 240,
+    },
+    Scenario {
+        name: "xfs",
+        about: "the same with XFS, on blocks of 512 bytes and with digests",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"],
+            options: &[],
+        }],
+        seconds: 240,
+    },
+    Scenario {
+        name: "kill",
+        about: "kill -9 of the engine under I/O, restart: no acknowledged, flushed byte is lost",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/kill.img?size=256MiB"],
+            options: &[],
+        }],
+        seconds: 240,
+    },
+    Scenario {
+        name: "stop",
+        about: "an orderly stop under I/O and the return: the host waits and loses nothing",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/stop.img?size=256MiB"],
+            options: &[],
+        }],
+        seconds: 180,
+    },
+    Scenario {
+        name: "refuse",
+        about: "a host that is not on the list, and a subsystem that does not exist",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["mem:64MiB"],
+            options: &[
+                "--allow-host",
+                "nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111",
+            ],
+        }],
+        seconds: 60,
+    },
+    Scenario {
+        name: "peer",
+        about: "our own host against the kernel's target: verified I/O, with and without digests",
+        engines: &[],
+        seconds: 120,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, named};
+
+    #[test]
+    fn every_scenario_has_a_script_and_a_name_of_its_own() {
+        let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
+        for (place, scenario) in ALL.iter().enumerate() {
+            assert!(scripts.join(format!("{}.sh", scenario.name)).is_file(), "{}", scenario.name);
+            assert_eq!(ALL.iter().position(|one| one.name == scenario.name), Some(place));
+            assert!(named(scenario.name).is_some());
+        }
+    }
+}

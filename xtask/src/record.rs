@@ -1,0 +1,266 @@
+//! Numbered records on a block device: written by several writers that note what the device
+//! promised to keep, and read back to see that it kept it.
+//!
+//! 1. A record is noted only after the device acknowledged it and what makes it durable.
+//! 2. Most slots are written once, so that nothing written later hides a loss; the first few are
+//!    written over and over, so that a late old write shows too.
+//! 3. A slot has one writer, which waits for one batch before it begins the next one.
+
+use crate::fault::{Explain, Fault, Outcome};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The length of a record in bytes: a block of any device here.
+const RECORD: usize = 4096;
+
+/// The records of one batch, which one flush makes durable.
+const BATCH: u64 = 6;
+
+/// The slots at the begin of each writer's part that are written again and again.
+const REWRITTEN: u64 = 4;
+
+/// Writers at work at the same time.
+const WRITERS: u64 = 4;
+
+/// `O_DIRECT` and `O_DSYNC` of Linux on x86-64.
+const DIRECT: i32 = 0o40000;
+const DATA_SYNC: i32 = 0o10000;
+
+/// What to do with the records.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Work {
+    /// Writes records for a time and notes those that must stay
+    Write {
+        /// The block device
+        #[arg(long)]
+        device: PathBuf,
+        /// How long to write
+        #[arg(long)]
+        seconds: u64,
+        /// Where to note what was promised
+        #[arg(long)]
+        journal: PathBuf,
+    },
+    /// Reads every noted record
+    Check {
+        /// The block device
+        #[arg(long)]
+        device: PathBuf,
+        /// What was promised
+        #[arg(long)]
+        journal: PathBuf,
+    },
+}
+
+/// Runs the subcommand.
+pub(crate) fn main(work: &Work) -> Outcome<()> {
+    match work {
+        Work::Write { device, seconds, journal } => {
+            write(device, Duration::from_secs(*seconds), journal)
+        }
+        Work::Check { device, journal } => check(device, journal),
+    }
+}
+
+/// One writer: its part of the device and how it makes a batch durable.
+struct Writer<'a> {
+    device: File,
+    flushes: bool,
+    first: u64,
+    slots: u64,
+    journal: &'a Mutex<File>,
+}
+
+fn write(device: &PathBuf, time: Duration, journal: &PathBuf) -> Outcome<()> {
+    let size = size_of(device)? / RECORD as u64;
+    let part = size / WRITERS;
+    let noted = File::create(journal).explain(|| format!("cannot write {}", journal.display()))?;
+    let noted = Mutex::new(noted);
+    let end = Instant::now() + time;
+    let results: Vec<Outcome<(u64, Duration)>> = std::thread::scope(|scope| {
+        let start = |number: u64| {
+            let noted = &noted;
+            scope.spawn(move || {
+                let flushes = number.is_multiple_of(2);
+                let device = open(device, if flushes { DIRECT } else { DIRECT | DATA_SYNC })?;
+                let first = number * part;
+                Writer { device, flushes, first, slots: part, journal: noted }.run(end)
+            })
+        };
+        let threads: Vec<_> = (0..WRITERS).map(start).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(result) => result,
+            Err(_) => Err(Fault::new("a writer panicked")),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    let (mut count, mut stall) = (0, Duration::ZERO);
+    for result in results {
+        let (written, longest) = result?;
+        count += written;
+        stall = stall.max(longest);
+    }
+    println!("{count} records acknowledged, longest wait {:.1} s", stall.as_secs_f64());
+    Ok(())
+}
+
+impl Writer<'_> {
+    /// Writes batch after batch; returns the count of records and the longest time of a batch.
+    fn run(self, end: Instant) -> Outcome<(u64, Duration)> {
+        let mut buffer = vec![0; 2 * RECORD];
+        let mut longest = Duration::ZERO;
+        let (mut sequence, mut once) = (0, REWRITTEN);
+        while Instant::now() < end && once + BATCH < self.slots {
+            let began = Instant::now();
+            let mut batch = Vec::new();
+            for step in 0..=BATCH {
+                sequence += 1;
+                let slot = if step == BATCH { sequence % REWRITTEN } else { once + step };
+                self.write(self.first + slot, sequence, &mut buffer)?;
+                batch.push((self.first + slot, sequence));
+            }
+            once += BATCH;
+            if self.flushes {
+                self.device.sync_data().explain(|| "cannot flush".to_owned())?;
+            }
+            self.note(&batch)?;
+            longest = longest.max(began.elapsed());
+        }
+        Ok((sequence, longest))
+    }
+
+    fn write(&self, slot: u64, sequence: u64, buffer: &mut [u8]) -> Outcome<()> {
+        let place = aligned(buffer);
+        fill(place, slot, sequence);
+        let written = self.device.write_all_at(place, slot * RECORD as u64);
+        written.explain(|| format!("cannot write slot {slot}"))
+    }
+
+    fn note(&self, batch: &[(u64, u64)]) -> Outcome<()> {
+        let text: String =
+            batch.iter().map(|(slot, number)| format!("{slot} {number}\n")).collect();
+        let mut journal = self.journal.lock().map_err(|_| Fault::new("a writer panicked"))?;
+        journal.write_all(text.as_bytes()).explain(|| "cannot write the journal".to_owned())
+    }
+}
+
+fn check(device: &PathBuf, journal: &PathBuf) -> Outcome<()> {
+    let text = std::fs::read_to_string(journal)
+        .explain(|| format!("cannot read {}", journal.display()))?;
+    let promised = parse(&text)?;
+    let device = open(device, DIRECT)?;
+    let mut buffer = vec![0; 2 * RECORD];
+    let mut expected = vec![0; RECORD];
+    let mut lost = Vec::new();
+    for (slot, sequence) in &promised {
+        let place = aligned(&mut buffer);
+        device
+            .read_exact_at(place, slot * RECORD as u64)
+            .explain(|| format!("cannot read slot {slot}"))?;
+        fill(&mut expected, *slot, *sequence);
+        if place != &expected[..] {
+            lost.push(describe(*slot, *sequence, place));
+        }
+    }
+    match lost.as_slice() {
+        [] if promised.is_empty() => Err(Fault::new("no record was ever acknowledged")),
+        [] => {
+            println!("{} slots hold what was promised", promised.len());
+            Ok(())
+        }
+        [first, ..] => {
+            let sum = format!("{} of {} records lost; {first}", lost.len(), promised.len());
+            Err(Fault::new(sum))
+        }
+    }
+}
+
+/// The last promised number of every slot.
+fn parse(journal: &str) -> Outcome<BTreeMap<u64, u64>> {
+    let mut promised = BTreeMap::new();
+    for line in journal.lines() {
+        let wrong = || Fault::new(format!("the journal has a wrong line: {line}"));
+        let (slot, sequence) = line.split_once(' ').ok_or_else(wrong)?;
+        let slot = slot.parse().map_err(|_| wrong())?;
+        promised.insert(slot, sequence.parse().map_err(|_| wrong())?);
+    }
+    Ok(promised)
+}
+
+/// Says what a slot holds instead.
+fn describe(slot: u64, sequence: u64, found: &[u8]) -> String {
+    let number = |at: usize| {
+        let bytes = found.get(at..at + 8).and_then(|part| part.try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    };
+    format!("slot {slot} should hold {sequence}, holds {} of slot {}", number(8), number(0))
+}
+
+/// A record says everywhere in it where it belongs and which one it is.
+fn fill(record: &mut [u8], slot: u64, sequence: u64) {
+    for (place, word) in record.chunks_exact_mut(16).enumerate() {
+        word[..8].copy_from_slice(&slot.to_le_bytes());
+        word[8..].copy_from_slice(&(sequence + ((place as u64) << 40)).to_le_bytes());
+    }
+}
+
+/// The part of a buffer of twice the length that begins where direct I/O may begin.
+fn aligned(buffer: &mut [u8]) -> &mut [u8] {
+    let skip = buffer.as_ptr().align_offset(RECORD);
+    &mut buffer[skip..skip + RECORD]
+}
+
+fn open(device: &PathBuf, flags: i32) -> Outcome<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(flags);
+    options.open(device).explain(|| format!("cannot open {}", device.display()))
+}
+
+fn size_of(device: &PathBuf) -> Outcome<u64> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = open(device, DIRECT)?;
+    file.seek(SeekFrom::End(0)).explain(|| format!("cannot size {}", device.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RECORD, check, fill, parse, write};
+    use std::time::Duration;
+
+    #[test]
+    fn a_record_is_unlike_any_other() {
+        let mut all = Vec::new();
+        for (slot, sequence) in [(0, 1), (1, 1), (0, 2)] {
+            let mut record = vec![0; RECORD];
+            fill(&mut record, slot, sequence);
+            assert!(!all.contains(&record));
+            all.push(record);
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_a_slot_counts() {
+        let promised = parse("7 1\n8 2\n7 9\n").expect("three right lines");
+        assert_eq!(promised.into_iter().collect::<Vec<_>>(), [(7, 9), (8, 2)]);
+    }
+
+    #[test]
+    fn a_lost_record_is_found() {
+        let folder = std::env::temp_dir().join(format!("braid-record-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let (device, journal) = (folder.join("device"), folder.join("journal"));
+        std::fs::File::create(&device).and_then(|file| file.set_len(1 << 20)).expect("a file");
+        let outcome = write(&device, Duration::from_millis(200), &journal)
+            .and_then(|()| check(&device, &journal));
+        assert!(outcome.is_ok(), "{outcome:?}");
+        std::fs::write(&device, vec![0; 1 << 20]).expect("an empty device");
+        let outcome = check(&device, &journal).expect_err("all records are gone");
+        assert!(outcome.to_string().contains("records lost"), "{outcome}");
+        std::fs::remove_dir_all(&folder).expect("our own folder");
+    }
+}
