@@ -1,1 +1,11 @@
-//! x
+//! The data plane's process: serves namespaces over NVMe/TCP, and drives targets with our own
+//! host side to find out about them and to load them.
+#![forbid(unsafe_code)]
+
+mod command;
+mod error;
+mod quantity;
+pub mod serve;
+
+pub use command::main;
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,65 @@
+//! The commands, and how each of them ends.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+use crate::serve;
+
+/// The name in front of every message.
+const PROGRAM: &str = "braid-engine";
+
+const EXAMPLES: &str = "\
+Examples:
+  braid-engine serve mem:256MiB
+  braid-engine serve 'file:/var/lib/braid/disk1?size=1GiB' --listen 0.0.0.0:4420";
+
+#[derive(Parser)]
+#[command(name = PROGRAM, version, about = "Serves disks over NVMe/TCP", after_help = EXAMPLES)]
+struct Line {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve memory, files and block devices as NVMe namespaces
+    #[command(after_help = serve::HELP)]
+    Serve(Box<serve::Options>),
+}
+
+/// Runs the command that the arguments ask for. The first of them is the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let line = match Line::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => return refused(&error),
+    };
+    match run(line.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{PROGRAM}: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Serve(options) => serve::serve(*options),
+    }
+}
+
+/// Help and version are printed as they are, a mistake as one line.
+fn refused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{}", error.render());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line = lines.join("; ");
+    eprintln!("{PROGRAM}: {}", line.strip_prefix("error: ").unwrap_or(&line));
+    ExitCode::from(2)
+}

@@ -1,0 +1,8 @@
+//! The `braid-engine` program: all of it is in the library, so that tests can call it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    braid_engine::main(std::env::args_os())
+}

@@ -1,0 +1,233 @@
+//! The options of `serve`: one list for the command line and the TOML file alike.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use braid_nvme::target::ControllerModel;
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::quantity::{Address, Block, Bytes, Name, Period, Switch, deserialize_from_text};
+use crate::serve::uri::NamespaceUri;
+
+/// What `serve` can be told. In the TOML file the names are the same without the dashes in front.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Options {
+    /// What to serve: mem:SIZE, file:/PATH?size=SIZE or /dev/NAME, with options as below
+    #[arg(value_name = "NAMESPACE")]
+    pub namespaces: Vec<NamespaceUri>,
+
+    /// Where hosts connect; repeatable, IPv6 as [::1]:4420; port 0 takes a free one
+    /// [default: 127.0.0.1:4420]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<Address>,
+
+    /// Name of the subsystem [default: derived from the namespaces and this machine's id]
+    #[arg(long)]
+    pub nqn: Option<Name>,
+
+    /// Serial number of the subsystem, at most 20 characters [default: derived from its name]
+    #[arg(long)]
+    pub serial: Option<Serial>,
+
+    /// Only hosts with these names may connect; repeatable [default: all may]
+    #[arg(long, value_name = "HOSTNQN")]
+    pub allow_host: Vec<Name>,
+
+    /// Logical block size, 512 or 4096 [default: 4096; of a device: its own]
+    #[arg(long, value_name = "BYTES")]
+    pub block_size: Option<Block>,
+
+    /// How controller ids are given out [default: dynamic]
+    #[arg(long, value_name = "MODEL")]
+    pub controllers: Option<Controllers>,
+
+    /// Whether hosts may ask for a checksum over PDU headers, on or off [default: on]
+    #[arg(long, value_name = "SWITCH")]
+    pub header_digest: Option<Switch>,
+
+    /// Whether hosts may ask for a checksum over payload, on or off [default: on]
+    #[arg(long, value_name = "SWITCH")]
+    pub data_digest: Option<Switch>,
+
+    /// Threads that serve; a subsystem lives on one [default: one per subsystem, at most one per CPU]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+
+    /// Whether a shard looks for work a while before it sleeps [default: adaptive]
+    #[arg(long, value_name = "MODE")]
+    pub poll: Option<Poll>,
+
+    /// How long a shard looks before it sleeps, in microseconds [default: 50]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub poll_us: Option<u32>,
+
+    /// Buffers a shard may use at most [default: 64MiB]
+    #[arg(long, value_name = "SIZE")]
+    pub arena: Option<Bytes>,
+
+    /// How long a stop waits for commands in flight [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub drain: Option<Period>,
+
+    /// What is logged to stderr [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log: Option<Level>,
+
+    /// How it is written [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Serve Prometheus metrics here, at /metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<Address>,
+
+    /// Allow inject= and lose-unflushed=, for tests
+    #[arg(long)]
+    pub allow_injection: bool,
+
+    /// Take block devices that are mounted or seem to hold something else
+    #[arg(long)]
+    pub force: bool,
+
+    /// TOML file with these options and [[subsystem]] tables; what is given here overrides it
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Further subsystems.
+    #[arg(skip)]
+    pub subsystem: Vec<SubsystemOptions>,
+}
+
+/// A `[[subsystem]]` table. What it leaves out is as at the top of the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct SubsystemOptions {
+    /// As [`Options::namespaces`].
+    pub namespaces: Vec<NamespaceUri>,
+    /// As [`Options::nqn`].
+    pub nqn: Option<Name>,
+    /// As [`Options::serial`].
+    pub serial: Option<Serial>,
+    /// As [`Options::allow_host`].
+    pub allow_host: Option<Vec<Name>>,
+    /// As [`Options::block_size`].
+    pub block_size: Option<Block>,
+    /// As [`Options::controllers`].
+    pub controllers: Option<Controllers>,
+    /// As [`Options::header_digest`].
+    pub header_digest: Option<Switch>,
+    /// As [`Options::data_digest`].
+    pub data_digest: Option<Switch>,
+}
+
+/// A serial number: 1 to 20 printable ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serial(pub String);
+
+impl FromStr for Serial {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if (1..=20).contains(&text.len()) && text.bytes().all(|b| (b' '..0x7f).contains(&b)) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("'{text}' is not a serial number: 1 to 20 printable ASCII characters"))
+        }
+    }
+}
+
+deserialize_from_text!(Serial);
+
+/// How controller ids are given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Controllers {
+    /// A new controller for every host that connects.
+    Dynamic,
+    /// Controllers with fixed ids that hosts ask for.
+    Static,
+}
+
+impl From<Controllers> for ControllerModel {
+    fn from(controllers: Controllers) -> Self {
+        match controllers {
+            Controllers::Dynamic => Self::Dynamic,
+            Controllers::Static => Self::Static,
+        }
+    }
+}
+
+/// Whether a shard looks for work before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Poll {
+    /// For a bounded time, while there was work lately.
+    Adaptive,
+    /// Never sleeps: a whole core for the lowest latency.
+    Always,
+    /// Sleeps at once: the least CPU time.
+    Never,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// What needs an operator.
+    Error,
+    /// What may need one.
+    Warn,
+    /// What changes: starts, stops, hosts that come and go.
+    Info,
+    /// Every connection.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line, for programs.
+    Json,
+}
+
+impl Options {
+    /// These options, and where they are silent, those of the file.
+    #[must_use]
+    pub fn over(self, file: Self) -> Self {
+        Self {
+            namespaces: given(self.namespaces, file.namespaces),
+            listen: given(self.listen, file.listen),
+            nqn: self.nqn.or(file.nqn),
+            serial: self.serial.or(file.serial),
+            allow_host: given(self.allow_host, file.allow_host),
+            block_size: self.block_size.or(file.block_size),
+            controllers: self.controllers.or(file.controllers),
+            header_digest: self.header_digest.or(file.header_digest),
+            data_digest: self.data_digest.or(file.data_digest),
+            shards: self.shards.or(file.shards),
+            poll: self.poll.or(file.poll),
+            poll_us: self.poll_us.or(file.poll_us),
+            arena: self.arena.or(file.arena),
+            drain: self.drain.or(file.drain),
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+            metrics: self.metrics.or(file.metrics),
+            allow_injection: self.allow_injection || file.allow_injection,
+            force: self.force || file.force,
+            config: self.config,
+            subsystem: file.subsystem,
+        }
+    }
+}
+
+fn given<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
+}
