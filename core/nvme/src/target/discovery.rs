@@ -1,0 +1,149 @@
+//! The discovery log page (Base 5.16.1.23): which subsystems a host may connect to, and where.
+
+use core::fmt::{self, Write};
+use core::mem::offset_of;
+use core::net::IpAddr;
+
+use zerocopy::little_endian::{U16, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Portal;
+use super::view::SubsystemView;
+use super::window::Window;
+use crate::DISCOVERY_NQN;
+use crate::connect::CNTLID_DYNAMIC;
+
+/// The head of the log.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DiscoveryHeader {
+    /// GENCTR.
+    pub generation: U64,
+    /// NUMREC.
+    pub records: U64,
+    /// RECFMT.
+    pub format: U16,
+    reserved_18: [u8; 1006],
+}
+const _: () = assert!(size_of::<DiscoveryHeader>() == 1024);
+
+/// One entry of the log.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DiscoveryEntry {
+    /// TRTYPE: 3 is TCP.
+    pub transport: u8,
+    /// ADRFAM: 1 is IPv4, 2 is IPv6.
+    pub address_family: u8,
+    /// SUBTYPE: 1 referral, 2 NVM subsystem, 3 the discovery subsystem that answers.
+    pub subsystem_type: u8,
+    /// TREQ: bit 2, flow control may be disabled.
+    pub requirements: u8,
+    /// PORTID.
+    pub port: U16,
+    /// CNTLID to connect with.
+    pub cntlid: U16,
+    /// ASQSZ: entries of the admin queue at most.
+    pub admin_entries: U16,
+    /// EFLAGS.
+    pub flags: U16,
+    reserved_12: [u8; 20],
+    /// TRSVCID: the port in decimal, space padded.
+    pub service: [u8; 32],
+    reserved_64: [u8; 192],
+    /// SUBNQN, NUL padded.
+    pub subnqn: [u8; 256],
+    /// TRADDR, space padded.
+    pub address: [u8; 256],
+    /// TSAS: no security.
+    pub transport_specific: [u8; 256],
+}
+const _: () = {
+    assert!(size_of::<DiscoveryEntry>() == 1024);
+    assert!(offset_of!(DiscoveryEntry, service) == 32);
+    assert!(offset_of!(DiscoveryEntry, subnqn) == 256);
+    assert!(offset_of!(DiscoveryEntry, address) == 512);
+};
+
+const TCP: u8 = 3;
+const NVM_SUBSYSTEM: u8 = 2;
+const CURRENT_DISCOVERY_SUBSYSTEM: u8 = 3;
+const FLOW_CONTROL_MAY_BE_DISABLED: u8 = 1 << 2;
+/// What Linux and SPDK take for an admin queue, and the least there may be.
+const ADMIN_ENTRIES: u16 = 32;
+/// EFLAGS of the discovery subsystem: bit 0, every portal tells the same; bit 1, a host may stay
+/// connected and be told of changes.
+const SAME_EVERYWHERE_AND_PERSISTENT: u16 = 0b11;
+
+/// Writes the log as `host` sees it.
+pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &str) {
+    let mut records = 0;
+    for portal in view.portals {
+        put(page, &mut records, portal, CURRENT_DISCOVERY_SUBSYSTEM, DISCOVERY_NQN);
+    }
+    view.directory.subsystems(host, &mut |nqn| {
+        for portal in view.portals {
+            put(page, &mut records, portal, NVM_SUBSYSTEM, nqn);
+        }
+    });
+    let mut header = DiscoveryHeader::new_zeroed();
+    header.generation = U64::new(view.directory.generation());
+    header.records = U64::new(records);
+    page.put(0, header.as_bytes());
+}
+
+/// Puts the next entry, if the window shows it.
+fn put(page: &mut Window<'_>, records: &mut u64, portal: &Portal, kind: u8, nqn: &str) {
+    let at = size_of::<DiscoveryHeader>() as u64 + *records * size_of::<DiscoveryEntry>() as u64;
+    *records += 1;
+    if page.shows(at, size_of::<DiscoveryEntry>()) {
+        page.put(at, entry(portal, kind, nqn).as_bytes());
+    }
+}
+
+fn entry(portal: &Portal, kind: u8, nqn: &str) -> DiscoveryEntry {
+    let ip = portal.address.ip();
+    let mut entry = DiscoveryEntry::new_zeroed();
+    entry.transport = TCP;
+    entry.address_family = match ip {
+        IpAddr::V4(_) => 1,
+        IpAddr::V6(_) => 2,
+    };
+    entry.subsystem_type = kind;
+    entry.requirements = FLOW_CONTROL_MAY_BE_DISABLED;
+    entry.port = U16::new(portal.id);
+    entry.cntlid = U16::new(CNTLID_DYNAMIC);
+    entry.admin_entries = U16::new(ADMIN_ENTRIES);
+    if kind == CURRENT_DISCOVERY_SUBSYSTEM {
+        entry.flags = U16::new(SAME_EVERYWHERE_AND_PERSISTENT);
+    }
+    entry.service = padded(portal.address.port());
+    entry.address = padded(ip);
+    for (to, from) in entry.subnqn.iter_mut().zip(nqn.bytes()) {
+        *to = from;
+    }
+    entry
+}
+
+/// A text field with `value`, space padded.
+fn padded<const N: usize>(value: impl fmt::Display) -> [u8; N] {
+    let mut field = Field { bytes: [b' '; N], len: 0 };
+    // An address of at most 45 characters and a port of 5 fit; what would not is cut.
+    let _ = write!(field, "{value}");
+    field.bytes
+}
+
+struct Field<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+}
+
+impl<const N: usize> Write for Field<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for (to, from) in self.bytes.iter_mut().skip(self.len).zip(text.bytes()) {
+            *to = from;
+        }
+        self.len += text.len();
+        Ok(())
+    }
+}
