@@ -44,10 +44,15 @@ same smart-log-media-errors 0 "$(field media_errors "$seen")"
 shows smart-log-temperature '^temperature' "$seen"
 check error-log nvme error-log "$controller"
 shows error-log-entries 'Error Log Entries for device' "$seen"
-check effects-log nvme effects-log "$controller"
-shows effects-log-identify 'ACS +6.*Identify' "$seen"
-shows effects-log-write 'IOCS1 .*Write' "$seen"
-shows effects-log-flush 'IOCS0 .*Flush' "$seen"
+check effects-log nvme effects-log "$controller" -c 0
+shows effects-log-names 'ACS6 .*Identify' "$seen"
+# effect OPCODE: a command's entry, admin commands first, I/O commands from 256 on.
+effect() { nvme get-log "$controller" -i 5 -l 4096 -b 2>/dev/null | od -A n -t u4 -j $(($1 * 4)) -N 4; }
+same effects-log-identify 1 "$(($(effect 0x06) & 1))"
+same effects-log-unknown 0 "$(($(effect 0xc5)))"
+same effects-log-write 1 "$(($(effect 257) & 1))"
+same effects-log-flush 1 "$(($(effect 256) & 1))"
+same effects-log-zeroes 1 "$(($(effect 264) & 1))"
 check fw-log nvme fw-log "$controller"
 shows fw-log-slot 'frs1' "$seen"
 check supported-log-pages nvme get-log "$controller" -i 0 -l 1024
@@ -64,7 +69,7 @@ shows get-feature-events-value 'Current value:(0x)?0*100$' "$seen"
 check set-feature-temperature nvme set-feature "$controller" -f 4 -v 0x160
 check get-feature-temperature nvme get-feature "$controller" -f 4
 shows get-feature-temperature-value 'Current value:(0x)?0*160$' "$seen"
-fails get-feature-unknown 'INVALID_FIELD' nvme get-feature "$controller" -f 0x7f
+fails get-feature-unknown 'Invalid Field' nvme get-feature "$controller" -f 0x7f
 
 # I/O commands by hand, each seen in the data.
 block() { nvme read "$disk" -s "$1" -c 0 -z 4096 -d /run/block >/dev/null 2>&1; sha256sum </run/block; }
@@ -96,10 +101,11 @@ same dsm-ranges-first "$zero" "$(block 65)"
 same dsm-ranges-second "$zero" "$(block 91)"
 
 # Wrong commands get the status that says so, and the controller lives on.
-fails beyond-the-end 'LBA_RANGE|out of range' nvme read "$disk" -s $blocks -c 0 -z 4096 -d /run/block
-fails unknown-opcode 'INVALID_OPCODE' nvme admin-passthru "$controller" --opcode=0xc5
-fails unknown-namespace 'INVALID_NS' nvme id-ns "$controller" -n 7
-fails unknown-log 'INVALID_LOG_PAGE' nvme get-log "$controller" -i 0xc9 -l 512
+fails beyond-the-end 'LBA out of range' nvme read "$disk" -s $blocks -c 0 -z 4096 -d /run/block
+fails across-the-end 'LBA out of range' nvme write "$disk" -s $((blocks - 1)) -c 1 -z 8192 -d /run/pattern
+fails unknown-opcode 'Invalid Command Opcode' nvme admin-passthru "$controller" --opcode=0xc5
+fails unknown-namespace 'Invalid Namespace' nvme ns-descs "$controller" -n 7
+fails unknown-log 'Invalid Log Page' nvme get-log "$controller" -i 0xc9 -l 512
 same still-live live "$(cat /sys/class/nvme/"${controller##*/}"/state)"
 
 check ns-rescan nvme ns-rescan "$controller"

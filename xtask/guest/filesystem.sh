@@ -69,7 +69,7 @@ sync
 used
 before=$mib
 rm $point/large
-given_back() { sync && used && ((before - mib >= 56)); }
+given_back() { sync && sleep 1 && used && ((before - mib >= 56)); }
 if eventually 20 given_back; then ok online-discard "$before to $mib MiB"; else
     bad online-discard "$before to $mib MiB"
 fi

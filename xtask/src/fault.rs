@@ -14,6 +14,16 @@ impl Fault {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Fault(text.into())
     }
+
+    /// A failure whose last line was printed already.
+    pub(crate) fn silent() -> Self {
+        Fault(String::new())
+    }
+
+    /// Whether there is nothing left to print.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl fmt::Display for Fault {

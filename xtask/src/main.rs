@@ -2,11 +2,14 @@
 
 mod engine;
 mod fault;
+mod fuzz;
 mod guest;
 mod packages;
 mod process;
 mod record;
 mod tally;
+mod test;
+mod up;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -21,8 +24,16 @@ struct Door {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Checks format and lints, runs all tests and the guest campaign
+    Test(test::Options),
+    /// Builds an engine, tries it out on a file and leaves it running
+    Up(up::Options),
+    /// Stops what `up` left running
+    Down,
     /// Runs the engine under a real Linux host in an emulated machine
     Guest(guest::Options),
+    /// Feeds the parsers hostile input by libFuzzer
+    Fuzz(fuzz::Options),
     /// Writes and checks numbered records on a block device; runs inside the guest
     #[command(hide = true)]
     Record {
@@ -33,13 +44,19 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Door::parse().task {
+        Task::Test(options) => test::main(&options),
+        Task::Up(options) => up::up(&options),
+        Task::Down => up::down(),
+        Task::Fuzz(options) => fuzz::main(&options),
         Task::Guest(options) => guest::main(&options),
         Task::Record { work } => record::main(&work),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            eprintln!("xtask: {fault}");
+            if !fault.is_silent() {
+                eprintln!("xtask: {fault}");
+            }
             ExitCode::FAILURE
         }
     }

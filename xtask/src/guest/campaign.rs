@@ -5,7 +5,7 @@ use super::kernel::{self, Kernel, Release};
 use super::machine::{Machine, Word};
 use super::scenario::Scenario;
 use super::service::Services;
-use crate::fault::{Fault, Outcome};
+use crate::fault::{Explain, Fault, Outcome};
 use crate::tally::Tally;
 use crate::workspace;
 use std::fs;
@@ -21,6 +21,7 @@ pub(crate) struct Campaign {
     kernel: Kernel,
     initramfs: PathBuf,
     engine: PathBuf,
+    own: PathBuf,
     guest: Option<Machine>,
     boots: u32,
     /// What was found so far.
@@ -32,8 +33,9 @@ impl Campaign {
     pub(crate) fn new(release: Release, engine: PathBuf) -> Outcome<Self> {
         let kernel = kernel::fetch(release)?;
         let initramfs = initramfs::make(&kernel)?;
+        let own = copy_own_program()?;
         let tally = Tally::default();
-        Ok(Campaign { kernel, initramfs, engine, guest: None, boots: 0, tally })
+        Ok(Campaign { kernel, initramfs, engine, own, guest: None, boots: 0, tally })
     }
 
     /// Runs one scenario; whatever goes wrong in it is counted, and the next one can run.
@@ -78,10 +80,9 @@ impl Campaign {
 
     /// Has the guest run the scenario's script, counts its checks and answers its questions.
     fn converse(&mut self, scenario: &Scenario, services: &mut Services) -> Outcome<()> {
-        let own = std::env::current_exe().unwrap_or_default();
         let settings = format!(
             "HOST=10.0.2.2 XTASK={} ENGINE={} {}",
-            own.display(),
+            self.own.display(),
             self.engine.display(),
             services.settings()
         );
@@ -98,7 +99,9 @@ impl Campaign {
                         Ok(text) => format!("OK {text}"),
                         Err(fault) => format!("NO {fault}"),
                     };
-                    println!("  --   {}: {answer}", question.join(" "));
+                    if question.first().is_none_or(|verb| verb != "blocks") {
+                        println!("  --   {}: {answer}", question.join(" "));
+                    }
                     self.guest()?.say(&answer)?;
                 }
                 Some(Word::Done(status)) if status == "0" => return Ok(()),
@@ -144,6 +147,14 @@ impl Campaign {
     fn console(&self) -> PathBuf {
         workspace::target().join(format!("guest/console-{}.log", self.boots))
     }
+}
+
+/// This program as the guest calls it; the one that runs may be replaced by a build meanwhile.
+fn copy_own_program() -> Outcome<PathBuf> {
+    let copy = workspace::folder("guest")?.join("xtask");
+    let _ = fs::remove_file(&copy);
+    fs::copy("/proc/self/exe", &copy).explain(|| format!("cannot write {}", copy.display()))?;
+    Ok(copy)
 }
 
 fn show_tail(log: &Path) {

@@ -1,0 +1,171 @@
+//! `cargo xtask up` and `down`: an engine on a file, tried out, left running, and stopped.
+
+use crate::engine::{Engine, STOP};
+use crate::fault::{Explain, Fault, Outcome};
+use crate::{process, workspace};
+use rustix::process::Signal;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// The subsystem that `up` serves.
+const NQN: &str = "nqn.2026-11.io.braid:up";
+
+/// What `up` may be told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The address and port to serve on
+    #[arg(long, default_value = "127.0.0.1:4420")]
+    listen: SocketAddr,
+    /// The size of the file that is served
+    #[arg(long, default_value = "1GiB")]
+    size: String,
+}
+
+/// The engine that `up` left running, as its pid file tells.
+struct Running {
+    pid: u32,
+    listen: String,
+}
+
+/// Builds, starts, tries out and leaves running.
+pub(crate) fn up(options: &Options) -> Outcome<()> {
+    let began = Instant::now();
+    if let Some(running) = running()? {
+        show_next(&running.listen);
+        println!("up: already up, process {}; `cargo xtask down` stops it", running.pid);
+        return Ok(());
+    }
+    step("building the engine");
+    let binary = workspace::build_engine()?;
+    check_port(options.listen)?;
+    let folder = workspace::folder("up")?;
+    let file = folder.join("disk.img");
+    step(&format!("serving {} ({}) on {}", file.display(), options.size, options.listen));
+    let log = folder.join("engine.log");
+    let _ = fs::remove_file(&log);
+    let engine = Engine::start_detached(&binary, &serve(options, &file), &log)?;
+    note(engine.pid(), options.listen)?;
+    if let Err(fault) = try_out(&binary, options.listen) {
+        let stopped = engine.stop();
+        let _ = fs::remove_file(pid_file());
+        let end = stopped.err().map(|other| format!("; then {other}")).unwrap_or_default();
+        let log = log.display();
+        return Err(Fault::new(format!("our host found a failure: {fault}{end}; see {log}")));
+    }
+    show_next(&options.listen.to_string());
+    let seconds = began.elapsed().as_secs_f64();
+    let pid = engine.pid();
+    println!("up: verified I/O in {seconds:.1} s; process {pid} serves until `cargo xtask down`");
+    Ok(())
+}
+
+/// Stops what `up` left running.
+pub(crate) fn down() -> Outcome<()> {
+    let Some(Running { pid, .. }) = running()? else {
+        println!("down: nothing is up");
+        return Ok(());
+    };
+    let began = Instant::now();
+    process::signal(pid, Signal::TERM);
+    let ended = process::wait_until(STOP, || Ok((!lives(pid)).then_some(())))?;
+    if ended.is_none() {
+        process::signal(pid, Signal::KILL);
+    }
+    let _ = fs::remove_file(pid_file());
+    match ended {
+        Some(()) => {
+            println!("down: process {pid} ended in {:.1} s", began.elapsed().as_secs_f64());
+            Ok(())
+        }
+        None => {
+            let seconds = STOP.as_secs();
+            Err(Fault::new(format!("process {pid} did not end in {seconds} s and was killed")))
+        }
+    }
+}
+
+fn serve(options: &Options, file: &Path) -> Vec<String> {
+    let namespace = format!("file:{}?size={}", file.display(), options.size);
+    let listen = options.listen.to_string();
+    ["serve", &namespace, "--listen", &listen, "--nqn", NQN].map(str::to_owned).to_vec()
+}
+
+/// A taken port is told before anything is started.
+fn check_port(listen: SocketAddr) -> Outcome<()> {
+    let other = SocketAddr::new(listen.ip(), listen.port().wrapping_add(1));
+    TcpListener::bind(listen).map(drop).map_err(|error| {
+        Fault::new(format!(
+            "cannot serve on {listen}: {error}; choose another: cargo xtask up --listen {other}"
+        ))
+    })
+}
+
+/// Writes and verifies through our own host: small blocks at depth, then large ones.
+fn try_out(binary: &Path, listen: SocketAddr) -> Outcome<()> {
+    let uri = format!("nvme+tcp://{listen}/{NQN}?nsid=1");
+    for (block, depth) in [("4KiB", "32"), ("128KiB", "8")] {
+        step(&format!("writing and verifying blocks of {block}, {depth} at a time"));
+        let mut perf = Command::new(binary);
+        perf.args(["perf", &uri, "--rw", "mixed", "--block-size", block]);
+        perf.args(["--queue-depth", depth, "--time", "3s", "--verify"]);
+        process::run(&mut perf)?;
+    }
+    Ok(())
+}
+
+fn show_next(listen: &str) {
+    let (address, port) = listen.rsplit_once(':').unwrap_or((listen, "4420"));
+    let address = address.trim_matches(['[', ']']);
+    let binary = workspace::target().join("debug/braid-engine");
+    let binary = binary.display();
+    let log = workspace::target().join("up/engine.log");
+    println!();
+    println!("A Linux host connects with");
+    println!("  nvme connect -t tcp -a {address} -s {port} -n {NQN}");
+    println!("and without one, try");
+    println!("  {binary} discover {listen}");
+    println!("  {binary} identify 'nvme+tcp://{listen}/{NQN}?nsid=1'");
+    println!("  {binary} perf 'nvme+tcp://{listen}/{NQN}?nsid=1' --rw read --time 10s");
+    println!("  cargo xtask guest ext4       a real Linux host makes a file system");
+    println!("The engine writes to {}", log.display());
+    println!();
+}
+
+fn step(text: &str) {
+    println!("== {text}");
+}
+
+fn pid_file() -> PathBuf {
+    workspace::target().join("up/engine.pid")
+}
+
+fn note(pid: u32, listen: SocketAddr) -> Outcome<()> {
+    let path = pid_file();
+    fs::write(&path, format!("{pid} {listen}\n"))
+        .explain(|| format!("cannot write {}", path.display()))
+}
+
+/// What the pid file tells, if that process still is an engine.
+fn running() -> Outcome<Option<Running>> {
+    let Ok(text) = fs::read_to_string(pid_file()) else { return Ok(None) };
+    let noted = text.trim().split_once(' ').and_then(|(pid, listen)| {
+        Some(Running { pid: pid.parse().ok()?, listen: listen.to_owned() })
+    });
+    match noted {
+        Some(running) if lives(running.pid) => Ok(Some(running)),
+        _ => {
+            let path = pid_file();
+            fs::remove_file(&path).explain(|| format!("cannot remove {}", path.display()))?;
+            Ok(None)
+        }
+    }
+}
+
+/// Whether a process is an engine that has not ended; a dead one has no command line.
+fn lives(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains("braid-engine")
+}
