@@ -29,12 +29,19 @@ impl Tree {
     #[must_use]
     pub fn read() -> Self {
         let root = root();
-        let mut files = tracked(&root).unwrap_or_else(|| walked(&root));
+        let tracked = listed(&root, &["--cached", "--others", "--exclude-standard"]);
+        let mut files = tracked.unwrap_or_else(|| walked(&root));
         // A file that was deleted but not yet committed is no concern of any check.
         files.retain(|file| root.join(file).is_file());
         files.sort();
         assert!(!files.is_empty(), "no files below {}", root.display());
         Self { root, files }
+    }
+
+    /// Files and folders that are there but ignored by git; a folder's path ends in `/`.
+    #[must_use]
+    pub fn ignored() -> Vec<String> {
+        listed(&root(), &["--others", "--ignored", "--exclude-standard"]).unwrap_or_default()
     }
 
     /// Paths that end in one of these.
@@ -62,12 +69,10 @@ impl Tree {
     }
 }
 
-fn tracked(root: &Path) -> Option<Vec<String>> {
-    let listing = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(root)
-        .output()
-        .ok()?;
+/// What `git ls-files` lists; nothing if this is no git folder.
+fn listed(root: &Path, which: &[&str]) -> Option<Vec<String>> {
+    let listing =
+        Command::new("git").args(["ls-files", "-z"]).args(which).current_dir(root).output().ok()?;
     if !listing.status.success() {
         return None;
     }

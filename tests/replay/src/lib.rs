@@ -1,0 +1,16 @@
+//! The bodies of the fuzz targets, as functions from bytes: libFuzzer calls them with what it
+//! makes up, a plain test with what it once found.
+//!
+//! A body panics when something is wrong. Besides never panicking, the code under it has to lose
+//! no lease, to stay within its memory, and to understand a stream alike however it is split.
+#![forbid(unsafe_code)]
+
+mod arena;
+mod input;
+mod pdu_stream_target;
+pub mod seeds;
+
+pub use pdu_stream_target::pdu_stream_target;
+
+/// Every fuzz target by its name.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[("pdu_stream_target", pdu_stream_target)];

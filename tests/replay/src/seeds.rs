@@ -1,0 +1,134 @@
+//! Streams to begin fuzzing with: what a well-behaved peer says, and each way to misbehave.
+
+use braid_nvme::command::{Command, Sgl, admin, fabrics, io};
+use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
+use braid_nvme::pdu::{
+    CommandCapsule, CommonHeader, DataHeader, Digests, FLAG_LAST, FatalError, InitializeConnection,
+    PduType, TermReq,
+};
+use std::time::Duration;
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U16;
+
+/// An input for a target, and what it shows.
+#[derive(Debug)]
+pub struct Seed {
+    /// The fuzz target.
+    pub target: &'static str,
+    /// What it shows.
+    pub name: String,
+    /// The input.
+    pub bytes: Vec<u8>,
+}
+
+/// All of them.
+#[must_use]
+pub fn all() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    for bits in 0..4 {
+        let digests = Digests::from_wire(bits);
+        for (name, stream) in target_streams(digests) {
+            // Two pieces of choices: digests as offered, split by bytes.
+            let bytes = [&[0, 0x83], stream.as_slice()].concat();
+            let name = format!("{name}-digests-{bits}");
+            seeds.push(Seed { target: "pdu_stream_target", name, bytes });
+        }
+    }
+    seeds
+}
+
+fn target_streams(digests: Digests) -> Vec<(&'static str, Vec<u8>)> {
+    let begin = [ic_req(digests), connect(digests)].concat();
+    let write = write_capsule(digests, 64);
+    let asks = asking_write(digests, 128);
+    let half = |offset, flags| h2c_data(digests, offset, 64, flags);
+    vec![
+        ("write-in-capsule", [begin.clone(), write.clone()].concat()),
+        (
+            "write-asked-for",
+            [begin.clone(), asks.clone(), half(0, 0), half(64, FLAG_LAST)].concat(),
+        ),
+        ("data-twice", [begin.clone(), asks.clone(), half(0, 0), half(0, 0)].concat()),
+        ("data-beyond", [begin.clone(), asks, half(128, FLAG_LAST)].concat()),
+        ("data-unasked", [begin.clone(), half(0, FLAG_LAST)].concat()),
+        ("second-ic-req", [begin.clone(), ic_req(digests)].concat()),
+        ("command-first", write.clone()),
+        ("terminated", [begin.clone(), term_req()].concat()),
+        ("damaged", [begin, damaged(write)].concat()),
+    ]
+}
+
+fn ic_req(digests: Digests) -> Vec<u8> {
+    InitializeConnection::new(PduType::IcReq, digests, 0).as_bytes().to_vec()
+}
+
+fn connect(digests: Digests) -> Vec<u8> {
+    let connect = Connect {
+        cid: 1,
+        qid: 0,
+        entries: 32,
+        flow_control: false,
+        kato: Duration::from_secs(5),
+        cntlid: CNTLID_DYNAMIC,
+        hostid: [7; 16],
+        subnqn: Nqn::parse("nqn.2026-01.io.braid:seed").expect("a name"),
+        hostnqn: Nqn::parse("nqn.2014-08.org.nvmexpress:uuid:seed").expect("a name"),
+    };
+    let (command, data) = connect.to_wire();
+    debug_assert_eq!(command.opcode, admin::FABRICS);
+    debug_assert_eq!(command.fabrics_type(), fabrics::CONNECT);
+    capsule(digests, command, data.as_bytes())
+}
+
+fn write_capsule(digests: Digests, len: u32) -> Vec<u8> {
+    let mut command = Command::new(io::WRITE, 1);
+    command.cid = U16::new(0x1002);
+    command.sgl = Sgl::in_capsule(len);
+    capsule(digests, command, &vec![0x5a; len as usize])
+}
+
+fn asking_write(digests: Digests, len: u32) -> Vec<u8> {
+    let mut command = Command::new(io::WRITE, 1);
+    command.cid = U16::new(0x1003);
+    command.sgl = Sgl::transport(len);
+    capsule(digests, command, &[])
+}
+
+fn h2c_data(digests: Digests, offset: u32, len: u32, flags: u8) -> Vec<u8> {
+    let ch = CommonHeader::with_data(PduType::H2cData, digests, len, flags);
+    let header = DataHeader::new(ch, 0x1003, 0, offset, len);
+    pdu(digests, header.as_bytes(), &vec![0xa5; len as usize])
+}
+
+fn term_req() -> Vec<u8> {
+    TermReq::new(PduType::H2cTermReq, FatalError::Sequence, 0).as_bytes().to_vec()
+}
+
+fn damaged(mut pdu: Vec<u8>) -> Vec<u8> {
+    let last = pdu.len() - 1;
+    pdu[last] ^= 1;
+    pdu
+}
+
+fn capsule(digests: Digests, command: Command, data: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(data.len()).expect("a capsule's data");
+    let ch = if data.is_empty() {
+        CommonHeader::without_data(PduType::Command, digests)
+    } else {
+        CommonHeader::with_data(PduType::Command, digests, len, 0)
+    };
+    pdu(digests, CommandCapsule { ch, command }.as_bytes(), data)
+}
+
+/// A PDU with the digests that its connection demands.
+fn pdu(digests: Digests, header: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut pdu = header.to_vec();
+    if digests.header {
+        pdu.extend(crc32c::crc32c(header).to_le_bytes());
+    }
+    pdu.extend(data);
+    if digests.data && !data.is_empty() {
+        pdu.extend(crc32c::crc32c(data).to_le_bytes());
+    }
+    pdu
+}
