@@ -1,11 +1,11 @@
-//! Writes the seeds below `fuzz/seeds`: `cargo run -p braid-replay --example seeds`.
+//! Writes the seeds below `fuzz/corpus`: `cargo run -p braid-replay --example seeds`.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::{fs, io};
 
 fn main() -> io::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
     let seeds = braid_replay::seeds::all();
     for seed in &seeds {
         let of_target = folder.join(seed.target);

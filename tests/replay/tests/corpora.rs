@@ -24,7 +24,7 @@ fn every_seed_passes_its_target() {
 fn every_file_of_a_corpus_passes_its_target() {
     for (name, body) in TARGETS {
         let files = files_of(name);
-        assert!(!files.is_empty(), "fuzz/seeds/{name} is empty: run the example `seeds`");
+        assert!(!files.is_empty(), "fuzz/corpus/{name} is empty: run the example `seeds`");
         for file in files {
             println!("{}", file.display());
             body(&fs::read(file).expect("a committed file"));
@@ -71,7 +71,7 @@ const fn next(state: &mut u64) -> u8 {
 }
 
 fn files_of(target: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(fuzz().join("seeds").join(target)).into_iter().flatten();
+    let entries = fs::read_dir(fuzz().join("corpus").join(target)).into_iter().flatten();
     let mut files: Vec<PathBuf> =
         entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     files.sort();
