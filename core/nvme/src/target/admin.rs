@@ -10,6 +10,7 @@ use super::view::SubsystemView;
 use super::{feature, log};
 use crate::Status;
 use crate::command::{Command, Direction, admin, fabrics};
+use crate::connect::halves;
 
 /// What to do about an admin command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,7 @@ impl Admin {
 pub(crate) const fn opcodes(kind: Kind) -> &'static [u8] {
     match kind {
         Kind::Io => &[
+            admin::FABRICS,
             admin::GET_LOG_PAGE,
             admin::IDENTIFY,
             admin::ABORT,
@@ -68,6 +70,7 @@ pub(crate) const fn opcodes(kind: Kind) -> &'static [u8] {
             admin::KEEP_ALIVE,
         ],
         Kind::Discovery => &[
+            admin::FABRICS,
             admin::GET_LOG_PAGE,
             admin::IDENTIFY,
             admin::SET_FEATURES,
@@ -154,7 +157,7 @@ impl Controller {
 
     /// Abort (Base 5.1): CDW10 names a queue and a command of it.
     fn abort(&mut self, command: &Command) -> Admin {
-        let (sqid, cid) = crate::connect::halves(command.cdw(10));
+        let (sqid, cid) = halves(command.cdw(10));
         Admin::Abort { sqid, cid, held: sqid == 0 && self.events.abort(cid) }
     }
 }

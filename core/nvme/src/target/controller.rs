@@ -56,6 +56,9 @@ pub const IO_QUEUES_MAX: u16 = 127;
 /// Unit of keep alive time-outs that we can tell apart (KAS 10, in 100 ms).
 pub(crate) const KEEP_ALIVE_UNIT: Duration = Duration::from_secs(1);
 
+/// How long a host that is not bound to keep the association alive may send nothing.
+const INACTIVITY: Duration = Duration::from_secs(120);
+
 /// Where a controller is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -146,11 +149,16 @@ impl Controller {
     }
 
     /// How long the host may send no command on any queue before the association ends (Base 3.9).
-    /// None while there is no such bound: none asked for, or the controller is shut down.
+    /// None if the host asked for no such bound.
     #[must_use]
     pub fn keep_alive(&self) -> Option<Duration> {
         let kato = self.features.keep_alive();
-        (!kato.is_zero() && self.state != State::ShutDown).then_some(kato)
+        let kato = (!kato.is_zero()).then_some(kato);
+        match (self.state, self.kind) {
+            // A host keeps nothing alive after a shutdown; nor does one that only looks.
+            (State::ShutDown, _) | (_, Kind::Discovery) => kato.max(Some(INACTIVITY)),
+            _ => kato,
+        }
     }
 
     /// Admits an I/O queue, so that its Connect can be answered with success.
@@ -196,7 +204,8 @@ impl Controller {
     /// Every I/O queue is closed after [`Admin::Reset`]: the host may see RDY fall.
     pub fn reset_done(&mut self) {
         if self.state == State::Resetting {
-            self.state = State::Disabled;
+            let down = self.configuration.shutdown();
+            self.state = if down { State::ShutDown } else { State::Disabled };
         }
     }
 
@@ -291,8 +300,10 @@ impl Controller {
         // Discovery controllers have no I/O queues whose entries could have a size.
         let sizes = self.kind == Kind::Discovery || cc.has_our_entry_sizes();
         self.state = match self.state {
-            State::Disabled if sizes && cc.selects_what_we_offer() => State::Ready,
-            State::ShutDown => State::ShutDown,
+            State::ShutDown if cc.shutdown() => State::ShutDown,
+            State::Disabled | State::ShutDown if sizes && cc.selects_what_we_offer() => {
+                State::Ready
+            }
             _ => State::Failed,
         };
     }
@@ -307,7 +318,7 @@ impl Controller {
 
     fn shut_down(&mut self) -> Admin {
         match self.state {
-            State::Ready => {
+            State::Ready | State::Failed => {
                 self.state = State::ShuttingDown;
                 Admin::Shutdown
             }

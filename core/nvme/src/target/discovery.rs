@@ -10,8 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use super::Portal;
 use super::view::SubsystemView;
 use super::window::Window;
-use crate::DISCOVERY_NQN;
-use crate::connect::CNTLID_DYNAMIC;
+use crate::connect::{CNTLID_DYNAMIC, Nqn};
 
 /// The head of the log.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -76,10 +75,10 @@ const ADMIN_ENTRIES: u16 = 32;
 const SAME_EVERYWHERE_AND_PERSISTENT: u16 = 0b11;
 
 /// Writes the log as `host` sees it.
-pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &str) {
+pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn) {
     let mut records = 0;
     for portal in view.portals {
-        put(page, &mut records, portal, CURRENT_DISCOVERY_SUBSYSTEM, DISCOVERY_NQN);
+        put(page, &mut records, portal, CURRENT_DISCOVERY_SUBSYSTEM, view.nqn);
     }
     view.directory.subsystems(host, &mut |nqn| {
         for portal in view.portals {
@@ -93,7 +92,7 @@ pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &str)
 }
 
 /// Puts the next entry, if the window shows it.
-fn put(page: &mut Window<'_>, records: &mut u64, portal: &Portal, kind: u8, nqn: &str) {
+fn put(page: &mut Window<'_>, records: &mut u64, portal: &Portal, kind: u8, nqn: &Nqn) {
     let at = size_of::<DiscoveryHeader>() as u64 + *records * size_of::<DiscoveryEntry>() as u64;
     *records += 1;
     if page.shows(at, size_of::<DiscoveryEntry>()) {
@@ -101,7 +100,7 @@ fn put(page: &mut Window<'_>, records: &mut u64, portal: &Portal, kind: u8, nqn:
     }
 }
 
-fn entry(portal: &Portal, kind: u8, nqn: &str) -> DiscoveryEntry {
+fn entry(portal: &Portal, kind: u8, nqn: &Nqn) -> DiscoveryEntry {
     let ip = portal.address.ip();
     let mut entry = DiscoveryEntry::new_zeroed();
     entry.transport = TCP;
@@ -119,9 +118,7 @@ fn entry(portal: &Portal, kind: u8, nqn: &str) -> DiscoveryEntry {
     }
     entry.service = padded(portal.address.port());
     entry.address = padded(ip);
-    for (to, from) in entry.subnqn.iter_mut().zip(nqn.bytes()) {
-        *to = from;
-    }
+    entry.subnqn = nqn.to_field();
     entry
 }
 

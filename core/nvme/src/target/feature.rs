@@ -23,6 +23,10 @@ const HOST_ID_BYTES: u32 = 16;
 const SV: u32 = 1 << 31;
 /// Error Recovery: an error for reads of deallocated blocks, which always read zero here.
 const DULBE: u32 = 1 << 16;
+/// CDW11 of the Host Identifier feature: 128 bits of it.
+const EXHID: u32 = 1 << 0;
+/// SMART warnings in the Asynchronous Event Configuration: kept, there is nothing to warn of.
+const SMART_WARNINGS: u32 = 0xff;
 
 /// The features there are (Base 5.27.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +127,7 @@ pub(crate) struct Features {
     /// Over and under temperature threshold, in kelvin.
     temperature: [u16; 2],
     write_cache: bool,
-    /// Bits of the notices that the host wants.
+    /// Bits of the events that the host wants to be told of.
     notices: u32,
     queues: u16,
     keep_alive_ms: u32,
@@ -179,11 +183,15 @@ fn rounded(milliseconds: u32) -> u32 {
 /// Bytes that a Set Features or Get Features command moves.
 pub(crate) fn data_len(kind: Kind, command: &Command) -> Result<u32, Status> {
     let feature = Feature::of(kind, command.cdw(10))?;
-    Ok(match command.opcode {
-        admin::GET_FEATURES if Select::of(command.cdw(10))? == Select::Capabilities => 0,
-        admin::SET_FEATURES if !feature.changeable() => 0,
-        _ => feature.data_len(),
-    })
+    match command.opcode {
+        admin::GET_FEATURES if Select::of(command.cdw(10))? == Select::Capabilities => Ok(0),
+        admin::SET_FEATURES if !feature.changeable() => Ok(0),
+        // EXHID cleared asks for an identifier of 64 bits, which this one is not.
+        _ if feature == Feature::HostIdentifier && command.cdw(11) & EXHID == 0 => {
+            Err(Status::HOST_ID_INCONSISTENT.dnr())
+        }
+        _ => Ok(feature.data_len()),
+    }
 }
 
 /// Set Features.
@@ -215,7 +223,9 @@ pub(crate) fn set(
         Feature::InterruptCoalescing => features.interrupt_coalescing = value,
         Feature::InterruptVector => features.interrupt_vector = value,
         Feature::WriteAtomicity => features.write_atomicity = value & 1,
-        Feature::AsynchronousEvents => features.notices = value & notices(controller.kind),
+        Feature::AsynchronousEvents => {
+            features.notices = value & (notices(controller.kind) | SMART_WARNINGS)
+        }
         Feature::KeepAlive => features.keep_alive_ms = keep_alive(controller.kind, value)?,
         Feature::HostBehavior => {
             features.host_behavior = *data.first_chunk().ok_or(Status::SGL_LENGTH_INVALID.dnr())?;
@@ -258,9 +268,6 @@ pub(crate) fn get(
         Feature::KeepAlive => features.keep_alive_ms,
         Feature::HostBehavior => {
             return Ok(data(out, &features.host_behavior, HOST_BEHAVIOR_BYTES));
-        }
-        Feature::HostIdentifier if command.cdw(11) & 1 == 0 => {
-            return Err(Status::HOST_ID_INCONSISTENT.dnr());
         }
         Feature::HostIdentifier => return Ok(data(out, &controller.hostid, HOST_ID_BYTES)),
     };

@@ -147,7 +147,8 @@ impl Controller {
         namespace: Option<Geometry>,
     ) -> Result<(IoCommand, Transfer), Status> {
         if self.state() != State::Ready {
-            return Err(Status::SEQUENCE_ERROR.dnr());
+            // Without DNR: another controller may well do it.
+            return Err(Status::SEQUENCE_ERROR);
         }
         let (parsed, transfer) = IoCommand::parse(command, namespace)?;
         let cached = self.features.write_cache();

@@ -104,7 +104,7 @@ pub(crate) fn get(
         }
         CHANGED_NAMESPACES => controller.changed.write(&mut page),
         EFFECTS => effects(&mut page),
-        DISCOVERY => discovery::write(&mut page, view, controller.hostnqn.as_str()),
+        DISCOVERY => discovery::write(&mut page, view, &controller.hostnqn),
         // Errors: none of our statuses has the More bit, which would refer to an entry.
         _ => {}
     }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use braid_block::Geometry;
 
 use super::{ControllerModel, Portal};
+use crate::connect::Nqn;
 
 /// Largest namespace id (NN, MNAN). Small enough that a log which names every namespace in a
 /// group of its own fits into one transfer.
@@ -14,7 +15,7 @@ pub const NSID_MAX: u32 = 1024;
 #[derive(Clone, Copy)]
 pub struct SubsystemView<'a> {
     /// SUBNQN.
-    pub nqn: &'a str,
+    pub nqn: &'a Nqn,
     /// SN, at most 20 ASCII characters: the same for every controller of the subsystem.
     pub serial: &'a str,
     /// MN, at most 40 ASCII characters.
@@ -83,7 +84,7 @@ pub trait Directory {
 
     /// Calls `each` with the NQN of every NVM subsystem that the host may see, in the same order
     /// every time.
-    fn subsystems(&self, host: &str, each: &mut dyn FnMut(&str));
+    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn));
 }
 
 /// The directory of a subsystem that is not discovery: empty.
@@ -95,5 +96,5 @@ impl Directory for NoDirectory {
         0
     }
 
-    fn subsystems(&self, _: &str, _: &mut dyn FnMut(&str)) {}
+    fn subsystems(&self, _: &Nqn, _: &mut dyn FnMut(&Nqn)) {}
 }
