@@ -5,18 +5,28 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::serve::options::Options;
 
-/// Reads the file.
+/// The options of the command line, and where it is silent, those of its `--config`.
 ///
 /// # Errors
 /// One line with the place of the mistake.
-pub fn read(path: &Path) -> Result<Options> {
+pub fn under(line: Options) -> Result<Options> {
+    match &line.config {
+        Some(path) => {
+            let file = read(path)?;
+            Ok(line.over(file))
+        }
+        None => Ok(line),
+    }
+}
+
+fn read(path: &Path) -> Result<Options> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::usage(format!("cannot read the configuration {}: {error}", path.display()))
     })?;
     parse(&text).map_err(|error| error.at(path.display()))
 }
 
-/// Reads the file's content.
+/// Reads a file's content.
 ///
 /// # Errors
 /// One line with the place of the mistake.

@@ -81,8 +81,14 @@ mod tests {
         assert_eq!(nqn, "nqn.2026-01.io.braid:38e98cea-4553-54b5-ab0c-7674ee6ee618");
         assert_eq!(serial(&nqn), "BRDE18EBA878E4257049");
         let identity = namespace("machine", &nqn, 1, &disk);
-        assert_eq!(Uuid::from_bytes(identity.uuid).to_string(), "f1f1cd06-53b3-52b6-acf5-e424a9386f3a");
-        assert_eq!(Uuid::from_bytes(identity.nguid).simple().to_string(), "08052e2ff4105732986ff28a06ea7aaa");
+        assert_eq!(
+            Uuid::from_bytes(identity.uuid).to_string(),
+            "f1f1cd06-53b3-52b6-acf5-e424a9386f3a"
+        );
+        assert_eq!(
+            Uuid::from_bytes(identity.nguid).simple().to_string(),
+            "08052e2ff4105732986ff28a06ea7aaa"
+        );
     }
 
     #[test]

@@ -1,12 +1,25 @@
 //! `braid-engine serve`: from options to a running engine and to its end.
 
+mod backend;
+mod config;
+mod engine;
+mod exporter;
 mod file;
 mod identity;
 mod injection;
 mod log;
+mod metrics;
+mod notes;
 mod options;
 mod plan;
+mod ready;
+mod reload;
+mod server;
+mod signature;
+mod snapshot;
+mod threads;
 mod uri;
+mod usage;
 
 pub use options::Options;
 
@@ -61,7 +74,11 @@ A configuration file:
 ///
 /// # Errors
 /// When the options make no sense or the machine does not allow it.
-pub fn serve(options: Options) -> Result<()> {
-    let _ = options;
-    Ok(())
+pub fn serve(line: Options) -> Result<()> {
+    let options = file::under(line.clone())?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = u16::try_from(cpus).unwrap_or(u16::MAX);
+    let plan = plan::Plan::new(options, &identity::machine(), cpus)?;
+    let log = log::start(plan.log, plan.log_format);
+    engine::run(&plan, line, log)
 }

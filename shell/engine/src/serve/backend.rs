@@ -1,0 +1,285 @@
+//! Opening what a namespace's bytes are on, and refusing what is somebody else's.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use braid_block::{BlockSize, Geometry};
+use braid_reactor::{DiskError, OpenDisk, OpenOptions};
+
+use crate::error::{Error, Result};
+use crate::quantity::Bytes;
+use crate::serve::plan::NamespacePlan;
+use crate::serve::signature;
+use crate::serve::uri::{Allocation, Source, check_size};
+use crate::serve::usage::{self, Number};
+
+/// How long to wait for an engine that was killed to let go of its disks.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a namespace's bytes are on, open.
+#[derive(Debug)]
+pub struct Backend {
+    /// Size and block size.
+    pub geometry: Geometry,
+    /// The open disk; memory has none.
+    pub disk: Option<Disk>,
+}
+
+/// An open disk, and what only its device knows.
+#[derive(Debug)]
+pub struct Disk {
+    /// Open and held.
+    pub open: OpenDisk,
+    /// Discarding gives space back.
+    pub discards: bool,
+    /// Blocks that are written whole or not at all when power fails.
+    pub atomic_blocks: u16,
+}
+
+/// What tells that two paths are one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// File system and inode.
+    Inode(u64, u64),
+    /// Block device.
+    Device(u64),
+}
+
+/// Where a namespace is, unless it is not there yet or in memory.
+#[must_use]
+pub fn place(source: &Source) -> Option<Place> {
+    let (Source::File { path, .. } | Source::Device { path, .. }) = source else { return None };
+    let metadata = fs::metadata(path).ok()?;
+    Some(if metadata.file_type().is_block_device() {
+        Place::Device(metadata.rdev())
+    } else {
+        Place::Inode(metadata.dev(), metadata.ino())
+    })
+}
+
+/// Opens what `plan` names; `force` takes devices that are in use or hold something.
+///
+/// # Errors
+/// One line that says what to do.
+pub fn open(plan: &NamespacePlan, force: bool) -> Result<Backend> {
+    let backend = match &plan.uri.source {
+        Source::Memory { size } => Ok(memory(*size, plan.block)),
+        Source::File { path, size, allocation } => file(path, *size, *allocation, plan.block),
+        Source::Device { path, force: own } => device(path, force || *own, plan.block),
+    };
+    backend.map_err(|error| error.at(&plan.uri))
+}
+
+fn memory(size: u64, block: Option<BlockSize>) -> Backend {
+    let block = block.unwrap_or(BlockSize::B4096);
+    Backend { geometry: Geometry::of_bytes(size, block), disk: None }
+}
+
+// === Files ===
+
+fn file(
+    path: &Path,
+    size: Option<u64>,
+    allocation: Allocation,
+    block: Option<BlockSize>,
+) -> Result<Backend> {
+    let block = block.unwrap_or(BlockSize::B4096);
+    let made = check_file(path, size)?;
+    let options = OpenOptions {
+        create_bytes: size,
+        sparse: allocation == Allocation::Sparse,
+        exclusive: true,
+        patience: PATIENCE,
+    };
+    let open = OpenDisk::open(path, &options).map_err(|error| refused(error, made))?;
+    check_size(open.size, block).map_err(Error::run)?;
+    if open.alignment > block.bytes() {
+        return Err(Error::run(format!(
+            "this file system does direct I/O in units of {} bytes only; use block=4096",
+            open.alignment
+        )));
+    }
+    if made && allocation == Allocation::Prefilled {
+        prefill(path, open.size).map_err(|e| Error::run(format!("cannot fill it: {e}")))?;
+    }
+    let geometry = Geometry::of_bytes(open.size, block);
+    let discards = allocation == Allocation::Sparse;
+    Ok(Backend { geometry, disk: Some(Disk { open, discards, atomic_blocks: 1 }) })
+}
+
+/// Whether the file has to be made; refuses one that is not what was asked for.
+fn check_file(path: &Path, size: Option<u64>) -> Result<bool> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return missing(path, size),
+        Err(error) => return Err(Error::run(format!("cannot look at it: {error}"))),
+    };
+    if metadata.file_type().is_block_device() {
+        return Err(Error::run(format!("is a block device; write dev:{}", path.display())));
+    }
+    if !metadata.is_file() {
+        return Err(Error::run("is neither a file nor a block device; name a file"));
+    }
+    match (metadata.len(), size) {
+        (0, None) => Err(Error::run("is empty; add size=, such as ?size=1GiB, to give it one")),
+        (0, Some(_)) => Ok(true),
+        (found, Some(asked)) if found != asked => Err(Error::run(format!(
+            "has {} ({found} bytes), not {}; leave size= out to serve it as it is, or name \
+             another file",
+            Bytes(found),
+            Bytes(asked)
+        ))),
+        _ => Ok(false),
+    }
+}
+
+fn missing(path: &Path, size: Option<u64>) -> Result<bool> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if !folder.is_dir() {
+        return Err(Error::run(format!("there is no folder {}; make it first", folder.display())));
+    }
+    match size {
+        Some(_) => Ok(true),
+        None => Err(Error::run("does not exist; add size=, such as ?size=1GiB, to make it")),
+    }
+}
+
+/// Writes a file once, so that its blocks are more than reserved.
+fn prefill(path: &Path, size: u64) -> io::Result<()> {
+    const PIECE: usize = 1 << 20;
+    tracing::info!(path = %path.display(), size, "writing the file once");
+    let zeros = vec![0; PIECE];
+    let mut file = File::options().write(true).open(path)?;
+    let mut left = size;
+    while left > 0 {
+        let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        file.write_all(&zeros[..piece])?;
+        left -= piece as u64;
+    }
+    file.sync_all()
+}
+
+// === Block devices ===
+
+fn device(path: &Path, force: bool, block: Option<BlockSize>) -> Result<Backend> {
+    let number = check_device(path)?;
+    if !force {
+        check_free(path, number)?;
+    }
+    // A device that somebody else has can only be opened by not asking for it alone.
+    let options = OpenOptions { exclusive: !force, patience: PATIENCE, ..OpenOptions::default() };
+    let open = OpenDisk::open(path, &options).map_err(|error| refused(error, false))?;
+    let geometry = device_geometry(open.size, open.logical_block, block)?;
+    let bytes = u64::from(geometry.block.bytes());
+    let discards = number.queue_limit("discard_max_bytes").is_some_and(|bytes| bytes > 0);
+    let atomic = number.queue_limit("atomic_write_unit_max_bytes").unwrap_or(0) / bytes;
+    let atomic_blocks = u16::try_from(atomic).unwrap_or(u16::MAX).max(1);
+    Ok(Backend { geometry, disk: Some(Disk { open, discards, atomic_blocks }) })
+}
+
+fn check_device(path: &Path) -> Result<Number> {
+    match Number::of(path) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => Err(Error::run(format!(
+            "is not a block device; write file:{} if it is a file",
+            path.display()
+        ))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::run("there is no such device; lsblk shows what there is"))
+        }
+        Err(error) => Err(Error::run(format!("cannot look at it: {error}"))),
+    }
+}
+
+/// Refuses a device that is in use or holds something.
+fn check_free(path: &Path, number: Number) -> Result<()> {
+    if let Some(user) = usage::find(number) {
+        return Err(Error::run(format!("{user}; free it first, or add --force to take it anyway")));
+    }
+    let probed = File::open(path).and_then(|mut device| {
+        let size = io::Seek::seek(&mut device, io::SeekFrom::End(0))?;
+        signature::probe(&mut device, size)
+    });
+    match probed {
+        Ok(None) => Ok(()),
+        Ok(Some(format)) => Err(Error::run(format!(
+            "seems to hold {format}; add --force if it may be overwritten, or if a host of this \
+             engine put it there"
+        ))),
+        Err(error) => Err(Error::run(format!("cannot read it: {error}"))),
+    }
+}
+
+fn device_geometry(size: u64, logical: u32, asked: Option<BlockSize>) -> Result<Geometry> {
+    let own = BlockSize::from_bytes(logical);
+    let Some(block) = asked.or(own) else {
+        return Err(Error::run(format!(
+            "has logical blocks of {logical} bytes; only 512 and 4096 are served"
+        )));
+    };
+    if block.bytes() < logical {
+        return Err(Error::run(format!(
+            "has logical blocks of {logical} bytes, larger than block={}; leave block= out",
+            block.bytes()
+        )));
+    }
+    check_size(size, block).map_err(Error::run)?;
+    Ok(Geometry::of_bytes(size, block))
+}
+
+/// What to do when a disk cannot be opened.
+fn refused(error: DiskError, made: bool) -> Error {
+    match error {
+        DiskError::System { what, source, .. } => {
+            let advice = match source.kind() {
+                io::ErrorKind::StorageFull if made => "; make room, or add sparse=1",
+                io::ErrorKind::PermissionDenied => "; run as a user who may read and write it",
+                io::ErrorKind::ReadOnlyFilesystem => "; it must be writable",
+                _ => "",
+            };
+            Error::run(format!("cannot {what}: {source}{advice}"))
+        }
+        DiskError::Busy { .. } => Error::run(
+            "is in use by another program, perhaps another braid-engine; stop that first",
+        ),
+        DiskError::NoDirectIo { file_system, .. } => Error::run(format!(
+            "its file system ({file_system}) cannot do direct I/O (O_DIRECT); use one that can, \
+             such as ext4, XFS or Btrfs"
+        )),
+        DiskError::WrongKind { .. } => Error::run("is neither a file nor a block device"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_has_its_own_block_size_unless_asked_for_a_larger_one() {
+        let block = |logical, asked| device_geometry(1 << 20, logical, asked).map(|g| g.block);
+        assert_eq!(block(512, None).unwrap(), BlockSize::B512);
+        assert_eq!(block(512, Some(BlockSize::B4096)).unwrap(), BlockSize::B4096);
+        assert_eq!(block(4096, None).unwrap(), BlockSize::B4096);
+        assert!(block(4096, Some(BlockSize::B512)).unwrap_err().to_string().contains("larger"));
+        assert!(block(16384, None).unwrap_err().to_string().contains("16384"));
+    }
+
+    #[test]
+    fn a_device_of_odd_size_is_refused() {
+        let error = device_geometry(4096 * 3 + 512, 512, Some(BlockSize::B4096)).unwrap_err();
+        assert!(error.to_string().contains("not a multiple"), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let path = "/x".into();
+        let source = io::Error::from(io::ErrorKind::StorageFull);
+        let full = DiskError::System { path, what: "reserve space", source };
+        assert!(refused(full, true).to_string().contains("sparse=1"));
+        let old = DiskError::NoDirectIo { path: "/x".into(), file_system: "9p".into() };
+        assert!(refused(old, false).to_string().contains("9p"));
+    }
+}

@@ -1,0 +1,168 @@
+//! From a plan with its disks open to what each shard and its reactor is told.
+
+use std::net::SocketAddr;
+
+use braid_nvme::target::Portal;
+use braid_reactor::{ArenaOptions, OpenDisk, Options, Polling};
+use braid_shard::{BackendConfig, Config, Disk, Limits, NamespaceConfig, SubsystemConfig};
+
+use crate::error::{Error, Result};
+use crate::serve::backend::{self, Backend};
+use crate::serve::options::Poll;
+use crate::serve::plan::{NamespacePlan, Plan, SubsystemPlan};
+
+/// Buffers that a connection needs for itself and its share of commands, in bytes: small arenas
+/// serve fewer hosts.
+const ARENA_PER_CONNECTION: u64 = 128 << 10;
+/// The smallest arena in which a few hosts can work at all.
+const ARENA_MIN: u64 = 1 << 20;
+
+/// What an engine's shards are made of.
+#[derive(Debug)]
+pub struct Shards {
+    /// What every shard serves; `shard` is that of the first.
+    pub config: Config,
+    /// The disks of each shard, in the order that its backends name them by.
+    pub disks: Vec<Vec<OpenDisk>>,
+    /// What every reactor is told.
+    pub reactor: Options,
+}
+
+impl Shards {
+    /// Opens every namespace of the plan.
+    ///
+    /// # Errors
+    /// One line that names the namespace and says what to do.
+    pub fn open(plan: &Plan) -> Result<Self> {
+        let limits = limits(plan)?;
+        let reactor = reactor(plan, &limits)?;
+        let mut disks: Vec<Vec<OpenDisk>> = (0..plan.shards).map(|_| Vec::new()).collect();
+        let mut places = Vec::new();
+        let mut subsystems = Vec::with_capacity(plan.subsystems.len());
+        for subsystem in &plan.subsystems {
+            let mine = &mut disks[usize::from(subsystem.home)];
+            let mut namespaces = Vec::with_capacity(subsystem.namespaces.len());
+            for namespace in &subsystem.namespaces {
+                namespaces.push(open(namespace, plan.force, &mut places, mine)?);
+            }
+            subsystems.push(subsystem_config(subsystem, namespaces));
+        }
+        let shards = plan.shards;
+        let config = Config { shard: 0, shards, subsystems, portals: Vec::new(), limits };
+        Ok(Self { config, disks, reactor })
+    }
+
+    /// Tells where hosts connect, once it is known.
+    pub fn set_portals(&mut self, addresses: &[SocketAddr]) {
+        let portal = |(id, &address)| Portal { id, address };
+        self.config.portals = (0..).zip(addresses).map(portal).collect();
+    }
+}
+
+fn open(
+    plan: &NamespacePlan,
+    force: bool,
+    places: &mut Vec<backend::Place>,
+    disks: &mut Vec<OpenDisk>,
+) -> Result<NamespaceConfig> {
+    if backend::place(&plan.uri.source).is_some_and(|place| places.contains(&place)) {
+        return Err(
+            Error::usage("another namespace has the same file; serve each once").at(&plan.uri)
+        );
+    }
+    let Backend { geometry, disk } = backend::open(plan, force)?;
+    places.extend(backend::place(&plan.uri.source));
+    let backend = match disk {
+        None => BackendConfig::Memory,
+        Some(disk) => {
+            for remark in &disk.open.remarks {
+                tracing::info!(namespace = %plan.uri, "{remark}");
+            }
+            let position = u16::try_from(disks.len())
+                .map_err(|_| Error::usage("too many disks for one shard; raise --shards"))?;
+            let alignment = disk.open.alignment;
+            disks.push(disk.open);
+            BackendConfig::Disk {
+                disk: Disk(position),
+                discards: disk.discards,
+                atomic_blocks: disk.atomic_blocks,
+                alignment,
+            }
+        }
+    };
+    Ok(NamespaceConfig {
+        nsid: plan.nsid,
+        nguid: plan.identity.nguid,
+        uuid: plan.identity.uuid,
+        geometry,
+        backend,
+        injections: plan.uri.injections.clone(),
+        lose_unflushed: plan.uri.lose_unflushed,
+    })
+}
+
+fn subsystem_config(plan: &SubsystemPlan, namespaces: Vec<NamespaceConfig>) -> SubsystemConfig {
+    SubsystemConfig {
+        home: plan.home,
+        nqn: plan.nqn.clone(),
+        serial: plan.serial.clone(),
+        allowed_hosts: plan.allowed_hosts.clone(),
+        controllers: plan.controllers,
+        header_digest: plan.header_digest,
+        data_digest: plan.data_digest,
+        namespaces,
+    }
+}
+
+fn limits(plan: &Plan) -> Result<Limits> {
+    if plan.arena < ARENA_MIN {
+        return Err(Error::usage(format!(
+            "--arena {} is too small; it takes 1MiB at least, 64MiB serve 512 connections",
+            crate::quantity::Bytes(plan.arena)
+        )));
+    }
+    let usual = Limits::default();
+    let connections = u32::try_from(plan.arena / ARENA_PER_CONNECTION).unwrap_or(u32::MAX);
+    Ok(Limits {
+        connections_max: connections.min(usual.connections_max),
+        arena_bytes: plan.arena,
+        drain: plan.drain,
+        ..usual
+    })
+}
+
+fn reactor(plan: &Plan, limits: &Limits) -> Result<Options> {
+    let usual = Options::default();
+    let chunk_bytes = if plan.arena < 8 << 20 { 128 << 10 } else { 2 << 20 };
+    let arena = ArenaOptions {
+        chunk_bytes,
+        start_bytes: ArenaOptions::default().start_bytes.min(plan.arena),
+        limit_bytes: plan.arena / u64::from(chunk_bytes) * u64::from(chunk_bytes),
+    };
+    // The kernel holds these all the time, so they take at most an eighth of a small arena.
+    let receive_buffers = u16::try_from(plan.arena >> 17).unwrap_or(u16::MAX);
+    Ok(Options {
+        arena,
+        sockets_max: limits.connections_max + HANDSHAKES_MAX,
+        receive_buffers: usual.receive_buffers.min(1 << receive_buffers.max(1).ilog2()),
+        polling: match plan.poll {
+            Poll::Adaptive => Polling::Adaptive,
+            Poll::Always => Polling::Always,
+            Poll::Never => Polling::Never,
+        },
+        poll: plan.poll_for,
+        boot_id: braid_reactor::boot_id()
+            .map_err(|error| Error::run(format!("cannot read this boot's id: {error}")))?,
+        seed: seed(),
+        ..usual
+    })
+}
+
+/// Sockets above the connections: enough to tell a host that there is no room.
+const HANDSHAKES_MAX: u32 = 16;
+
+/// Differs between runs; nothing here is a secret.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,165 @@
+//! An engine's life on the management thread: start, signals, metrics, stop.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use braid_reactor::{ListenError, Listener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::{Error, Result};
+use crate::serve::config::Shards;
+use crate::serve::exporter::Exporter;
+use crate::serve::options::Options;
+use crate::serve::plan::Plan;
+use crate::serve::reload::Reload;
+use crate::serve::threads::{Ended, Threads};
+use crate::serve::{log, ready};
+
+/// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Signals that an engine listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    /// An orderly stop; the second time, the end.
+    Stop(&'static str),
+    /// To read the configuration again.
+    Reload,
+}
+
+/// Serves `plan` until it is told to stop. `line` is what it follows from, with the file that is
+/// read again on SIGHUP.
+///
+/// # Errors
+/// When the machine does not allow it, when a shard fails, or when the stop was not orderly.
+pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
+    let listeners = bind(&plan.listen)?;
+    let listen: Vec<_> = listeners.iter().map(Listener::address).collect();
+    let mut shards = Shards::open(plan)?;
+    shards.set_portals(&listen);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::run(format!("cannot start the management thread: {error}")))?;
+    runtime.block_on(async {
+        let signals = Signals::new()?;
+        let exporter = Exporter::bind(plan.metrics).await?;
+        let threads = Threads::start(shards, listeners)?;
+        announce(plan, &listen);
+        let reload = Reload::new(line, log);
+        manage(plan, threads, signals, exporter, reload).await
+    })
+}
+
+/// Takes every address, or none.
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
+    addresses.iter().map(|&address| Listener::bind(address).map_err(taken)).collect()
+}
+
+fn taken(error: ListenError) -> Error {
+    use std::io::ErrorKind;
+    let address = error.address;
+    let advice = match error.source.kind() {
+        ErrorKind::AddrInUse => "stop who has it (ss -ltnp shows who), or choose another --listen",
+        ErrorKind::AddrNotAvailable => "no interface here has that address (ip address shows them)",
+        ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose another",
+        _ => "choose another --listen",
+    };
+    Error::run(format!("cannot listen at {address}: {}; {advice}", error.source))
+}
+
+fn announce(plan: &Plan, listen: &[SocketAddr]) {
+    let nqns: Vec<_> = plan.subsystems.iter().map(|subsystem| subsystem.nqn.as_str()).collect();
+    let namespaces = plan.namespaces().count();
+    for (subsystem, namespace) in plan.namespaces() {
+        let uuid = uuid::Uuid::from_bytes(namespace.identity.uuid);
+        tracing::info!(
+            nqn = subsystem.nqn, nsid = namespace.nsid, %uuid, uri = %namespace.uri,
+            shard = subsystem.home, "serving a namespace"
+        );
+    }
+    ready::announce(&ready::line(&nqns, listen, namespaces));
+}
+
+/// Everything the management thread does while the shards run.
+async fn manage(
+    plan: &Plan,
+    mut threads: Threads,
+    mut signals: Signals,
+    exporter: Option<Exporter>,
+    mut reload: Reload,
+) -> Result<()> {
+    if let Some(exporter) = exporter {
+        tokio::spawn(exporter.serve(threads.remotes.clone()));
+    }
+    let mut left = threads.remotes.len();
+    let mut deadline: Option<Instant> = None;
+    while left > 0 {
+        tokio::select! {
+            Some(Ended { shard, result }) = threads.ended.recv() => {
+                result?;
+                if deadline.is_none() {
+                    return Err(Error::run(format!("shard {shard} ended without being told to")));
+                }
+                left -= 1;
+            }
+            asked = signals.next() => match asked {
+                Asked::Reload => reload.run(&threads.remotes),
+                Asked::Stop(_) if deadline.is_some() => {
+                    return Err(Error::run("a second signal ended it at once; I/O was cut off"));
+                }
+                Asked::Stop(signal) => {
+                    tracing::info!(signal, "stopping");
+                    ready::stopping();
+                    threads.stop();
+                    deadline = Some(Instant::now() + plan.drain + DRAIN_SLACK);
+                }
+            },
+            () = until(deadline) => {
+                return Err(Error::run(format!(
+                    "commands were still in flight {:?} after the stop; they were cut off",
+                    plan.drain + DRAIN_SLACK
+                )));
+            }
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Error::run(format!("cannot listen to signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+}

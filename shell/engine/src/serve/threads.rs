@@ -1,0 +1,95 @@
+//! The threads that serve: one shard on one reactor each.
+
+use std::any::Any;
+use std::thread;
+
+use braid_reactor::{Listener, Reactor, Remote, mesh};
+use braid_shard::{Config, Shard};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::serve::config::Shards;
+use crate::serve::server::{Control, Server};
+
+/// How a shard's thread ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Which.
+    pub shard: u16,
+    /// Whether it stopped as it was told to.
+    pub result: Result<()>,
+}
+
+/// All running shards.
+#[derive(Debug)]
+pub struct Threads {
+    /// How to reach each of them.
+    pub remotes: Vec<Remote<Control>>,
+    /// Tells the end of each.
+    pub ended: mpsc::UnboundedReceiver<Ended>,
+}
+
+impl Threads {
+    /// Makes all reactors, then lets them run: either all of them start, or none.
+    ///
+    /// # Errors
+    /// When the system does not allow what a reactor needs.
+    pub fn start(shards: Shards, listeners: Vec<Listener>) -> Result<Self> {
+        let Shards { config, disks, reactor } = shards;
+        let mut listeners = Some(listeners);
+        let mut reactors = Vec::with_capacity(disks.len());
+        for (port, disks) in mesh(config.shards).into_iter().zip(disks) {
+            // The first shard accepts for all; a connection moves home once it says what it wants.
+            let listeners = listeners.take().unwrap_or_default();
+            let reactor = Reactor::new(reactor.clone(), port, disks, listeners, Vec::new())
+                .map_err(|error| Error::run(error.to_string()))?;
+            reactors.push(reactor);
+        }
+        let (sender, ended) = mpsc::unbounded_channel();
+        let remotes = reactors.iter().map(Reactor::remote).collect();
+        for (shard, reactor) in (0..).zip(reactors) {
+            for remark in reactor.remarks() {
+                tracing::info!(shard, "{remark}");
+            }
+            spawn(Config { shard, ..config.clone() }, reactor, sender.clone())?;
+        }
+        Ok(Self { remotes, ended })
+    }
+
+    /// Tells every shard to stop.
+    pub fn stop(&self) {
+        for remote in &self.remotes {
+            // A shard that has ended needs not be told.
+            let _ = remote.post(Control::Stop);
+        }
+    }
+}
+
+fn spawn(
+    config: Config,
+    reactor: Reactor<Control>,
+    ended: mpsc::UnboundedSender<Ended>,
+) -> Result<()> {
+    let shard = config.shard;
+    let work = move || {
+        let server = Server::new(&config);
+        let run = std::panic::AssertUnwindSafe(|| reactor.run(Shard::new(config), server));
+        let result = match std::panic::catch_unwind(run) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::run(format!("shard {shard}: {error}"))),
+            Err(panic) => Err(Error::run(format!("shard {shard} panicked: {}", said(&*panic)))),
+        };
+        // Fails when the management thread is gone, and then the process is about to be.
+        let _ = ended.send(Ended { shard, result });
+    };
+    thread::Builder::new()
+        .name(format!("braid-shard-{shard}"))
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| Error::run(format!("cannot start a thread: {error}")))
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
