@@ -4,7 +4,7 @@
 
 mod command;
 mod error;
-mod quantity;
+pub mod quantity;
 pub mod serve;
 
 pub use command::main;

@@ -1,25 +1,25 @@
 //! `braid-engine serve`: from options to a running engine and to its end.
 
-mod backend;
-mod config;
-mod engine;
-mod exporter;
-mod file;
-mod identity;
-mod injection;
-mod log;
-mod metrics;
-mod notes;
-mod options;
-mod plan;
-mod ready;
-mod reload;
-mod server;
-mod signature;
-mod snapshot;
-mod threads;
-mod uri;
-mod usage;
+pub mod backend;
+pub mod config;
+pub mod engine;
+pub mod exporter;
+pub mod file;
+pub mod identity;
+pub mod injection;
+pub mod log;
+pub mod metrics;
+pub mod notes;
+pub mod options;
+pub mod plan;
+pub mod ready;
+pub mod reload;
+pub mod server;
+pub mod signature;
+pub mod snapshot;
+pub mod threads;
+pub mod uri;
+pub mod usage;
 
 pub use options::Options;
 
