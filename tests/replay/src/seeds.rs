@@ -34,7 +34,89 @@ pub fn all() -> Vec<Seed> {
             seeds.push(Seed { target: "pdu_stream_target", name, bytes });
         }
     }
+    seeds.extend(command_seeds());
     seeds
+}
+
+/// A controller of each kind, enabled, then one command.
+fn command_seeds() -> impl Iterator<Item = Seed> {
+    let commands = admin_commands().into_iter().map(|(name, command)| (0, name, command));
+    let commands =
+        commands.chain(io_commands().into_iter().map(|(name, command)| (3, name, command)));
+    commands.enumerate().map(|(n, (step, name, command))| {
+        // Discovery controllers have odd options; its log page is asked of one.
+        let options = u8::from(name == "log-discovery");
+        let mut bytes = vec![options, 0];
+        bytes.extend(enable().as_bytes());
+        bytes.push(step);
+        bytes.extend(command.as_bytes());
+        // Ranges, features and the like: data that is not all zero.
+        bytes.extend((0..32).map(|at| if at % 16 == 4 { 1 } else { 0 }));
+        Seed { target: "command", name: format!("{n:02}-{name}"), bytes }
+    })
+}
+
+fn enable() -> Command {
+    let mut command = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_SET));
+    command.set_cdw(11, 0x14);
+    command.set_cdw(12, 0x0046_0001);
+    command
+}
+
+fn admin_commands() -> Vec<(&'static str, Command)> {
+    let with = |opcode, nsid, dwords: [u32; 3]| {
+        let mut command = Command::new(opcode, nsid);
+        command.sgl = Sgl::transport(4096);
+        (10..).zip(dwords).for_each(|(n, dword)| command.set_cdw(n, dword));
+        command
+    };
+    let log = |lid: u32, nsid| with(admin::GET_LOG_PAGE, nsid, [lid | 0xff << 16, 0, 0]);
+    let get = |offset| {
+        let mut command = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_GET));
+        command.set_cdw(10, u32::from(offset == 0));
+        command.set_cdw(11, offset);
+        command
+    };
+    let mut commands = vec![
+        ("identify-namespace", with(admin::IDENTIFY, 1, [0x00, 0, 0])),
+        ("identify-controller", with(admin::IDENTIFY, 0, [0x01, 0, 0])),
+        ("identify-list", with(admin::IDENTIFY, 0, [0x02, 0, 0])),
+        ("identify-descriptors", with(admin::IDENTIFY, 3, [0x03, 0, 0])),
+        ("log-error", log(0x01, u32::MAX)),
+        ("log-smart", log(0x02, u32::MAX)),
+        ("log-firmware", log(0x03, 0)),
+        ("log-changed", log(0x04, u32::MAX)),
+        ("log-effects", log(0x05, 0)),
+        ("log-discovery", log(0x70, 0)),
+        ("set-queues", with(admin::SET_FEATURES, 0, [0x07, 0x0003_0003, 0])),
+        ("set-events", with(admin::SET_FEATURES, 0, [0x0b, 0x100, 0])),
+        ("set-keep-alive", with(admin::SET_FEATURES, 0, [0x0f, 5000, 0])),
+        ("abort", with(admin::ABORT, 0, [0x0001_0000, 0, 0])),
+        ("event-request", with(admin::ASYNC_EVENT_REQUEST, 0, [0; 3])),
+        ("keep-alive", with(admin::KEEP_ALIVE, 0, [0; 3])),
+        ("get-capabilities", get(0)),
+        ("get-status", get(0x1c)),
+    ];
+    let features = [0x01, 0x02, 0x04, 0x05, 0x06, 0x07, 0x0b, 0x0f, 0x16];
+    let get_feature = |fid| ("get-feature", with(admin::GET_FEATURES, 0, [fid, 0, 0]));
+    commands.extend(features.map(get_feature));
+    commands
+}
+
+fn io_commands() -> [(&'static str, Command); 5] {
+    let with = |opcode, len, dwords: [u32; 3]| {
+        let mut command = Command::new(opcode, 3);
+        command.sgl = Sgl::transport(len);
+        (10..).zip(dwords).for_each(|(n, dword)| command.set_cdw(n, dword));
+        command
+    };
+    [
+        ("read", with(io::READ, 512, [7, 0, 0])),
+        ("write", with(io::WRITE, 1024, [7, 0, 1 | 1 << 30])),
+        ("flush", with(io::FLUSH, 0, [0; 3])),
+        ("write-zeroes", with(io::WRITE_ZEROES, 0, [7, 0, 1 | 1 << 25])),
+        ("deallocate", with(io::DATASET_MANAGEMENT, 32, [1, 4, 0])),
+    ]
 }
 
 fn target_streams(digests: Digests) -> Vec<(&'static str, Vec<u8>)> {
