@@ -9,7 +9,7 @@ write_records() {
     writer=$!
 }
 
-acknowledged() { wc -l <$journal; }
+acknowledged() { if [[ -e $journal ]]; then wc -l <$journal; else echo 0; fi; }
 more_than() { (($(acknowledged) > $1)); }
 
 # goes_on NAME: the writer gets further acknowledgements.

@@ -27,6 +27,9 @@ const REWRITTEN: u64 = 4;
 /// Writers at work at the same time.
 const WRITERS: u64 = 4;
 
+/// The most records that one read takes, when they are checked.
+const SPAN: usize = 64;
+
 /// `O_DIRECT` and `O_DSYNC` of Linux on x86-64.
 const DIRECT: i32 = 0o40000;
 const DATA_SYNC: i32 = 0o10000;
@@ -135,7 +138,7 @@ impl Writer<'_> {
     }
 
     fn write(&self, slot: u64, sequence: u64, buffer: &mut [u8]) -> Outcome<()> {
-        let place = aligned(buffer);
+        let place = aligned(buffer, RECORD);
         fill(place, slot, sequence);
         let written = self.device.write_all_at(place, slot * RECORD as u64);
         written.explain(|| format!("cannot write slot {slot}"))
@@ -153,20 +156,7 @@ fn check(device: &PathBuf, journal: &PathBuf) -> Outcome<()> {
     let text = std::fs::read_to_string(journal)
         .explain(|| format!("cannot read {}", journal.display()))?;
     let promised = parse(&text)?;
-    let device = open(device, DIRECT)?;
-    let mut buffer = vec![0; 2 * RECORD];
-    let mut expected = vec![0; RECORD];
-    let mut lost = Vec::new();
-    for (slot, sequence) in &promised {
-        let place = aligned(&mut buffer);
-        device
-            .read_exact_at(place, slot * RECORD as u64)
-            .explain(|| format!("cannot read slot {slot}"))?;
-        fill(&mut expected, *slot, *sequence);
-        if place != &expected[..] {
-            lost.push(describe(*slot, *sequence, place));
-        }
-    }
+    let lost = find_lost(&promised, &open(device, DIRECT)?)?;
     match lost.as_slice() {
         [] if promised.is_empty() => Err(Fault::new("no record was ever acknowledged")),
         [] => {
@@ -178,6 +168,38 @@ fn check(device: &PathBuf, journal: &PathBuf) -> Outcome<()> {
             Err(Fault::new(sum))
         }
     }
+}
+
+/// Reads every promised slot, neighbours together, and describes those that hold something else.
+fn find_lost(promised: &BTreeMap<u64, u64>, device: &File) -> Outcome<Vec<String>> {
+    let mut buffer = vec![0; (SPAN + 1) * RECORD];
+    let mut expected = vec![0; RECORD];
+    let mut lost = Vec::new();
+    let mut next = 0;
+    while let Some((&first, _)) = promised.range(next..).next() {
+        next = first + SPAN as u64;
+        let span = promised.range(first..next);
+        let last = span.clone().next_back().map_or(first, |(&slot, _)| slot);
+        let length = index(last - first + 1)?;
+        let place = aligned(&mut buffer, length);
+        device
+            .read_exact_at(place, first * RECORD as u64)
+            .explain(|| format!("cannot read slots {first} to {last}"))?;
+        for (&slot, &sequence) in span {
+            let at = index(slot - first)?;
+            let found = &place[at..at + RECORD];
+            fill(&mut expected, slot, sequence);
+            if found != &expected[..] {
+                lost.push(describe(slot, sequence, found));
+            }
+        }
+    }
+    Ok(lost)
+}
+
+/// The length in bytes of so many records.
+fn index(records: u64) -> Outcome<usize> {
+    usize::try_from(records).map(|count| count * RECORD).explain(|| "a wrong slot".to_owned())
 }
 
 /// The last promised number of every slot.
@@ -209,10 +231,10 @@ fn fill(record: &mut [u8], slot: u64, sequence: u64) {
     }
 }
 
-/// The part of a buffer of twice the length that begins where direct I/O may begin.
-fn aligned(buffer: &mut [u8]) -> &mut [u8] {
+/// So many bytes of a buffer, from where direct I/O may begin; it is longer by a record.
+fn aligned(buffer: &mut [u8], length: usize) -> &mut [u8] {
     let skip = buffer.as_ptr().align_offset(RECORD);
-    &mut buffer[skip..skip + RECORD]
+    &mut buffer[skip..skip + length]
 }
 
 fn open(device: &PathBuf, flags: i32) -> Outcome<File> {
