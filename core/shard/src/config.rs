@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::Geometry;
+use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Portal};
 
 use crate::event::Disk;
@@ -45,6 +46,15 @@ pub struct SubsystemConfig {
     pub data_digest: bool,
     /// Its namespaces, ascending by id.
     pub namespaces: Vec<NamespaceConfig>,
+}
+
+impl SubsystemConfig {
+    /// Whether this host may see it and connect.
+    #[must_use]
+    pub fn admits(&self, host: &Nqn) -> bool {
+        let hosts = &self.allowed_hosts;
+        hosts.is_empty() || hosts.iter().any(|allowed| allowed == host.as_str())
+    }
 }
 
 /// One namespace.

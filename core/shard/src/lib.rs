@@ -3,82 +3,375 @@
 //! A shell calls [`Shard::handle`] with what happened, [`Shard::end_turn`] when the turn's events
 //! are through, then [`Shard::poll_effect`] until it is empty, and waits no longer than
 //! [`Shard::poll_timeout`] says.
+//!
+//! The flows, a file each: `greeting` makes a stream a queue, `stream` takes commands from it,
+//! `command` gives them an op and a buffer, `device` and `admin` carry them out, `reply` sends
+//! what came of it, `life` ends connections and controllers.
+//!
+//! Invariants:
+//! 1. A token's entry stays until its `Done` came, so that a late one is recognised.
+//! 2. Every lease has one owner: an op, a batch, a piece of input, a connection, the admin pool.
+//! 3. A command is answered exactly once, or its connection is closed.
+//! 4. Blocks that a dead association may still change are not given to its host's next one.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod admin;
+mod backend;
+mod command;
 mod config;
+mod conn;
+mod counters;
+mod deadline;
+mod device;
 mod effect;
 mod event;
+mod greeting;
 mod inject;
+mod life;
 mod mail;
+mod memory;
 mod note;
+mod op;
+mod outbox;
+mod overlay;
+mod receive;
+mod reply;
+mod stream;
+mod subsystem;
+mod token;
 
-use braid_block::{Instant, Memory, Span};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Token};
+use braid_nvme::DISCOVERY_NQN;
+use braid_nvme::connect::Nqn;
+use braid_nvme::target::{ControllerModel, Kind};
 
 pub use config::{BackendConfig, Config, Limits, NamespaceConfig, SubsystemConfig};
+pub use counters::{Counters, NamespaceCounters};
 pub use effect::Effect;
 pub use event::{Disk, Event, Socket};
 pub use inject::{Fault, Injection};
 pub use mail::Mail;
 pub use note::{Limit, Note, Operation, Why};
 
+use conn::Conn;
+use deadline::Deadlines;
+use memory::ADMIN_LEASES;
+use op::Op;
+use outbox::Outbox;
+use subsystem::Subsystem;
+
+/// How often connections that are sending are looked after.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// One core's world.
 pub struct Shard {
     config: Config,
+    /// The discovery subsystem first, then those of the configuration that are at home here.
+    subsystems: Vec<Subsystem>,
+    /// The names of the configuration's subsystems, in its order.
+    names: Vec<Nqn>,
+    conns: Slab<Conn>,
+    ops: Slab<Op>,
+    outbox: Outbox,
+    deadlines: Deadlines,
+    counters: Counters,
+    /// Connections whose batch is to be launched.
+    dirty: Vec<Key>,
+    /// Connections with input left from an earlier turn.
+    runnable: VecDeque<Key>,
+    /// Connections whose capsule waits for a buffer.
+    starving: VecDeque<Key>,
+    /// Connections that wait for an older association of their host to drain.
+    held: VecDeque<Key>,
+    /// Ops that wait for a buffer.
+    waiting: VecDeque<Key>,
+    /// Ops that go on in the next turn.
+    unfinished: VecDeque<Key>,
+    admin_leases: Vec<Lease>,
+    /// Bytes of buffers that commands hold.
+    pinned: u64,
+    /// A buffer came free, or room in a batch, since those who wait were last served.
+    freed: bool,
+    /// A controller is gone since the held connections were last looked at.
+    buried: bool,
+    /// A sweep is due.
+    sweeping: bool,
+    stopping: bool,
+    started: Instant,
+    generation: u64,
+    /// Number of the turn, and commands taken in it.
+    turn: u64,
+    taken: u32,
+}
+
+/// A controller, as logs and metrics name it.
+#[derive(Clone, Copy, Debug)]
+pub struct ControllerInfo<'a> {
+    /// Its subsystem.
+    pub subnqn: &'a str,
+    /// Its id.
+    pub cntlid: u16,
+    /// Its host.
+    pub hostnqn: &'a str,
+    /// I/O queues that are connected.
+    pub io_queues: u16,
 }
 
 impl Shard {
-    /// A shard that serves `config`.
+    /// A shard that serves what the configuration gives it a home for.
+    ///
+    /// # Panics
+    /// If an NQN of the configuration is none: the shell checks them.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let limits = config.limits;
+        let here = config.subsystems.iter().filter(|s| s.home == config.shard);
+        let mut subsystems = alloc::vec![subsystem(Kind::Discovery, &discovery(), &config)];
+        subsystems.extend(here.map(|s| subsystem(Kind::Io, s, &config)));
+        let conns = usize::try_from(limits.connections_max).unwrap_or(usize::MAX);
+        let ops = usize::try_from(limits.ops_max).unwrap_or(usize::MAX);
+        Self {
+            subsystems,
+            conns: Slab::with_capacity(limits.connections_max),
+            ops: Slab::with_capacity(limits.ops_max),
+            outbox: Outbox::new(usize::try_from(limits.effects_max).unwrap_or(usize::MAX)),
+            deadlines: Deadlines::with_capacity(2 * conns),
+            counters: Counters::default(),
+            dirty: Vec::with_capacity(conns),
+            runnable: VecDeque::with_capacity(conns),
+            starving: VecDeque::with_capacity(conns),
+            held: VecDeque::new(),
+            waiting: VecDeque::with_capacity(ops),
+            unfinished: VecDeque::with_capacity(ops),
+            admin_leases: Vec::with_capacity(ADMIN_LEASES),
+            pinned: 0,
+            freed: false,
+            buried: false,
+            sweeping: false,
+            stopping: false,
+            started: Instant::ZERO,
+            generation: admin::generation(&config),
+            names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
+            turn: 0,
+            taken: 0,
+            config,
+        }
     }
 
     /// Takes one event.
     pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
-        let _ = (mem, now, event, &self.config);
+        match event {
+            Event::Start { .. } => self.on_start(mem, now),
+            Event::Accepted { listener, socket } => self.on_accepted(mem, now, listener, socket),
+            Event::Received { token, lease, len } => {
+                self.on_received(mem, now, token.key(), lease, len);
+            }
+            Event::Done { token, result } => self.on_done(mem, now, token, result),
+            Event::Elapsed => self.on_elapsed(mem, now),
+            Event::Mail(mail) => self.on_mail(mem, now, *mail),
+        }
     }
 
     /// Ends a turn: goes on with what was put off for fairness or for want of a buffer, and hands
     /// filled batches to be sent.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = (mem, now);
+        self.turn += 1;
+        self.taken = 0;
+        if core::mem::take(&mut self.buried) {
+            self.resume_held(mem, now);
+        }
+        self.serve_waiting(mem, now);
+        for _ in 0..self.unfinished.len() {
+            if let Some(key) = self.unfinished.pop_front() {
+                self.proceed(mem, key);
+            }
+        }
+        for _ in 0..self.runnable.len() {
+            let Some(key) = self.runnable.pop_front() else { break };
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.runnable = false;
+                if conn.is_open() {
+                    self.run(mem, now, key);
+                }
+            }
+        }
+        self.launch(mem, now);
     }
 
     /// The next thing to do.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        None
+        self.outbox.pop()
     }
 
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.deadlines.next()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        false
+        let waiting = self.freed && !(self.waiting.is_empty() && self.starving.is_empty());
+        waiting || !self.runnable.is_empty() || !self.unfinished.is_empty() || self.buried
     }
 
     /// The bytes of a batch that [`Effect::Send`] names, in order, at most 64 pieces.
     #[must_use]
     pub fn batch(&self, batch: u32) -> &[Span] {
-        let _ = batch;
-        &[]
+        let conn = self.conns.key_at(batch).and_then(|key| self.conns.get(key));
+        conn.map_or(&[], |conn| conn.transmit.spans())
     }
 
     /// Begins an orderly stop: nothing new is accepted, commands in flight finish, hosts see an
     /// orderly close. [`Note::Drained`] tells the end.
     pub fn stop<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = (mem, now);
+        if core::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        if self.conns.is_empty() {
+            return self.note(Note::Drained);
+        }
+        self.end_all(mem, now);
     }
 
-    /// Frees every lease, for a shell that ends.
-    pub fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
-        let _ = mem;
+    /// Gives back what the shard keeps all its life, for a shell that ends after
+    /// [`Note::Drained`].
+    pub fn give_back_all<M: Memory>(&mut self, mem: &mut M) {
+        for lease in self.admin_leases.drain(..) {
+            mem.free(lease);
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What was counted of each namespace at home here: its subsystem, its id, its counts.
+    pub fn namespace_counters(&self) -> impl Iterator<Item = (&str, u32, &NamespaceCounters)> {
+        self.subsystems.iter().flat_map(|subsystem| {
+            let nqn = subsystem.nqn.as_str();
+            subsystem.namespaces.iter().map(move |n| (nqn, n.nsid, &n.counters))
+        })
+    }
+
+    /// A controller that a note names.
+    #[must_use]
+    pub fn controller(&self, subsystem: u16, key: Key) -> Option<ControllerInfo<'_>> {
+        let subsystem = self.subsystems.get(usize::from(subsystem))?;
+        subsystem.controllers.get(key).map(|association| info(subsystem, association))
+    }
+
+    /// All controllers at home here.
+    pub fn controllers(&self) -> impl Iterator<Item = ControllerInfo<'_>> {
+        self.subsystems.iter().flat_map(|subsystem| {
+            subsystem.controllers.iter().map(move |(_, a)| info(subsystem, a))
+        })
+    }
+
+    /// Connections there are.
+    #[must_use]
+    pub const fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Commands in work.
+    #[must_use]
+    pub const fn ops(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Replaces the faults that a namespace injects; operations that an older one stalls go on.
+    /// False if it is not at home here.
+    pub fn set_injections(&mut self, subnqn: &str, nsid: u32, injections: &[Injection]) -> bool {
+        let found = self.subsystems.iter().position(|s| s.nqn.as_str() == subnqn);
+        let Some(at) = found else { return false };
+        let Some(namespace) = self.subsystems[at].namespaces.iter().position(|n| n.nsid == nsid)
+        else {
+            return false;
+        };
+        self.replace_injections(at, namespace, injections);
+        true
+    }
+
+    fn on_start<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.started = now;
+        while self.admin_leases.len() < ADMIN_LEASES {
+            let Some(lease) = mem.alloc(Class::Medium) else { break };
+            self.admin_leases.push(lease);
+        }
+    }
+
+    fn on_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        token: Token,
+        result: Result<u32, braid_block::IoError>,
+    ) {
+        match token.kind() {
+            token::RECEIVE => self.on_receive_done(mem, now, token.key(), result),
+            token::SEND => self.on_sent(mem, token.key(), result),
+            token::OP => self.on_device_done(mem, token.key(), result),
+            _ => {}
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        self.outbox.emit(Effect::Note(note));
+    }
+}
+
+/// The discovery subsystem, as if it had been configured.
+fn discovery() -> SubsystemConfig {
+    SubsystemConfig {
+        home: 0,
+        nqn: DISCOVERY_NQN.into(),
+        serial: "discovery".into(),
+        allowed_hosts: Vec::new(),
+        controllers: ControllerModel::Dynamic,
+        header_digest: true,
+        data_digest: true,
+        namespaces: Vec::new(),
+    }
+}
+
+fn subsystem(kind: Kind, config: &SubsystemConfig, all: &Config) -> Subsystem {
+    Subsystem::new(kind, config.clone(), name(&config.nqn), &all.limits, all.shard)
+}
+
+fn name(nqn: &str) -> Nqn {
+    Nqn::parse(nqn).expect("the shell parsed the configuration's NQNs")
+}
+
+fn info<'a>(
+    subsystem: &'a Subsystem,
+    association: &'a subsystem::Association,
+) -> ControllerInfo<'a> {
+    let queues = association.queues.iter().skip(1).flatten().count();
+    ControllerInfo {
+        subnqn: subsystem.nqn.as_str(),
+        cntlid: association.controller.cntlid(),
+        hostnqn: association.controller.hostnqn().as_str(),
+        io_queues: u16::try_from(queues).unwrap_or(u16::MAX),
+    }
+}
+
+impl core::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Shard")
+            .field("shard", &self.config.shard)
+            .field("connections", &self.conns.len())
+            .field("ops", &self.ops.len())
+            .finish_non_exhaustive()
     }
 }

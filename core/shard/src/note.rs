@@ -26,7 +26,9 @@ pub enum Note {
     QueueConnected {
         /// The stream.
         socket: Socket,
-        /// The controller, for `Shard::controller`.
+        /// The subsystem and the controller, for `Shard::controller`.
+        subsystem: u16,
+        /// The controller.
         controller: Key,
         /// 0 is the admin queue.
         queue: u16,

@@ -1,0 +1,242 @@
+//! Admin commands: what the controller decided is done here.
+
+use braid_block::{Instant, Key, Memory};
+use braid_nvme::Status;
+use braid_nvme::command::{Command, Sgl};
+use braid_nvme::connect::Nqn;
+use braid_nvme::target::{Admin, Counters, Directory, SubsystemView};
+
+use crate::Shard;
+use crate::config::{Config, SubsystemConfig};
+use crate::op::{Op, Reply, State, Work};
+use crate::subsystem::Subsystem;
+
+/// MN of every controller.
+const MODEL: &str = "Braid";
+/// FR of every controller: the version of this software.
+const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// The discovery log's content: the subsystems of the configuration.
+struct Listing<'a> {
+    subsystems: &'a [SubsystemConfig],
+    names: &'a [Nqn],
+    generation: u64,
+}
+
+impl Directory for Listing<'_> {
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn)) {
+        for (subsystem, name) in self.subsystems.iter().zip(self.names) {
+            if subsystem.admits(host) {
+                each(name);
+            }
+        }
+    }
+}
+
+/// GENCTR: differs between configurations that hosts see differently (FNV-1a).
+pub(crate) fn generation(config: &Config) -> u64 {
+    let texts = config.subsystems.iter().flat_map(|s| {
+        core::iter::once(s.nqn.as_str()).chain(s.allowed_hosts.iter().map(|host| host.as_str()))
+    });
+    texts.flat_map(|text| text.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Shard {
+    /// Carries out an admin command whose buffer and data are here.
+    pub(crate) fn admin<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        command: &Command,
+    ) {
+        let Some(op) = self.ops.get(key) else { return };
+        let (at, controller, conn) = (op.subsystem, op.controller, op.conn);
+        let uptime = now.since(self.started);
+        let listing = Listing {
+            subsystems: &self.config.subsystems,
+            names: &self.names,
+            generation: self.generation,
+        };
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let counters = smart(subsystem);
+        let Subsystem { controllers, views, nqn, config, .. } = subsystem;
+        let Some(association) = controllers.get_mut(controller) else {
+            return self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
+        };
+        let view = SubsystemView {
+            nqn,
+            serial: &config.serial,
+            model: MODEL,
+            firmware: FIRMWARE,
+            controllers: config.controllers,
+            namespaces: views,
+            portals: &self.config.portals,
+            uptime,
+            counters,
+            directory: &listing,
+        };
+        let buffer = op.lease.as_ref();
+        let sends = op.ask.is_some() || command.sgl.identifier == Sgl::IN_CAPSULE;
+        let done = match buffer {
+            Some(lease) if sends => {
+                association.controller.admin(&view, command, mem.bytes(lease), &mut [])
+            }
+            Some(lease) => association.controller.admin(&view, command, &[], mem.bytes_mut(lease)),
+            None => association.controller.admin(&view, command, &[], &mut []),
+        };
+        match done {
+            Admin::Done { status, result } => self.finish(mem, key, status, result),
+            Admin::Data { len } => self.finish_with_data(mem, key, len),
+            Admin::Held => self.hold_event_request(mem, key),
+            Admin::Abort { sqid, cid, held } => self.abort(mem, key, sqid, cid, held),
+            Admin::Reset => {
+                self.finish(mem, key, Status::SUCCESS, 0);
+                self.abort_event_requests(mem, at, controller, conn);
+                self.close_io_queues(mem, at, controller, false);
+            }
+            Admin::Shutdown => {
+                self.finish(mem, key, Status::SUCCESS, 0);
+                self.close_io_queues(mem, at, controller, true);
+            }
+        }
+        self.tell_events(mem, at, controller, conn);
+    }
+
+    fn finish_with_data<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) {
+        let Some(op) = self.ops.remove(key) else { return };
+        let data = op.lease.map(|lease| (lease, len));
+        let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data };
+        self.reply(mem, op.conn, reply);
+        self.op_gone(mem, op.subsystem, op.controller);
+    }
+
+    /// An event request waits in its controller, without an op and uncounted.
+    fn hold_event_request<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(op) = self.ops.remove(key) else { return };
+        if let Some(queue) = self.conns.get_mut(op.conn).and_then(|conn| conn.queue_mut()) {
+            queue.outstanding -= 1;
+        }
+        self.op_gone(mem, op.subsystem, op.controller);
+    }
+
+    /// Completes an event request, which counts again as long as its reply takes.
+    fn complete_event<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        conn: Key,
+        cid: u16,
+        status: Status,
+        result: u32,
+    ) {
+        if let Some(queue) = self.conns.get_mut(conn).and_then(|conn| conn.queue_mut()) {
+            queue.outstanding += 1;
+            self.answer(mem, conn, cid, status, u64::from(result));
+        }
+    }
+
+    fn tell_events<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key, conn: Key) {
+        loop {
+            let controllers = &mut self.subsystems[usize::from(at)].controllers;
+            let Some(association) = controllers.get_mut(controller) else { return };
+            let Some((cid, result)) = association.controller.next_event() else { return };
+            self.complete_event(mem, conn, cid, Status::SUCCESS, result);
+        }
+    }
+
+    fn abort_event_requests<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        at: u16,
+        controller: Key,
+        conn: Key,
+    ) {
+        let controllers = &mut self.subsystems[usize::from(at)].controllers;
+        let Some(association) = controllers.get_mut(controller) else { return };
+        for cid in association.controller.take_event_requests() {
+            self.complete_event(mem, conn, cid, Status::ABORTED_BY_REQUEST, 0);
+        }
+    }
+
+    /// Aborts a command that still waits; what is in the device is left to finish (Base 5.1).
+    fn abort<M: Memory>(&mut self, mem: &mut M, key: Key, sqid: u16, cid: u16, held: bool) {
+        let Some(op) = self.ops.get(key) else { return };
+        let (at, controller, conn) = (op.subsystem, op.controller, op.conn);
+        if held {
+            self.complete_event(mem, conn, cid, Status::ABORTED_BY_REQUEST, 0);
+            return self.finish(mem, key, Status::SUCCESS, 0);
+        }
+        let controllers = &self.subsystems[usize::from(at)].controllers;
+        let queue = controllers
+            .get(controller)
+            .and_then(|a| a.queues.get(usize::from(sqid)).copied().flatten());
+        let victim = self.ops.iter().find(|(other, op)| {
+            *other != key
+                && Some(op.conn) == queue
+                && op.cid == cid
+                && matches!(op.state, State::Waiting(_) | State::Delayed)
+        });
+        let victim = victim.map(|(key, _)| key);
+        if let Some(victim) = victim {
+            self.finish(mem, victim, Status::ABORTED_BY_REQUEST, 0);
+        }
+        self.finish(mem, key, Status::SUCCESS, u64::from(victim.is_none()));
+    }
+
+    /// Flushes every namespace before a controller says that it is shut down (Base 3.6.1).
+    pub(crate) fn settle<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key) {
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let count = u16::try_from(subsystem.namespaces.len()).unwrap_or(u16::MAX);
+        let Some(association) = subsystem.controllers.get_mut(controller) else { return };
+        let Some(conn) = association.queues.first().copied().flatten() else { return };
+        // Held up by one until all are begun, so that the first to end is not taken for the last.
+        association.ops += 1;
+        for namespace in 0..count {
+            let op = Op {
+                conn,
+                subsystem: at,
+                controller,
+                cid: 0,
+                namespace,
+                work: Work::Settle,
+                state: State::Running,
+                lease: None,
+                ask: None,
+                corrupt: false,
+            };
+            let Ok(key) = self.ops.insert(op) else {
+                // No entry is free: the rest is flushed when these are done.
+                let controllers = &mut self.subsystems[usize::from(at)].controllers;
+                if let Some(association) = controllers.get_mut(controller) {
+                    association.settle = true;
+                }
+                break;
+            };
+            let controllers = &mut self.subsystems[usize::from(at)].controllers;
+            if let Some(association) = controllers.get_mut(controller) {
+                association.ops += 1;
+            }
+            self.proceed(mem, key);
+        }
+        self.op_gone(mem, at, controller);
+    }
+}
+
+/// What SMART tells of a subsystem.
+fn smart(subsystem: &Subsystem) -> Counters {
+    subsystem.namespaces.iter().fold(Counters::default(), |mut sum, namespace| {
+        let counters = &namespace.counters;
+        sum.read_bytes += counters.read_bytes;
+        sum.written_bytes += counters.written_bytes;
+        sum.read_commands += counters.reads;
+        sum.write_commands += counters.writes;
+        sum.media_errors += counters.media_errors;
+        sum
+    })
+}

@@ -1,0 +1,142 @@
+//! Where a namespace's bytes are, and how its commands become device operations.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use braid_block::{Extent, Geometry, IoError, Key, Lease, Memory, Token};
+use braid_nvme::Status;
+use braid_nvme::target::NamespaceView;
+
+use crate::config::{BackendConfig, NamespaceConfig};
+use crate::counters::NamespaceCounters;
+use crate::event::Disk;
+use crate::inject::Injection;
+use crate::note::Operation;
+use crate::op::Work;
+use crate::overlay::Overlay;
+
+/// Status code type of media and data integrity errors.
+const MEDIA_ERROR: u8 = 2;
+
+/// A namespace at work.
+pub(crate) struct Namespace {
+    pub(crate) nsid: u32,
+    pub(crate) geometry: Geometry,
+    pub(crate) backend: Backend,
+    pub(crate) injections: Vec<Injection>,
+    /// Unflushed writes kept aside, if a kill is to lose them.
+    pub(crate) overlay: Option<Overlay>,
+    pub(crate) counters: NamespaceCounters,
+}
+
+/// Where its bytes are.
+pub(crate) enum Backend {
+    Memory(Vec<u8>),
+    Disk { disk: Disk, discards: bool, zeroes: bool },
+}
+
+impl Namespace {
+    pub(crate) fn new(config: &NamespaceConfig) -> Self {
+        let backend = match config.backend {
+            // Zeroed pages cost nothing until they are written.
+            BackendConfig::Memory => {
+                let bytes = usize::try_from(config.geometry.bytes()).unwrap_or(usize::MAX);
+                Backend::Memory(vec![0; bytes])
+            }
+            BackendConfig::Disk { disk, discards, .. } => {
+                Backend::Disk { disk, discards, zeroes: true }
+            }
+        };
+        Self {
+            nsid: config.nsid,
+            geometry: config.geometry,
+            backend,
+            injections: config.injections.clone(),
+            overlay: config.lose_unflushed.then(Overlay::new),
+            counters: NamespaceCounters::default(),
+        }
+    }
+
+    /// Counts a command that ended.
+    pub(crate) fn count(&mut self, work: &Work, status: Status) {
+        let counters = &mut self.counters;
+        if !status.is_success() {
+            counters.errors += 1;
+            counters.media_errors += u64::from(status.code_type() == MEDIA_ERROR);
+            return;
+        }
+        match work {
+            Work::Read { extent, .. } => {
+                counters.reads += 1;
+                counters.read_bytes += extent.len;
+            }
+            Work::Write { extent, .. } => {
+                counters.writes += 1;
+                counters.written_bytes += extent.len;
+            }
+            Work::Flush => counters.flushes += 1,
+            Work::Zero { .. } => counters.write_zeroes += 1,
+            Work::Deallocate { .. } => counters.dataset_managements += 1,
+            Work::Settle | Work::Admin(_) => {}
+        }
+    }
+}
+
+/// A namespace as controllers describe it.
+pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
+    let (atomic_blocks, thin) = match config.backend {
+        // A power failure leaves nothing of memory, so nothing can tear.
+        BackendConfig::Memory => (1, true),
+        BackendConfig::Disk { atomic_blocks, discards, .. } => (atomic_blocks, discards),
+    };
+    NamespaceView {
+        nsid: config.nsid,
+        geometry: config.geometry,
+        nguid: config.nguid,
+        uuid: config.uuid,
+        atomic_blocks,
+        thin,
+    }
+}
+
+/// The bytes of an extent in memory.
+pub(crate) fn range(extent: Extent) -> core::ops::Range<usize> {
+    let at = usize::try_from(extent.offset).unwrap_or(usize::MAX);
+    let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+    at..at.saturating_add(len)
+}
+
+/// The status of a command whose device operation failed: decided here and nowhere else.
+///
+/// A failed flush is final: the device may have dropped what it could not write, so a retry that
+/// succeeds would claim what is gone.
+pub(crate) const fn status_of(operation: Operation, error: IoError) -> Status {
+    match (operation, error) {
+        (Operation::Flush, _) => Status::WRITE_FAULT.dnr(),
+        (Operation::Read, IoError::Media | IoError::Device) => Status::UNRECOVERED_READ,
+        (Operation::Write | Operation::Zero | Operation::Discard, IoError::NoSpace) => {
+            Status::CAPACITY_EXCEEDED.dnr()
+        }
+        (_, IoError::Gone) => Status::INTERNAL_ERROR.dnr(),
+        (Operation::Read, _) => Status::UNRECOVERED_READ,
+        (Operation::Write | Operation::Zero | Operation::Discard, _) => Status::WRITE_FAULT,
+    }
+}
+
+/// Where a namespace stands in its subsystem.
+pub(crate) fn position(views: &[NamespaceView], nsid: u32) -> Option<u16> {
+    let at = views.binary_search_by_key(&nsid, |view| view.nsid).ok()?;
+    u16::try_from(at).ok()
+}
+
+/// Flips one bit of what was read, for an injected corruption.
+pub(crate) fn corrupt<M: Memory>(mem: &mut M, lease: &Lease) {
+    if let Some(byte) = mem.bytes_mut(lease).first_mut() {
+        *byte ^= 1;
+    }
+}
+
+/// The token of an op's device operation.
+pub(crate) const fn op_token(key: Key) -> Token {
+    Token::new(crate::token::OP, key)
+}

@@ -1,0 +1,271 @@
+//! A command that was taken: parsed, given a buffer, and brought to where it is carried out.
+
+use braid_block::{Instant, Key, Lease, Memory};
+use braid_nvme::Status;
+use braid_nvme::command::Command;
+use braid_nvme::pdu::FatalError;
+use braid_nvme::target::connection::{Capsule, Transferred};
+use braid_nvme::target::{IoCommand, Transfer};
+
+use crate::Shard;
+use crate::backend::position;
+use crate::conn::{Conn, Queue, Role};
+use crate::op::{Op, Reply, State, Work};
+
+/// Commands beyond a queue's entries that a host may have outstanding: event requests, which
+/// hosts do not count.
+const OUTSTANDING_SPARE: u32 = 8;
+
+impl Shard {
+    /// Takes a command from a queue.
+    pub(crate) fn dispatch<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        capsule: Capsule,
+    ) {
+        let turn = self.turn;
+        let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) else { return };
+        if queue.turn != turn {
+            (queue.turn, queue.taken) = (turn, 0);
+        }
+        queue.taken += 1;
+        queue.outstanding += 1;
+        self.taken += 1;
+        self.counters.commands += 1;
+        let Queue { qid, outstanding, entries, subsystem, controller, .. } = *queue;
+        if outstanding > entries + OUTSTANDING_SPARE {
+            self.discard_data(mem, key, capsule.data);
+            return self.terminate(mem, now, key, FatalError::Sequence);
+        }
+        let cid = capsule.command.cid.get();
+        if !capsule.intact {
+            self.counters.data_digest_errors += 1;
+            self.discard_data(mem, key, capsule.data);
+            return self.answer(mem, key, cid, Status::TRANSIENT_TRANSPORT, 0);
+        }
+        let parsed = if qid == 0 {
+            self.parse_admin(subsystem, controller, &capsule.command)
+        } else {
+            self.parse_io(subsystem, controller, &capsule.command)
+        };
+        match parsed {
+            Err(status) => {
+                self.discard_data(mem, key, capsule.data);
+                self.answer(mem, key, cid, status, 0);
+            }
+            Ok((work, namespace, transfer)) => {
+                let op = Op {
+                    conn: key,
+                    subsystem,
+                    controller,
+                    cid,
+                    namespace,
+                    work,
+                    state: State::Running,
+                    lease: None,
+                    ask: None,
+                    corrupt: false,
+                };
+                self.begin(mem, now, op, transfer, capsule);
+            }
+        }
+    }
+
+    fn parse_admin(
+        &self,
+        subsystem: u16,
+        controller: Key,
+        command: &Command,
+    ) -> Result<(Work, u16, Transfer), Status> {
+        let subsystem = &self.subsystems[usize::from(subsystem)];
+        let association =
+            subsystem.controllers.get(controller).ok_or(Status::ABORTED_QUEUE_DELETED)?;
+        let transfer = association.controller.transfer(command)?;
+        Ok((Work::Admin(*command), 0, transfer))
+    }
+
+    fn parse_io(
+        &self,
+        subsystem: u16,
+        controller: Key,
+        command: &Command,
+    ) -> Result<(Work, u16, Transfer), Status> {
+        let subsystem = &self.subsystems[usize::from(subsystem)];
+        let association =
+            subsystem.controllers.get(controller).ok_or(Status::ABORTED_QUEUE_DELETED)?;
+        let at = position(&subsystem.views, command.nsid.get());
+        let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
+        let (parsed, transfer) = association.controller.io(command, geometry)?;
+        let work = match parsed {
+            IoCommand::Read { extent, fua } => Work::Read { extent, durable: fua },
+            IoCommand::Write { extent, fua } => Work::Write { extent, durable: fua },
+            IoCommand::Flush => Work::Flush,
+            IoCommand::WriteZeroes { extent, fua, deallocate } => {
+                Work::Zero { extent, deallocate, durable: fua, done: 0 }
+            }
+            IoCommand::DatasetManagement { ranges, deallocate } => {
+                Work::Deallocate { next: 0, ranges: if deallocate { ranges } else { 0 }, done: 0 }
+            }
+        };
+        Ok((work, at.unwrap_or(0), transfer))
+    }
+
+    /// Gives the command its entry and its buffer.
+    fn begin<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        mut op: Op,
+        transfer: Transfer,
+        capsule: Capsule,
+    ) {
+        let conn = op.conn;
+        let mut unused = capsule.data;
+        if let Transfer::InCapsule(len) = transfer {
+            if capsule.len < len {
+                self.discard_data(mem, conn, unused);
+                return self.answer(mem, conn, op.cid, Status::SGL_LENGTH_INVALID.dnr(), 0);
+            }
+            op.lease = unused.take();
+        }
+        self.discard_data(mem, conn, unused);
+        if let Transfer::FromHost(len) = transfer {
+            op.ask = Some(len);
+        }
+        let (subsystem, controller) = (op.subsystem, op.controller);
+        // `run` takes a command only while an entry is free.
+        let Ok(key) = self.ops.insert(op) else { return };
+        let controllers = &mut self.subsystems[usize::from(subsystem)].controllers;
+        if let Some(association) = controllers.get_mut(controller) {
+            association.ops += 1;
+        }
+        match transfer {
+            Transfer::None | Transfer::InCapsule(_) => self.start(mem, now, key),
+            Transfer::FromHost(len) | Transfer::ToHost(len) => {
+                match self.buffer_for(mem, key, len) {
+                    Some(lease) => self.on_buffer(mem, now, key, lease),
+                    None => self.wait_for_buffer(key, len),
+                }
+            }
+        }
+    }
+
+    /// An op has its buffer now: it runs, or asks the host for its data.
+    pub(crate) fn on_buffer<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        lease: Lease,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let (cid, conn) = (op.cid, op.conn);
+        let Some(len) = op.ask else {
+            op.lease = Some(lease);
+            op.state = State::Running;
+            return self.start(mem, now, key);
+        };
+        op.state = State::AwaitingData;
+        let Some(entry) = self.conns.get_mut(conn) else { return self.give_back(mem, conn, lease) };
+        let Conn { transmit, role: Role::Queue(queue), .. } = entry else { return };
+        match queue.connection.expect(key, cid, lease, len) {
+            Ok(ttag) => {
+                transmit.ready_to_transfer(mem, cid, ttag, 0, len);
+                self.mark_dirty(conn);
+            }
+            Err(lease) => {
+                self.give_back(mem, conn, lease);
+                self.finish(mem, key, Status::INTERNAL_ERROR, 0);
+            }
+        }
+    }
+
+    /// A buffer of `len` bytes for an op, and room in its connection's batch if an R2T goes with
+    /// it: an R2T is sent only with the buffer in hand.
+    pub(crate) fn buffer_for<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        len: u32,
+    ) -> Option<Lease> {
+        let op = self.ops.get(key)?;
+        let (conn, asks, admin) = (op.conn, op.ask.is_some(), matches!(op.work, Work::Admin(_)));
+        if asks && !self.conns.get(conn)?.transmit.has_room(mem) {
+            return None;
+        }
+        let lease = self.lease(mem, conn, len);
+        if lease.is_none() && admin { self.admin_lease(mem, conn, len) } else { lease }
+    }
+
+    /// The data that an R2T asked for is here.
+    pub(crate) fn on_transferred<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        transferred: Transferred,
+    ) {
+        let Transferred { op: key, lease, intact } = transferred;
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.lease = Some(lease);
+        op.state = State::Running;
+        if intact {
+            self.start(mem, now, key);
+        } else {
+            self.counters.data_digest_errors += 1;
+            self.finish(mem, key, Status::TRANSIENT_TRANSPORT, 0);
+        }
+    }
+
+    /// Ends an op: its reply goes out, its controller has one less.
+    pub(crate) fn finish<M: Memory>(&mut self, mem: &mut M, key: Key, status: Status, result: u64) {
+        let Some(op) = self.ops.remove(key) else { return };
+        let subsystem = &mut self.subsystems[usize::from(op.subsystem)];
+        if let Some(namespace) = subsystem.namespaces.get_mut(usize::from(op.namespace)) {
+            namespace.count(&op.work, status);
+        }
+        let data = match (op.lease, op.work) {
+            (Some(lease), Work::Read { extent, .. }) => {
+                Some((lease, u32::try_from(extent.len).unwrap_or(u32::MAX)))
+            }
+            (Some(lease), _) => {
+                self.give_back(mem, op.conn, lease);
+                None
+            }
+            (None, _) => None,
+        };
+        if !matches!(op.work, Work::Settle) {
+            self.reply(mem, op.conn, Reply { cid: op.cid, status, result, data });
+        }
+        self.op_gone(mem, op.subsystem, op.controller);
+    }
+
+    /// A controller has one op less.
+    pub(crate) fn op_gone<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key) {
+        let controllers = &mut self.subsystems[usize::from(at)].controllers;
+        let Some(association) = controllers.get_mut(controller) else { return };
+        association.ops -= 1;
+        if association.ops == 0 {
+            self.quiet(mem, at, controller);
+        }
+    }
+
+    /// Completes a command that never became an op.
+    pub(crate) fn answer<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        cid: u16,
+        status: Status,
+        result: u64,
+    ) {
+        self.reply(mem, key, Reply { cid, status, result, data: None });
+    }
+
+    fn discard_data<M: Memory>(&mut self, mem: &mut M, key: Key, data: Option<Lease>) {
+        if let Some(lease) = data {
+            self.give_back(mem, key, lease);
+        }
+    }
+}

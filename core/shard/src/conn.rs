@@ -1,0 +1,139 @@
+//! One stream and what it is to us.
+//!
+//! ```text
+//!   Accepted           Connect parsed           attached
+//!  ----------> Handshake ------------> (mail) ------------> Queue
+//!                  |                                          |
+//!                  +-------------- end() ---------------------+
+//!                                   v
+//!          ending: input is thrown away, replies still leave, then Shutdown
+//!                                   |  the peer closed, or it took too long
+//!                                   v
+//!          closed: waits for the last Done, then its leases and its entry are freed
+//! ```
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use braid_block::{Instant, Key, Lease};
+use braid_nvme::target::Handshake;
+use braid_nvme::target::connection::Connection;
+use braid_nvme::transmit::Transmit;
+
+use crate::event::Socket;
+use crate::note::Why;
+use crate::op::Reply;
+use crate::receive::Receive;
+
+/// A stream.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) socket: Socket,
+    pub(crate) listener: u16,
+    pub(crate) transmit: Transmit,
+    pub(crate) receive: Receive,
+    /// Exact receives land here; a queue keeps it as the buffer that in-capsule data always finds.
+    pub(crate) reserve: Option<Lease>,
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
+    /// When bytes last arrived.
+    pub(crate) last_seen: Instant,
+    /// When the batch in flight was launched.
+    pub(crate) sending_since: Instant,
+    /// Whether it is listed to have its batch launched at the end of the turn.
+    pub(crate) dirty: bool,
+    /// Whether it is listed to be worked on in the next turn.
+    pub(crate) runnable: bool,
+}
+
+/// Its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// No more input is looked at; what is in work still finishes.
+    Ending {
+        why: Why,
+        /// Our end is closed already.
+        shut: bool,
+        /// When to stop waiting for the peer.
+        until: Instant,
+    },
+    /// Close was emitted.
+    Closed,
+}
+
+/// What it is to us.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Handshake(Greeting),
+    Queue(Queue),
+}
+
+/// A connection that is no queue yet.
+#[derive(Debug)]
+pub(crate) struct Greeting {
+    pub(crate) connection: Connection,
+    /// What ICReq and Connect said; held until an older association of the host has drained, or
+    /// until the ICResp has left.
+    pub(crate) held: Option<Box<Handshake>>,
+    /// Digests and data alignment, once initialised.
+    pub(crate) agreed: Option<(braid_nvme::pdu::Digests, u32)>,
+    /// When it is too late.
+    pub(crate) until: Instant,
+}
+
+/// A connection that is a queue of a controller.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) connection: Connection,
+    pub(crate) subsystem: u16,
+    pub(crate) controller: Key,
+    pub(crate) qid: u16,
+    pub(crate) entries: u32,
+    /// Submission queue head, where flow control is used.
+    pub(crate) sqhd: u16,
+    pub(crate) flow_control: bool,
+    /// Commands taken and not replied to.
+    pub(crate) outstanding: u32,
+    /// Replies that found no room in the batch.
+    pub(crate) replies: VecDeque<Reply>,
+    /// Bytes of buffers that its commands hold.
+    pub(crate) pinned: u64,
+    /// A capsule waits for a buffer.
+    pub(crate) starving: bool,
+    /// The turn in which it last gave a command, and how many it gave in it.
+    pub(crate) turn: u64,
+    pub(crate) taken: u32,
+}
+
+impl Conn {
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    pub(crate) const fn queue_mut(&mut self) -> Option<&mut Queue> {
+        match &mut self.role {
+            Role::Queue(queue) => Some(queue),
+            Role::Handshake(_) => None,
+        }
+    }
+
+    pub(crate) const fn queue(&self) -> Option<&Queue> {
+        match &self.role {
+            Role::Queue(queue) => Some(queue),
+            Role::Handshake(_) => None,
+        }
+    }
+}
+
+impl Queue {
+    /// The submission queue head for the next completion.
+    pub(crate) fn advance_head(&mut self) -> u16 {
+        if !self.flow_control {
+            return 0;
+        }
+        let next = (u32::from(self.sqhd) + 1) % self.entries;
+        self.sqhd = u16::try_from(next).unwrap_or(0);
+        self.sqhd
+    }
+}

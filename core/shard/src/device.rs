@@ -1,0 +1,432 @@
+//! Carrying an I/O command out: on memory at once, on a device by effects.
+//!
+//! Invariants:
+//! 1. A flush is emitted after every write it covers was done: `Sync` covers what was `Done`.
+//! 2. A buffer goes back only after the device let go of it.
+//! 3. Long work on memory is done in pieces, one a turn, so that it starves nobody.
+
+use braid_block::{Class, Extent, Instant, IoError, Key, Memory};
+use braid_nvme::Status;
+use braid_nvme::target::Ranges;
+
+use crate::Shard;
+use crate::backend::{Backend, Namespace, corrupt, op_token, range, status_of};
+use crate::deadline::Reminder;
+use crate::effect::Effect;
+use crate::event::Disk;
+use crate::inject::{Fault, Injection};
+use crate::note::{Note, Operation};
+use crate::op::{Op, State, Work};
+
+/// Bytes of memory that are zeroed in one go.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// What running an op came to.
+enum Outcome {
+    /// It is done.
+    Done(Status),
+    /// The device has it.
+    Emitted,
+    /// It goes on in the next turn.
+    Again,
+    /// It needs a buffer of so many bytes to go on.
+    Needs(u32),
+}
+
+impl Shard {
+    /// Starts an op that has everything it needs.
+    pub(crate) fn start<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.state = State::Running;
+        if let Work::Admin(command) = op.work {
+            return self.admin(mem, now, key, &command);
+        }
+        let namespace =
+            &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        if !namespace.injections.is_empty() {
+            match injected(namespace, &op.work) {
+                None => {}
+                Some(Fault::Error) => {
+                    let operation = operation(&op.work);
+                    return self.fail(mem, key, operation, IoError::Device);
+                }
+                Some(Fault::Stall) => {
+                    op.state = State::Delayed;
+                    return;
+                }
+                Some(Fault::Delay(delay)) => {
+                    op.state = State::Delayed;
+                    return self.deadlines.remind(now + delay, Reminder::Op(key));
+                }
+                Some(Fault::Corrupt) => match (&op.work, &op.lease) {
+                    (Work::Write { .. }, Some(lease)) => corrupt(mem, lease),
+                    _ => op.corrupt = true,
+                },
+            }
+        }
+        self.proceed(mem, key);
+    }
+
+    /// An injected delay is over.
+    pub(crate) fn on_delay_over<M: Memory>(&mut self, mem: &mut M, _now: Instant, key: Key) {
+        if self.ops.get(key).is_some_and(|op| op.state == State::Delayed) {
+            if let Some(op) = self.ops.get_mut(key) {
+                op.state = State::Running;
+            }
+            self.proceed(mem, key);
+        }
+    }
+
+    /// Goes on with an op that was put off at the end of the last turn.
+    pub(crate) fn proceed<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let namespace =
+            &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        let Namespace { backend, .. } = namespace;
+        let outcome = match backend {
+            Backend::Memory(_) => on_memory(mem, op, namespace),
+            Backend::Disk { disk, .. } => {
+                let disk = *disk;
+                on_disk(mem, key, op, namespace, disk, |effect| self.outbox.emit(effect))
+            }
+        };
+        match outcome {
+            Outcome::Done(status) => self.finish(mem, key, status, 0),
+            Outcome::Emitted => {}
+            Outcome::Again => self.unfinished.push_back(key),
+            Outcome::Needs(len) => match self.buffer_for(mem, key, len) {
+                Some(lease) => self.on_buffer(mem, Instant::ZERO, key, lease),
+                None => self.wait_for_buffer(key, len),
+            },
+        }
+    }
+
+    /// The device is done with an op.
+    pub(crate) fn on_device_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        result: Result<u32, IoError>,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let namespace =
+            &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        match (result, op.state) {
+            (Err(error), State::Syncing | State::Leaving(..)) => {
+                self.fail(mem, key, Operation::Flush, error);
+            }
+            (Err(IoError::Unsupported), State::Running) if is_zero(&op.work) => {
+                // What cannot give space back may still zero it; where the file system cannot do
+                // that either, zeros are written from now on.
+                match (&mut op.work, &mut namespace.backend) {
+                    (Work::Zero { deallocate: deallocate @ true, .. }, _) => *deallocate = false,
+                    (_, Backend::Disk { zeroes, .. }) => *zeroes = false,
+                    (_, Backend::Memory(_)) => {}
+                }
+                self.proceed(mem, key);
+            }
+            (Err(_), State::Running) if matches!(op.work, Work::Deallocate { .. }) => {
+                // A hint that cannot be followed is not an error (NVM 3.2.3).
+                advance(op);
+                self.proceed(mem, key);
+            }
+            (Err(error), _) => {
+                let operation = operation(&op.work);
+                self.fail(mem, key, operation, error);
+            }
+            (Ok(moved), _) => self.on_device_ok(mem, key, moved),
+        }
+    }
+
+    fn on_device_ok<M: Memory>(&mut self, mem: &mut M, key: Key, moved: u32) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let namespace =
+            &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        match (op.state, &mut op.work) {
+            (State::Leaving(leaving, _), _) => {
+                if let Some(overlay) = &mut namespace.overlay {
+                    overlay.left(leaving);
+                }
+                self.proceed(mem, key);
+            }
+            (State::Syncing, Work::Read { durable, .. }) => {
+                *durable = false;
+                op.state = State::Running;
+                self.proceed(mem, key);
+            }
+            (State::Syncing, _) | (_, Work::Flush | Work::Settle) => {
+                self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Read { extent, .. }) => {
+                if u64::from(moved) != extent.len {
+                    return self.fail(mem, key, Operation::Read, IoError::Device);
+                }
+                if let (Some(overlay), Some(lease)) = (&namespace.overlay, &op.lease) {
+                    overlay.patch(extent.offset, &mut mem.bytes_mut(lease)[..moved as usize]);
+                }
+                if let (true, Some(lease)) = (op.corrupt, &op.lease) {
+                    corrupt(mem, lease);
+                }
+                self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Write { extent, .. }) => {
+                if u64::from(moved) != extent.len {
+                    return self.fail(mem, key, Operation::Write, IoError::Device);
+                }
+                self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Zero { .. } | Work::Deallocate { .. }) => {
+                advance(op);
+                self.proceed(mem, key);
+            }
+            (_, Work::Admin(_)) => {}
+        }
+    }
+
+    /// A device operation of an op failed.
+    fn fail<M: Memory>(&mut self, mem: &mut M, key: Key, operation: Operation, error: IoError) {
+        if let Some(op) = self.ops.get(key) {
+            let namespace =
+                &self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+            let (nsid, offset) = (namespace.nsid, offset(&op.work));
+            self.note(Note::DiskFailed { nsid, operation, offset, error });
+        }
+        self.finish(mem, key, status_of(operation, error), 0);
+    }
+
+    /// Replaces the faults that a namespace injects; ops that stall go on.
+    pub(crate) fn replace_injections(
+        &mut self,
+        at: usize,
+        namespace: usize,
+        injections: &[Injection],
+    ) {
+        let Some(subsystem) = self.subsystems.get_mut(at) else { return };
+        let Some(entry) = subsystem.namespaces.get_mut(namespace) else { return };
+        entry.injections.clear();
+        entry.injections.extend_from_slice(injections);
+        for index in 0..u32::try_from(self.ops.capacity()).unwrap_or(u32::MAX) {
+            let Some(key) = self.ops.key_at(index) else { continue };
+            let Some(op) = self.ops.get_mut(key) else { continue };
+            let here = usize::from(op.subsystem) == at && usize::from(op.namespace) == namespace;
+            if here && op.state == State::Delayed {
+                op.state = State::Running;
+                self.unfinished.push_back(key);
+            }
+        }
+    }
+}
+
+fn on_memory<M: Memory>(mem: &mut M, op: &mut Op, namespace: &mut Namespace) -> Outcome {
+    let Backend::Memory(store) = &mut namespace.backend else { return Outcome::Emitted };
+    match (&mut op.work, &op.lease) {
+        (Work::Read { extent, .. }, Some(lease)) => {
+            let range = range(*extent);
+            mem.bytes_mut(lease)[..range.len()].copy_from_slice(&store[range]);
+            if op.corrupt {
+                corrupt(mem, lease);
+            }
+            Outcome::Done(Status::SUCCESS)
+        }
+        (Work::Write { extent, .. }, Some(lease)) => {
+            let range = range(*extent);
+            store[range.clone()].copy_from_slice(&mem.bytes(lease)[..range.len()]);
+            Outcome::Done(Status::SUCCESS)
+        }
+        (Work::Zero { extent, done, .. }, _) => {
+            let piece = (extent.len - *done).min(PIECE_BYTES);
+            store[range(Extent { offset: extent.offset + *done, len: piece })].fill(0);
+            *done += piece;
+            if *done == extent.len { Outcome::Done(Status::SUCCESS) } else { Outcome::Again }
+        }
+        (Work::Deallocate { next, ranges, done }, Some(lease)) => {
+            let parsed = match Ranges::parse(mem.bytes(lease), *ranges, namespace.geometry) {
+                Ok(parsed) => parsed,
+                Err(status) => return Outcome::Done(status),
+            };
+            let Some(extent) = parsed.iter().nth(usize::from(*next)) else {
+                return Outcome::Done(Status::SUCCESS);
+            };
+            // Deallocated memory reads as zeros.
+            let piece = (extent.len - *done).min(PIECE_BYTES);
+            store[range(Extent { offset: extent.offset + *done, len: piece })].fill(0);
+            *done += piece;
+            if *done == extent.len {
+                (*next, *done) = (*next + 1, 0);
+            }
+            Outcome::Again
+        }
+        _ => Outcome::Done(Status::SUCCESS),
+    }
+}
+
+fn on_disk<M: Memory>(
+    mem: &mut M,
+    key: Key,
+    op: &mut Op,
+    namespace: &mut Namespace,
+    disk: Disk,
+    mut emit: impl FnMut(Effect),
+) -> Outcome {
+    let token = op_token(key);
+    let Backend::Disk { discards, zeroes, .. } = namespace.backend else { return Outcome::Emitted };
+    match (&mut op.work, &op.lease) {
+        (Work::Read { durable: true, .. }, _) => {
+            op.state = State::Syncing;
+            namespace.counters.device_flushes += 1;
+            emit(Effect::Sync { token, disk });
+        }
+        (Work::Read { extent, .. }, Some(lease)) => {
+            namespace.counters.device_reads += 1;
+            let span = lease.span(0, u32::try_from(extent.len).unwrap_or(u32::MAX));
+            emit(Effect::Read { token, disk, span, offset: extent.offset });
+        }
+        (Work::Write { extent, durable }, Some(lease)) => {
+            let len = u32::try_from(extent.len).unwrap_or(u32::MAX);
+            if let Some(overlay) = &mut namespace.overlay {
+                if *durable {
+                    overlay.forget(extent.offset, extent.len);
+                } else {
+                    let block = namespace.geometry.block.bytes() as usize;
+                    overlay.write(extent.offset, &mem.bytes(lease)[..len as usize], block);
+                    return Outcome::Done(Status::SUCCESS);
+                }
+            }
+            namespace.counters.device_writes += 1;
+            let (durable, offset) = (*durable, extent.offset);
+            emit(Effect::Write { token, disk, durable, span: lease.span(0, len), offset });
+        }
+        (Work::Flush | Work::Settle, _) => return flush(mem, key, op, namespace, disk, emit),
+        (Work::Zero { extent, deallocate, durable, done }, lease) => {
+            if let Some(overlay) = &mut namespace.overlay {
+                overlay.forget(extent.offset, extent.len);
+            }
+            let (offset, len) = (extent.offset + *done, extent.len - *done);
+            if len == 0 {
+                if !*durable {
+                    return Outcome::Done(Status::SUCCESS);
+                }
+                op.state = State::Syncing;
+                namespace.counters.device_flushes += 1;
+                emit(Effect::Sync { token, disk });
+                return Outcome::Emitted;
+            }
+            namespace.counters.device_writes += 1;
+            if discards && *deallocate {
+                emit(Effect::Discard { token, disk, offset, len });
+            } else if zeroes {
+                emit(Effect::Zero { token, disk, offset, len });
+            } else {
+                let Some(lease) = lease else { return Outcome::Needs(Class::Large.bytes()) };
+                let len = len.min(u64::from(Class::Large.bytes()));
+                let len = u32::try_from(len).unwrap_or(Class::Large.bytes());
+                mem.bytes_mut(lease)[..len as usize].fill(0);
+                let span = lease.span(0, len);
+                emit(Effect::Write { token, disk, durable: false, span, offset });
+            }
+        }
+        (Work::Deallocate { next, ranges, .. }, Some(lease)) => {
+            let parsed = match Ranges::parse(mem.bytes(lease), *ranges, namespace.geometry) {
+                Ok(parsed) if discards => parsed,
+                Ok(_) => return Outcome::Done(Status::SUCCESS),
+                Err(status) => return Outcome::Done(status),
+            };
+            let Some(Extent { offset, len }) = parsed.iter().nth(usize::from(*next)) else {
+                return Outcome::Done(Status::SUCCESS);
+            };
+            if let Some(overlay) = &mut namespace.overlay {
+                overlay.forget(offset, len);
+            }
+            emit(Effect::Discard { token, disk, offset, len });
+        }
+        _ => return Outcome::Done(Status::INTERNAL_ERROR),
+    }
+    Outcome::Emitted
+}
+
+/// Writes out what is kept aside, block by block, then makes all of it durable.
+fn flush<M: Memory>(
+    mem: &mut M,
+    key: Key,
+    op: &mut Op,
+    namespace: &mut Namespace,
+    disk: Disk,
+    mut emit: impl FnMut(Effect),
+) -> Outcome {
+    let token = op_token(key);
+    if let Some(overlay) = &namespace.overlay {
+        let until = match op.state {
+            State::Leaving(_, until) => until,
+            _ => overlay.version(),
+        };
+        if let Some((leaving, bytes)) = overlay.first(until) {
+            let Some(lease) = &op.lease else { return Outcome::Needs(Class::Small.bytes()) };
+            mem.bytes_mut(lease)[..bytes.len()].copy_from_slice(bytes);
+            let span = lease.span(0, u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            op.state = State::Leaving(leaving, until);
+            namespace.counters.device_writes += 1;
+            let offset = leaving.offset;
+            emit(Effect::Write { token, disk, durable: false, span, offset });
+            return Outcome::Emitted;
+        }
+    }
+    op.state = State::Syncing;
+    namespace.counters.device_flushes += 1;
+    emit(Effect::Sync { token, disk });
+    Outcome::Emitted
+}
+
+/// A piece of work in pieces is done.
+fn advance(op: &mut Op) {
+    let written = match op.lease {
+        Some(_) => u64::from(Class::Large.bytes()),
+        None => u64::MAX,
+    };
+    match &mut op.work {
+        Work::Zero { extent, done, .. } => *done = done.saturating_add(written).min(extent.len),
+        Work::Deallocate { next, .. } => *next += 1,
+        _ => {}
+    }
+}
+
+const fn is_zero(work: &Work) -> bool {
+    matches!(work, Work::Zero { .. })
+}
+
+const fn operation(work: &Work) -> Operation {
+    match work {
+        Work::Read { .. } | Work::Admin(_) => Operation::Read,
+        Work::Write { .. } => Operation::Write,
+        Work::Flush | Work::Settle => Operation::Flush,
+        Work::Zero { .. } => Operation::Zero,
+        Work::Deallocate { .. } => Operation::Discard,
+    }
+}
+
+const fn offset(work: &Work) -> u64 {
+    match work {
+        Work::Read { extent, .. } | Work::Write { extent, .. } | Work::Zero { extent, .. } => {
+            extent.offset
+        }
+        Work::Flush | Work::Settle | Work::Deallocate { .. } | Work::Admin(_) => 0,
+    }
+}
+
+/// The fault that hits this work, if any; a spent one is gone.
+fn injected(namespace: &mut Namespace, work: &Work) -> Option<Fault> {
+    let wanted = operation(work);
+    let (start, len) = match work {
+        Work::Read { extent, .. } | Work::Write { extent, .. } => (extent.offset, extent.len),
+        _ => (0, u64::MAX),
+    };
+    let hit = namespace.injections.iter_mut().find(|injection| {
+        let touches = wanted == Operation::Flush
+            || (start < injection.offset.saturating_add(injection.len)
+                && injection.offset < start.saturating_add(len));
+        injection.operation == wanted && injection.count > 0 && touches
+    })?;
+    if hit.count != u32::MAX {
+        hit.count -= 1;
+    }
+    Some(hit.fault)
+}

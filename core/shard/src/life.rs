@@ -1,0 +1,300 @@
+//! How connections and controllers end, and who is reminded of what.
+
+use core::time::Duration;
+
+use braid_block::{Instant, Key, Memory};
+use braid_nvme::Status;
+use braid_nvme::transmit::Kept;
+
+use crate::conn::{Phase, Role};
+use crate::deadline::Reminder;
+use crate::effect::Effect;
+use crate::note::{Note, Why};
+use crate::op::{Reply, State};
+use crate::receive::Armed;
+use crate::{SWEEP, Shard};
+
+impl Shard {
+    /// Ends a connection in order: no more input is looked at, what is in work finishes, replies
+    /// leave, then our end is closed and the peer's awaited.
+    pub(crate) fn end<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, why: Why) {
+        let drain = self.config.limits.drain;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        if !conn.is_open() {
+            return;
+        }
+        conn.phase = Phase::Ending { why, shut: false, until: now + drain };
+        self.deadlines.remind(now + drain, Reminder::Connection(key));
+        self.drop_input(mem, key);
+        self.forget_waiting(mem, key);
+        self.mark_dirty(key);
+        self.finish_ending(now, key);
+    }
+
+    /// Closes our end once nothing is left to say, and reads on until the peer closes its own.
+    pub(crate) fn finish_ending(&mut self, now: Instant, key: Key) {
+        let linger = self.config.limits.terminate_linger;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let busy = match &conn.role {
+            Role::Queue(queue) => queue.outstanding > 0 || !queue.replies.is_empty(),
+            Role::Handshake(_) => false,
+        };
+        let Phase::Ending { why, shut: false, .. } = conn.phase else { return };
+        if busy || !conn.transmit.is_empty() {
+            return;
+        }
+        conn.phase = Phase::Ending { why, shut: true, until: now + linger };
+        let socket = conn.socket;
+        self.outbox.emit(Effect::Shutdown { socket });
+        self.deadlines.remind(now + linger, Reminder::Connection(key));
+        self.hear_out(key);
+    }
+
+    /// Closes a connection now.
+    pub(crate) fn close<M: Memory>(&mut self, mem: &mut M, key: Key, why: Why) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let why = match conn.phase {
+            Phase::Closed => return,
+            Phase::Ending { why, .. } => why,
+            Phase::Open => why,
+        };
+        conn.phase = Phase::Closed;
+        let socket = conn.socket;
+        self.outbox.emit(Effect::Close { socket });
+        self.counters.closed += 1;
+        self.note(Note::Closed { socket, why });
+        self.drop_input(mem, key);
+        self.leave_controller(mem, key, why);
+        self.reap(mem, key);
+    }
+
+    fn drop_input<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        while let Some(piece) =
+            self.conns.get_mut(key).and_then(|conn| conn.receive.pieces.pop_front())
+        {
+            mem.free(piece.lease);
+        }
+    }
+
+    /// A queue's connection is gone: with the admin queue goes the controller.
+    fn leave_controller<M: Memory>(&mut self, mem: &mut M, key: Key, why: Why) {
+        let Some(queue) = self.conns.get(key).and_then(|conn| conn.queue()) else { return };
+        let (at, controller, qid) = (queue.subsystem, queue.controller, queue.qid);
+        self.forget_waiting(mem, key);
+        if qid == 0 {
+            return self.end_controller(mem, at, controller, why);
+        }
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        if let Some(association) = subsystem.controllers.get_mut(controller) {
+            association.set_queue(qid, None);
+            association.controller.leave(qid);
+        }
+    }
+
+    /// Ops of a closed connection that only wait will never run.
+    fn forget_waiting<M: Memory>(&mut self, mem: &mut M, conn: Key) {
+        for index in 0..u32::try_from(self.ops.capacity()).unwrap_or(u32::MAX) {
+            let Some(key) = self.ops.key_at(index) else { continue };
+            let waits = self.ops.get(key).is_some_and(|op| {
+                op.conn == conn
+                    && matches!(op.state, State::Waiting(_) | State::AwaitingData | State::Delayed)
+            });
+            if waits {
+                self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
+            }
+        }
+    }
+
+    /// Ends a controller: its connections are closed, and it is forgotten when its last op is done.
+    pub(crate) fn end_controller<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        at: u16,
+        controller: Key,
+        why: Why,
+    ) {
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let Some(association) = subsystem.controllers.get_mut(controller) else { return };
+        if core::mem::replace(&mut association.dying, true) {
+            return;
+        }
+        let cntlid = association.controller.cntlid();
+        let queues = core::mem::take(&mut association.queues);
+        for key in queues.into_iter().flatten() {
+            let why = if why == Why::PeerClosed { Why::AdminClosed } else { why };
+            self.close(mem, key, why);
+        }
+        self.note(Note::ControllerGone { cntlid, why });
+        self.quiet(mem, at, controller);
+    }
+
+    /// A controller has no ops any more: what waited for that can be.
+    pub(crate) fn quiet<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key) {
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let Some(association) = subsystem.controllers.get_mut(controller) else { return };
+        if association.ops > 0 {
+            return;
+        }
+        if association.dying {
+            subsystem.controllers.remove(controller);
+            self.buried = true;
+            return;
+        }
+        association.controller.reset_done();
+        if core::mem::take(&mut association.settle) {
+            self.settle(mem, at, controller);
+        } else {
+            association.controller.shutdown_done();
+        }
+    }
+
+    /// Closes the I/O queues of a controller, at its reset or shutdown; `settle`: what they wrote
+    /// is to be durable before it says that it is done.
+    pub(crate) fn close_io_queues<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        at: u16,
+        controller: Key,
+        settle: bool,
+    ) {
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let Some(association) = subsystem.controllers.get_mut(controller) else { return };
+        association.settle = settle;
+        let admin = association.queues.first().copied().flatten();
+        let queues = core::mem::replace(&mut association.queues, alloc::vec![admin]);
+        for key in queues.into_iter().skip(1).flatten() {
+            self.close(mem, key, Why::Reset);
+        }
+        self.quiet(mem, at, controller);
+    }
+
+    /// Frees a closed connection once the kernel has let go of it.
+    pub(crate) fn reap<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        let held = conn.receive.armed != Armed::No || conn.transmit.in_flight();
+        if held || conn.phase != Phase::Closed {
+            return;
+        }
+        let Some(conn) = self.conns.remove(key) else { return };
+        if let Some(reserve) = conn.reserve {
+            mem.free(reserve);
+        }
+        let (headers, kept) = conn.transmit.into_leases();
+        for kept in kept {
+            match kept {
+                Kept::Lease(lease) => self.give_back(mem, key, lease),
+                Kept::Command(_) => {}
+            }
+        }
+        let (connection, replies) = match conn.role {
+            Role::Handshake(greeting) => (greeting.connection, None),
+            Role::Queue(queue) => (queue.connection, Some(queue.replies)),
+        };
+        for lease in connection.into_leases() {
+            self.give_back(mem, key, lease);
+        }
+        for Reply { data, .. } in replies.into_iter().flatten() {
+            if let Some((lease, _)) = data {
+                self.give_back(mem, key, lease);
+            }
+        }
+        for header in headers {
+            mem.free(header);
+        }
+        if self.stopping && self.conns.is_empty() {
+            self.note(Note::Drained);
+        }
+    }
+
+    /// Looks after everybody whose time may have come.
+    pub(crate) fn on_elapsed<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        while let Some(reminder) = self.deadlines.pop_due(now) {
+            match reminder {
+                Reminder::Connection(key) => self.check_connection(mem, now, key),
+                Reminder::Controller(at, key) => self.check_controller(mem, now, at, key),
+                Reminder::Op(key) => self.on_delay_over(mem, now, key),
+                Reminder::Sweep => self.sweep(mem, now),
+                Reminder::Drain => self.close_all(mem),
+            }
+        }
+    }
+
+    fn check_connection<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(conn) = self.conns.get(key) else { return };
+        match (conn.phase, &conn.role) {
+            (Phase::Ending { why, until, .. }, _) if until <= now => self.close(mem, key, why),
+            (Phase::Open, Role::Handshake(greeting)) if greeting.until <= now => {
+                self.close(mem, key, Why::HandshakeTimeout);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the controller if its host was silent on every queue for too long.
+    fn check_controller<M: Memory>(&mut self, mem: &mut M, now: Instant, at: u16, key: Key) {
+        let subsystem = &self.subsystems[usize::from(at)];
+        let Some(association) = subsystem.controllers.get(key).filter(|a| !a.dying) else { return };
+        let Some(patience) = association.patience() else {
+            // Switched off by a shutdown or by Set Features; look again, it may be set again.
+            let again = now + Duration::from_secs(5);
+            return self.deadlines.remind(again, Reminder::Controller(at, key));
+        };
+        let queues = association.queues.iter().flatten();
+        let seen = queues.filter_map(|key| self.conns.get(*key)).map(|conn| conn.last_seen);
+        let deadline = seen.fold(association.last_seen, Instant::max) + patience;
+        if deadline > now {
+            return self.deadlines.remind(deadline, Reminder::Controller(at, key));
+        }
+        self.counters.keep_alive_expired += 1;
+        self.end_controller(mem, at, key, Why::KeepAlive);
+    }
+
+    /// Closes connections whose peer takes nothing.
+    fn sweep<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        let stall = self.config.limits.send_stall;
+        let mut sending = false;
+        for index in 0..u32::try_from(self.conns.capacity()).unwrap_or(u32::MAX) {
+            let Some(key) = self.conns.key_at(index) else { continue };
+            let Some(conn) = self.conns.get(key) else { continue };
+            if conn.phase == Phase::Closed || !conn.transmit.in_flight() {
+                continue;
+            }
+            let patience = self.patience(conn).unwrap_or(stall).min(stall);
+            if now.since(conn.sending_since) >= patience {
+                self.close(mem, key, Why::SendTimeout);
+            } else {
+                sending = true;
+            }
+        }
+        self.sweeping = sending;
+        if sending {
+            self.deadlines.remind(now + SWEEP, Reminder::Sweep);
+        }
+    }
+
+    /// The keep alive time-out of a connection's controller.
+    fn patience(&self, conn: &crate::conn::Conn) -> Option<Duration> {
+        let queue = conn.queue()?;
+        let subsystem = self.subsystems.get(usize::from(queue.subsystem))?;
+        subsystem.controllers.get(queue.controller)?.patience()
+    }
+
+    /// Ends every connection in order.
+    pub(crate) fn end_all<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.deadlines.remind(now + self.config.limits.drain, Reminder::Drain);
+        for index in 0..u32::try_from(self.conns.capacity()).unwrap_or(u32::MAX) {
+            if let Some(key) = self.conns.key_at(index) {
+                self.end(mem, now, key, Why::Stopping);
+            }
+        }
+    }
+
+    /// Closes every connection now: the end of an orderly stop's patience.
+    fn close_all<M: Memory>(&mut self, mem: &mut M) {
+        for index in 0..u32::try_from(self.conns.capacity()).unwrap_or(u32::MAX) {
+            if let Some(key) = self.conns.key_at(index) {
+                self.close(mem, key, Why::Stopping);
+            }
+        }
+    }
+}

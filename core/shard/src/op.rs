@@ -1,0 +1,104 @@
+//! One entry from capsule to completion: a command in work.
+//!
+//! ```text
+//!            no buffer            data comes by R2T
+//!   taken ------------> Waiting ---------------------> AwaitingData
+//!     |                    |                                |
+//!     |  buffer, or none   |  a read, or admin data         |  Transferred
+//!     |  is needed         v                                v
+//!     +--------------> Running <----------------------------+
+//!                       |   ^ \
+//!        injected delay |   |  \ the device is done, or memory was copied
+//!                       v   |   v
+//!                      Delayed   removed, its reply is on the way
+//! ```
+//! An entry stays until the device answered, even if its connection is long gone.
+
+use braid_block::{Extent, Key, Lease};
+use braid_nvme::Status;
+use braid_nvme::command::Command;
+
+use crate::overlay::Leaving;
+
+/// A command in work.
+#[derive(Debug)]
+pub(crate) struct Op {
+    /// The connection it came by; it may be gone.
+    pub(crate) conn: Key,
+    /// Its subsystem.
+    pub(crate) subsystem: u16,
+    /// Its controller, which is kept until its last op is.
+    pub(crate) controller: Key,
+    /// The host's name for it.
+    pub(crate) cid: u16,
+    /// Position of its namespace in the subsystem; of no meaning for admin commands.
+    pub(crate) namespace: u16,
+    pub(crate) work: Work,
+    pub(crate) state: State,
+    /// Its buffer.
+    pub(crate) lease: Option<Lease>,
+    /// Bytes to ask the host for by R2T, once there is a buffer.
+    pub(crate) ask: Option<u32>,
+    /// Flip a byte of what is read.
+    pub(crate) corrupt: bool,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    Read {
+        extent: Extent,
+        /// What the device's cache holds of it is made durable first.
+        durable: bool,
+    },
+    Write {
+        extent: Extent,
+        durable: bool,
+    },
+    Flush,
+    /// A flush of ours, before a controller says that it is shut down: nobody waits for a reply.
+    Settle,
+    Zero {
+        extent: Extent,
+        deallocate: bool,
+        durable: bool,
+        /// Bytes done so far, where it is done in pieces.
+        done: u64,
+    },
+    /// Range `next` of `ranges`, which the buffer lists.
+    Deallocate {
+        next: u16,
+        ranges: u16,
+        /// Bytes of that range done so far, where it is done in pieces.
+        done: u64,
+    },
+    Admin(Command),
+}
+
+/// Where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// For a buffer of so many bytes, holding nothing.
+    Waiting(u32),
+    /// For the host to send its data.
+    AwaitingData,
+    /// On an injected delay, or for good.
+    Delayed,
+    /// In the device, or about to be.
+    Running,
+    /// In the device, to make what it did durable, or what it is about to read.
+    Syncing,
+    /// In the device: this block, kept aside, on its way out before a flush; blocks kept aside
+    /// later stay.
+    Leaving(Leaving, u64),
+}
+
+/// What goes back to the host.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) cid: u16,
+    pub(crate) status: Status,
+    pub(crate) result: u64,
+    /// Data to the host, and how much of it.
+    pub(crate) data: Option<(Lease, u32)>,
+}

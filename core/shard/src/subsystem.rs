@@ -1,0 +1,141 @@
+//! What hosts connect to: subsystems, their controllers and their namespaces, as they are now.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use braid_block::{Instant, Key, Slab};
+use braid_nvme::Status;
+use braid_nvme::connect::{
+    CNTLID_DYNAMIC, CNTLID_MAX, CNTLID_STATIC_ANY, Connect, Nqn, Parameter, Refusal,
+};
+use braid_nvme::target::{Controller, ControllerModel, Kind, NamespaceView};
+
+use crate::backend::Namespace;
+use crate::config::{Limits, SubsystemConfig};
+
+/// Controller ids that one shard's discovery subsystem may give out.
+const DISCOVERY_IDS: u16 = 1024;
+
+/// A subsystem that this shard serves.
+pub(crate) struct Subsystem {
+    pub(crate) kind: Kind,
+    pub(crate) nqn: Nqn,
+    pub(crate) config: SubsystemConfig,
+    pub(crate) namespaces: Vec<Namespace>,
+    /// The same namespaces, as controllers describe them.
+    pub(crate) views: Vec<NamespaceView>,
+    pub(crate) controllers: Slab<Association>,
+    /// Where the search for a free controller id begins: ids are reused as late as can be.
+    next_cntlid: u16,
+    first_cntlid: u16,
+    last_cntlid: u16,
+}
+
+/// A controller and its connections.
+#[derive(Debug)]
+pub(crate) struct Association {
+    pub(crate) controller: Controller,
+    /// The connection of each queue, by queue id; the admin queue first.
+    pub(crate) queues: Vec<Option<Key>>,
+    /// Commands in work: as long as there are any, their blocks are not quiet.
+    pub(crate) ops: u32,
+    /// Its admin queue is gone: it only waits for its ops.
+    pub(crate) dying: bool,
+    /// When its last op is done, its namespaces are to be flushed before it is shut down.
+    pub(crate) settle: bool,
+    pub(crate) last_seen: Instant,
+}
+
+impl Subsystem {
+    pub(crate) fn new(
+        kind: Kind,
+        config: SubsystemConfig,
+        nqn: Nqn,
+        limits: &Limits,
+        shard: u16,
+    ) -> Self {
+        let namespaces: Vec<_> = config.namespaces.iter().map(Namespace::new).collect();
+        let views = config.namespaces.iter().map(crate::backend::view).collect();
+        let (first_cntlid, last_cntlid) = match kind {
+            Kind::Discovery => {
+                let first = shard.saturating_mul(DISCOVERY_IDS).min(CNTLID_MAX - DISCOVERY_IDS) + 1;
+                (first, first + DISCOVERY_IDS - 1)
+            }
+            Kind::Io if config.controllers == ControllerModel::Static => {
+                (1, limits.controllers_max)
+            }
+            Kind::Io => (1, CNTLID_MAX),
+        };
+        Self {
+            kind,
+            nqn,
+            config,
+            namespaces,
+            views,
+            controllers: Slab::with_capacity(u32::from(limits.controllers_max)),
+            next_cntlid: first_cntlid,
+            first_cntlid,
+            last_cntlid,
+        }
+    }
+
+    /// Whether commands of an older association of this host still change blocks.
+    pub(crate) fn is_draining(&self, hostid: &[u8; 16]) -> bool {
+        self.controllers.iter().any(|(_, a)| a.dying && a.controller.hostid() == hostid)
+    }
+
+    /// The controller id to give to this Connect.
+    ///
+    /// # Errors
+    /// None is free, or the one asked for cannot be given.
+    pub(crate) fn choose_cntlid(&mut self, connect: &Connect) -> Result<u16, Refusal> {
+        let wrong = Refusal::parameter(Parameter::ControllerId);
+        let busy = Refusal::new(Status::CONNECT_CONTROLLER_BUSY);
+        match (self.config.controllers, connect.cntlid) {
+            (ControllerModel::Dynamic, CNTLID_DYNAMIC)
+            | (ControllerModel::Static, CNTLID_STATIC_ANY) => self.free_cntlid().ok_or(busy),
+            (ControllerModel::Static, id)
+                if (self.first_cntlid..=self.last_cntlid).contains(&id) =>
+            {
+                if self.by_cntlid(id).is_some() { Err(busy) } else { Ok(id) }
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    fn free_cntlid(&mut self) -> Option<u16> {
+        if self.controllers.is_full() {
+            return None;
+        }
+        for _ in 0..=self.controllers.capacity() {
+            let id = self.next_cntlid;
+            self.next_cntlid = if id >= self.last_cntlid { self.first_cntlid } else { id + 1 };
+            if self.by_cntlid(id).is_none() {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn by_cntlid(&self, cntlid: u16) -> Option<Key> {
+        self.controllers.iter().find(|(_, a)| a.controller.cntlid() == cntlid).map(|(key, _)| key)
+    }
+}
+
+impl Association {
+    /// Names the connection of a queue, or that it has none.
+    pub(crate) fn set_queue(&mut self, qid: u16, conn: Option<Key>) {
+        let at = usize::from(qid);
+        if self.queues.len() <= at {
+            self.queues.resize(at + 1, None);
+        }
+        self.queues[at] = conn;
+    }
+
+    /// Time without a command after which it is given up: a little more than it asked for, so
+    /// that a keep alive on its way is not a lost host.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        const SLACK: Duration = Duration::from_millis(500);
+        self.controller.keep_alive().map(|kato| kato + SLACK)
+    }
+}
