@@ -109,7 +109,7 @@ fn command(target: &str, time: Duration) -> Outcome<Command> {
     Ok(command)
 }
 
-/// libFuzzer's lines about single inputs.
+/// libFuzzer's lines about single inputs and words.
 fn is_noise(line: &str) -> bool {
-    line.starts_with('#') && !line.contains("pulse")
+    line.starts_with('"') || (line.starts_with('#') && !line.contains("pulse"))
 }

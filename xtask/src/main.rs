@@ -16,7 +16,11 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The one door to building, trying and testing Braid")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "The one door to building, trying and testing Braid"
+)]
 struct Door {
     #[command(subcommand)]
     task: Task,

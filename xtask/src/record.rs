@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_lost_record_is_found() {
-        let folder = std::env::temp_dir().join(format!("braid-record-{}", std::process::id()));
+        let folder = crate::workspace::folder("test").expect("a folder").join("records");
         std::fs::create_dir_all(&folder).expect("a folder");
         let (device, journal) = (folder.join("device"), folder.join("journal"));
         std::fs::File::create(&device).and_then(|file| file.set_len(1 << 20)).expect("a file");
