@@ -189,8 +189,11 @@ impl<'a> Ranges<'a> {
         let geometry = self.geometry;
         let (ranges, _) = self.data.as_chunks::<{ RANGE_BYTES as usize }>();
         ranges.iter().map(move |&[_, _, _, _, l0, l1, l2, l3, first @ ..]| {
-            let blocks = u32::from_le_bytes([l0, l1, l2, l3]);
-            geometry.extent(u64::from_le_bytes(first), u64::from(blocks))
+            match u64::from(u32::from_le_bytes([l0, l1, l2, l3])) {
+                // Names no block, wherever it says it begins.
+                0 => Some(Extent { offset: 0, len: 0 }),
+                blocks => geometry.extent(u64::from_le_bytes(first), blocks),
+            }
         })
     }
 }
