@@ -12,7 +12,6 @@
 mod buddy;
 mod lent;
 mod memory;
-mod pages;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,7 @@ use rustix::io::Errno;
 
 use buddy::Buddy;
 use lent::Lent;
-use pages::Pages;
+use crate::pages::Pages;
 
 /// Bytes of a unit, by which leases are numbered.
 const UNIT: usize = Class::Small.bytes() as usize;
@@ -81,6 +80,10 @@ pub(crate) struct Held {
     /// The registered buffer it lies in.
     pub(crate) fixed: Option<u16>,
 }
+
+// SAFETY: the pointer leads to the arena of the same reactor, which moves to another thread only
+// together with this.
+unsafe impl Send for Held {}
 
 /// Who is in the buffer that begins at this unit.
 #[derive(Clone, Copy)]
@@ -186,6 +189,11 @@ impl Arena {
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
         self.chunks.len() as u64 * u64::from(self.chunk_bytes)
+    }
+
+    /// Chunks it may have.
+    pub(crate) fn chunks_max(&self) -> u32 {
+        u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
     /// Leases that are out: a leak, once their owner has ended.

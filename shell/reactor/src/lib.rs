@@ -29,16 +29,27 @@
 //! [`IoError::Gone`]: braid_block::IoError::Gone
 //! [`IoError::NoSpace`]: braid_block::IoError::NoSpace
 
+mod accept;
 mod application;
 mod arena;
+mod buffers;
 mod counters;
 mod disk;
+mod drive;
 mod errno;
+mod files;
 mod listener;
 mod mesh;
+mod operation;
 mod options;
+mod pages;
+mod poll;
 mod reactor;
+mod receive;
 mod remote;
+mod ring;
+mod send;
+mod setup;
 mod sockets;
 mod start;
 

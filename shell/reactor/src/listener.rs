@@ -4,6 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+/// Connections that wait to be accepted; the kernel clips it to net.core.somaxconn.
+const BACKLOG: i32 = 1024;
+
 /// A listening socket; [`crate::Reactor`] accepts on it.
 #[derive(Debug)]
 pub struct Listener {
@@ -37,7 +40,11 @@ impl Listener {
     }
 
     fn try_bind(address: SocketAddr) -> io::Result<Self> {
-        let fd = OwnedFd::from(std::net::TcpListener::bind(address)?);
-        Ok(Self { fd, address })
+        // The standard library sets SO_REUSEADDR, so that a restart need not wait for old
+        // connections to leave TIME_WAIT.
+        let listener = std::net::TcpListener::bind(address)?;
+        rustix::net::listen(&listener, BACKLOG)?;
+        let address = listener.local_addr()?;
+        Ok(Self { fd: listener.into(), address })
     }
 }

@@ -1,19 +1,50 @@
-//! The turn.
+//! The turn: everything that happened goes to the machine, everything it wants to the kernel,
+//! then one submit-and-wait.
+//!
+//! Invariants:
+//! 1. The thread blocks only when nothing is left to do: no event untold, no work put off, no
+//!    completion untaken.
+//! 2. Idle is silent: the only wake-ups are completions, calls, and deadlines somebody asked for.
+//! 3. After the run nothing is in flight, so that no buffer is written after it was freed.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use crate::application::{Application, Machine};
+use braid_block::Instant;
+use braid_shard::Event;
+
+use crate::application::{Application, Machine, World};
 use crate::disk::OpenDisk;
+use crate::drive::Drive;
 use crate::listener::Listener;
 use crate::mesh::Port;
 use crate::options::Options;
+use crate::poll::Poller;
 use crate::remote::Remote;
+use crate::ring::Completion;
+use crate::setup;
 use crate::start::{RunError, StartError};
+
+/// Completions taken in a turn at most.
+const COMPLETIONS_PER_TURN: usize = 512;
+/// How long an arena that is larger than at start is kept so while nothing happens.
+const ARENA_LINGER: Duration = Duration::from_secs(1);
+/// How soon letters that found no room are tried again.
+const CLOGGED_RETRY: Duration = Duration::from_millis(1);
+/// How long the end of a run waits for the kernel to let go.
+const WIND_DOWN: Duration = Duration::from_secs(30);
 
 /// One thread's ring and everything it drives.
 pub struct Reactor<C> {
+    drive: Drive,
+    poller: Poller,
+    completions: Vec<Completion>,
     remarks: Vec<String>,
+    controls: mpsc::Receiver<C>,
     remote: Remote<C>,
+    boot_id: [u8; 16],
+    seed: u64,
 }
 
 impl<C: Send + 'static> Reactor<C> {
@@ -28,8 +59,20 @@ impl<C: Send + 'static> Reactor<C> {
         listeners: Vec<Listener>,
         addresses: Vec<SocketAddr>,
     ) -> Result<Self, StartError> {
-        let _ = (options, port, disks, listeners, addresses);
-        Err(StartError::Options("not implemented yet"))
+        let mut remarks = Vec::new();
+        let (sender, controls) = mpsc::channel();
+        let remote = Remote::new(sender, port.wakers(), port.shard());
+        let poll = u64::try_from(options.poll.as_nanos()).unwrap_or(u64::MAX >> 8);
+        Ok(Self {
+            poller: Poller::new(options.polling, poll.min(u64::MAX >> 8)),
+            completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            boot_id: options.boot_id,
+            seed: options.seed,
+            drive: setup::drive(&options, port, disks, listeners, addresses, &mut remarks)?,
+            remarks,
+            controls,
+            remote,
+        })
     }
 
     /// One-off facts worth a line in the log.
@@ -50,11 +93,184 @@ impl<C: Send + 'static> Reactor<C> {
     ///
     /// # Errors
     /// When the ring itself fails.
-    pub fn run<M, A>(self, machine: M, application: A) -> Result<(M, A), RunError>
+    pub fn run<M, A>(mut self, mut machine: M, mut application: A) -> Result<(M, A), RunError>
     where
         M: Machine,
         A: Application<M, Control = C>,
     {
+        self.begin()?;
+        loop {
+            self.turn(&mut machine, &mut application);
+            if let Some(errno) = self.drive.ring.failed() {
+                return Err(RunError { what: "io_uring_enter", source: errno.into() });
+            }
+            if application.finished(&machine) {
+                break;
+            }
+            self.rest(&machine, &application);
+        }
+        self.wind_down(&mut machine);
         Ok((machine, application))
+    }
+
+    fn begin(&mut self) -> Result<(), RunError> {
+        let failed = |source| RunError { what: "enabling the ring", source };
+        let drive = &mut self.drive;
+        drive.ring.enable().map_err(failed)?;
+        drive.now = crate::now();
+        drive.happened.push_back(Event::Start { boot_id: self.boot_id, seed: self.seed });
+        drive.feed();
+        drive.listen_for_calls();
+        drive.accept_all();
+        drive.port.publish(drive.ring.raw_fd());
+        (drive.called, drive.mailed) = (true, true);
+        Ok(())
+    }
+
+    fn turn<M, A>(&mut self, machine: &mut M, application: &mut A)
+    where
+        M: Machine,
+        A: Application<M, Control = C>,
+    {
+        self.drive.now = crate::now();
+        self.drive.counters.turns += 1;
+        self.collect();
+        if self.drive.called {
+            self.drive.called = false;
+            while let Ok(control) = self.controls.try_recv() {
+                application.control(machine, &mut world(&mut self.drive), control);
+            }
+        }
+        let drive = &mut self.drive;
+        tell(drive, machine);
+        if machine.poll_timeout().is_some_and(|due| due <= drive.now) {
+            machine.handle(&mut drive.arena, drive.now, Event::Elapsed);
+        }
+        application.turn(machine, &mut world(drive));
+        machine.end_turn(&mut drive.arena, drive.now);
+        setup::register_fresh(&drive.ring, &mut drive.arena);
+        while !drive.disks.ops.is_full()
+            && let Some(effect) = machine.poll_effect()
+        {
+            if let Some(note) = drive.carry_out(machine, effect) {
+                application.note(machine, &mut world(drive), note);
+            }
+        }
+        drive.feed();
+        drive.post();
+    }
+
+    /// Takes completions and mail, which become events.
+    fn collect(&mut self) {
+        let drive = &mut self.drive;
+        drive.ring.take(&mut self.completions, &mut drive.counters);
+        for completion in self.completions.drain(..) {
+            drive.complete(completion);
+        }
+        drive.accept_again();
+        if drive.mailed {
+            drive.open_mail();
+        }
+    }
+
+    /// Submits, and waits if there is nothing to do.
+    fn rest<M, A>(&mut self, machine: &M, application: &A)
+    where
+        M: Machine,
+        A: Application<M, Control = C>,
+    {
+        let drive = &mut self.drive;
+        if machine.has_work() || !drive.happened.is_empty() || drive.ring.is_ready() {
+            return drive.ring.submit(&mut drive.counters);
+        }
+        let from = crate::now();
+        let clogged = drive.port.is_clogged().then(|| from + CLOGGED_RETRY);
+        let deadlines =
+            [machine.poll_timeout(), application.timeout(), drive.accept_deadline(), clogged];
+        let due = deadlines.into_iter().flatten().min();
+        if due.is_some_and(|due| due <= from) {
+            return drive.ring.submit(&mut drive.counters);
+        }
+        if !spin(drive, &self.poller, from, due) {
+            block(drive, from, due);
+        }
+        let waited = crate::now().since(from);
+        self.poller.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Closes everything and waits until the kernel holds nothing.
+    fn wind_down<M: Machine>(&mut self, machine: &mut M) {
+        self.drive.port.publish(-1);
+        self.drive.end_listening();
+        self.drive.accept_none();
+        while let Some(socket) = self.drive.sockets.next_live() {
+            self.drive.close(socket);
+        }
+        let give_up = crate::now() + WIND_DOWN;
+        while self.drive.in_flight() && crate::now() < give_up {
+            self.drive.ring.wait(Some(Duration::from_millis(100)), &mut self.drive.counters);
+            self.collect();
+            tell(&mut self.drive, machine);
+            while machine.poll_effect().is_some() {}
+        }
+        tell(&mut self.drive, machine);
+        machine.drop_leases(&mut self.drive.arena);
+        if self.drive.sockets.open() == 0 {
+            self.drive.arena.end_lending();
+        }
+    }
+}
+
+/// Tells the machine everything that happened.
+fn tell<M: Machine>(drive: &mut Drive, machine: &mut M) {
+    while let Some(event) = drive.happened.pop_front() {
+        machine.handle(&mut drive.arena, drive.now, event);
+    }
+}
+
+fn world(drive: &mut Drive) -> World<'_> {
+    drive.counters.sockets = drive.sockets.open() as u64;
+    drive.counters.disk_ops = drive.disks.ops.len() as u64;
+    World {
+        now: drive.now,
+        mem: &mut drive.arena,
+        net: &mut drive.sockets.net,
+        counters: &drive.counters,
+    }
+}
+
+/// Submits and looks for completions without blocking, as long as that promises to pay. True
+/// when there is something to do.
+fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>) -> bool {
+    let Some(budget) = poller.budget() else { return false };
+    drive.ring.submit(&mut drive.counters);
+    if drive.ring.is_ready() {
+        return true;
+    }
+    drive.counters.polls += 1;
+    let until = (from + Duration::from_nanos(budget)).min(due.unwrap_or(Instant::from_nanos(u64::MAX)));
+    loop {
+        // Looks at memory that the kernel shares; enters only to bring forward what it announces.
+        drive.ring.submit(&mut drive.counters);
+        if drive.ring.is_ready() {
+            drive.counters.polls_hit += 1;
+            return true;
+        }
+        if crate::now() >= until {
+            return due == Some(until);
+        }
+        std::hint::spin_loop();
+    }
+}
+
+/// Submits and blocks until something completes or the deadline; gives back memory that was not
+/// needed for a while.
+fn block(drive: &mut Drive, from: Instant, due: Option<Instant>) {
+    let linger = drive.arena.idle_chunk().map(|_| from + ARENA_LINGER);
+    let until = due.into_iter().chain(linger).min();
+    let timeout = until.map(|until| until.since(from));
+    drive.ring.wait(timeout, &mut drive.counters);
+    if linger.is_some_and(|linger| until == Some(linger) && crate::now() >= linger) {
+        setup::release_idle(&drive.ring, &mut drive.arena);
     }
 }

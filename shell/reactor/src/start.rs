@@ -3,6 +3,9 @@
 use std::io;
 
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::ring::Ring;
 
 /// Why a reactor cannot start. Each text is one line and says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +84,80 @@ pub struct RunError {
     pub source: io::Error,
 }
 
+/// The oldest kernel that has all we use: DEFER_TASKRUN and DIOALIGN came with it.
+const FLOOR: (u32, u32) = (6, 1);
+const FLOOR_TEXT: &str = "6.1";
+
+/// Descriptors beside sockets, disks and listeners: rings, events, standard streams, a log.
+const DESCRIPTORS_SPARE: u64 = 32;
+
 impl StartError {
+    /// Why io_uring_setup failed.
+    fn of_setup(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::ENOSYS) => Self::NoIoUring,
+            Some(libc::EPERM) => Self::of_permission(disabled_value()),
+            Some(libc::ENOMEM) => {
+                let limit = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
+                Self::Memlock { limit_kib: limit >> 10 }
+            }
+            Some(libc::EMFILE) => {
+                let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+                Self::Nofile { needed: limit.saturating_add(1), limit }
+            }
+            _ => Self::System { what: "io_uring_setup", source: error },
+        }
+    }
+
+    const fn of_permission(disabled: u32) -> Self {
+        match disabled {
+            0 => Self::IoUringForbidden,
+            1 => Self::IoUringDisabled {
+                value: 1,
+                hint: ", or add this process to the group in kernel.io_uring_group",
+            },
+            value => Self::IoUringDisabled { value, hint: "" },
+        }
+    }
+
     pub(crate) fn system(what: &'static str, errno: Errno) -> Self {
         Self::System { what, source: errno.into() }
     }
+}
+
+/// Makes a ring, or says what forbids it.
+pub(crate) fn ring(entries: u32) -> Result<Ring, StartError> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    if parse_release(&release).is_some_and(|found| found < FLOOR) {
+        return Err(StartError::OldKernel { found: release.into_owned(), floor: FLOOR_TEXT });
+    }
+    Ring::new(entries).map_err(StartError::of_setup)
+}
+
+/// Raises the soft limit of descriptors to what is needed; other shards and threads of the
+/// process are not counted, so the hard limit is asked for where it allows more.
+pub(crate) fn allow_descriptors(needed: u64) -> Result<(), StartError> {
+    let needed = needed.saturating_add(DESCRIPTORS_SPARE);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if maximum.is_some_and(|maximum| maximum < needed) {
+        return Err(StartError::Nofile { needed, limit: maximum.unwrap_or(u64::MAX) });
+    }
+    if current.is_some_and(|current| Some(current) != maximum) {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+            .map_err(|errno| StartError::system("setrlimit(nofile)", errno))?;
+    }
+    Ok(())
+}
+
+fn disabled_value() -> u32 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 pub(crate) fn boot_id() -> io::Result<[u8; 16]> {
@@ -100,4 +173,44 @@ pub(crate) fn boot_id() -> io::Result<[u8; 16]> {
         *byte = u8::try_from(pair[0] * 16 + pair[1]).map_err(|_| bad())?;
     }
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_told_apart() {
+        assert_eq!(parse_release("6.1.0-13-amd64"), Some((6, 1)));
+        assert_eq!(parse_release("5.15.0"), Some((5, 15)));
+        assert!(parse_release("5.15.0") < Some(FLOOR));
+        assert!(parse_release("10.0-rc1") > Some(FLOOR));
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        let error = |errno| StartError::of_setup(io::Error::from_raw_os_error(errno)).to_string();
+        assert!(error(libc::ENOSYS).contains("seccomp"));
+        assert!(error(libc::ENOMEM).contains("ulimit -l"));
+        assert!(error(libc::EMFILE).contains("ulimit -n"));
+        assert!(StartError::of_permission(0).to_string().contains("seccomp"));
+        assert!(StartError::of_permission(1).to_string().contains("kernel.io_uring_group"));
+        assert!(StartError::of_permission(2).to_string().contains("kernel.io_uring_disabled=0"));
+        for text in [error(libc::ENOSYS), StartError::of_permission(2).to_string()] {
+            assert_eq!(text.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn too_many_descriptors_are_refused_by_number() {
+        let Err(error) = allow_descriptors(u64::MAX >> 2) else {
+            return assert_eq!(getrlimit(Resource::Nofile).maximum, None);
+        };
+        assert!(matches!(error, StartError::Nofile { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_boot_id_is_there() {
+        assert_ne!(boot_id().expect("proc is mounted"), [0; 16]);
+    }
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// A reservation of whole pages, aligned to `align`.
-pub(super) struct Pages {
+pub(crate) struct Pages {
     base: NonNull<u8>,
     mapped: NonNull<u8>,
     mapped_len: usize,
@@ -24,7 +24,7 @@ unsafe impl Send for Pages {}
 
 impl Pages {
     /// Reserves `len` bytes aligned to `align` (a power of two, at least a page).
-    pub(super) fn reserve(len: usize, align: usize) -> Result<Self, Errno> {
+    pub(crate) fn reserve(len: usize, align: usize) -> Result<Self, Errno> {
         let mapped_len = len + align;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -38,21 +38,21 @@ impl Pages {
     }
 
     /// The address of a byte.
-    pub(super) fn at(&self, offset: usize) -> NonNull<u8> {
+    pub(crate) fn at(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset < self.len);
         // SAFETY: every caller's offset comes from a checked lease, so it is below len.
         unsafe { self.base.add(offset) }
     }
 
     /// Gives the memory behind a range back to the system; it reads as zeros from now on.
-    pub(super) fn discard(&mut self, offset: usize, len: usize) -> Result<(), Errno> {
+    pub(crate) fn discard(&mut self, offset: usize, len: usize) -> Result<(), Errno> {
         assert!(offset + len <= self.len);
         // SAFETY: the range is inside the mapping, and &mut self says that no slice of it is out.
         unsafe { madvise(self.at(offset).as_ptr().cast(), len, Advice::LinuxDontNeed) }
     }
 
     /// Keeps the mapping for ever: the kernel may still write to it.
-    pub(super) fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.mapped_len = 0;
     }
 }

@@ -1,0 +1,233 @@
+//! Operations on disks.
+//!
+//! Invariants:
+//! 1. An operation's buffer is held by the kernel from its issue to its last completion.
+//! 2. A short transfer is taken up where it ended; only the end of a file ends it early.
+
+use braid_block::{IoError, Key, Slab, Span, Token};
+use braid_shard::Disk;
+use io_uring::{opcode, squeue, types::Fixed, types::FsyncFlags};
+use rustix::io::Errno;
+
+use crate::arena::Held;
+use crate::disk::OpenDisk;
+use crate::drive::Drive;
+use crate::errno;
+use crate::operation::Operation;
+use crate::pages::Pages;
+
+/// Zeros are written in pieces of this size where the file system cannot zero a range itself.
+const ZEROS_BYTES: usize = 128 << 10;
+
+/// The open disks and what is in flight on them.
+pub(crate) struct Disks {
+    pub(crate) files: Box<[OpenDisk]>,
+    pub(crate) ops: Slab<DiskOp>,
+    /// Position of the first disk in the ring's table of files.
+    pub(crate) base: u32,
+    /// Zeros, once somebody needs them.
+    zeros: Option<Pages>,
+}
+
+/// One operation.
+pub(crate) struct DiskOp {
+    token: Token,
+    disk: u16,
+    action: Action,
+    offset: u64,
+    len: u64,
+    done: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Read(Held),
+    Write { held: Held, durable: bool },
+    /// Let the file system do it.
+    Zero,
+    /// Write zeros, because it cannot.
+    WriteZeros,
+    Discard,
+    Sync,
+}
+
+impl Disks {
+    pub(crate) fn new(files: Vec<OpenDisk>, base: u32, ops_max: u32) -> Self {
+        Self { files: files.into(), ops: Slab::with_capacity(ops_max), base, zeros: None }
+    }
+
+    fn zeros(&mut self) -> Option<*const u8> {
+        if self.zeros.is_none() {
+            self.zeros = Pages::reserve(ZEROS_BYTES, 4096).ok();
+        }
+        self.zeros.as_ref().map(|pages| pages.at(0).as_ptr().cast_const())
+    }
+}
+
+impl Drive {
+    pub(crate) fn read(&mut self, token: Token, disk: Disk, span: Span, offset: u64) {
+        let held = self.arena.hold(span, true);
+        self.begin(token, disk, Action::Read(held), offset, span.len.into());
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        token: Token,
+        disk: Disk,
+        durable: bool,
+        span: Span,
+        offset: u64,
+    ) {
+        let held = self.arena.hold(span, false);
+        self.begin(token, disk, Action::Write { held, durable }, offset, span.len.into());
+    }
+
+    pub(crate) fn zero(&mut self, token: Token, disk: Disk, offset: u64, len: u64) {
+        self.begin(token, disk, Action::Zero, offset, len);
+    }
+
+    pub(crate) fn discard(&mut self, token: Token, disk: Disk, offset: u64, len: u64) {
+        self.begin(token, disk, Action::Discard, offset, len);
+    }
+
+    pub(crate) fn sync(&mut self, token: Token, disk: Disk) {
+        self.begin(token, disk, Action::Sync, 0, 0);
+    }
+
+    fn begin(&mut self, token: Token, disk: Disk, action: Action, offset: u64, len: u64) {
+        let op = DiskOp { token, disk: disk.0, action, offset, len, done: 0 };
+        if usize::from(disk.0) >= self.disks.files.len() {
+            return self.end(&op, Err(IoError::Gone));
+        }
+        match self.disks.ops.insert(op) {
+            Ok(key) => self.issue(key),
+            // Effects are taken from the machine only while there is room.
+            Err(op) => self.end(&op, Err(IoError::NoSpace)),
+        }
+    }
+
+    /// Hands the rest of an operation to the kernel.
+    fn issue(&mut self, key: Key) {
+        let zeros = match self.disks.ops.get(key) {
+            Some(DiskOp { action: Action::WriteZeros, .. }) => self.disks.zeros(),
+            _ => None,
+        };
+        let Some(op) = self.disks.ops.get(key) else { return };
+        let file = Fixed(self.disks.base + u32::from(op.disk));
+        let entry = op.entry(file, zeros);
+        self.push(entry, Operation::Disk.name(key.index, key.generation));
+    }
+
+    pub(crate) fn on_disk(&mut self, key: Key, result: i32) {
+        let alignment = |disk: u16| u64::from(self.disks.files[usize::from(disk)].alignment);
+        let Some(op) = self.disks.ops.get(key) else { return };
+        let alignment = alignment(op.disk);
+        let Some(op) = self.disks.ops.get_mut(key) else { return };
+        match op.step(result, alignment) {
+            Step::Again => self.issue(key),
+            Step::Ended(result) => {
+                if let Some(op) = self.disks.ops.remove(key) {
+                    self.end(&op, result);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, op: &DiskOp, result: Result<u32, IoError>) {
+        match op.action {
+            Action::Read(held) => self.arena.release(held.unit, true),
+            Action::Write { held, .. } => self.arena.release(held.unit, false),
+            Action::Zero | Action::WriteZeros | Action::Discard | Action::Sync => {}
+        }
+        self.done(op.token, result);
+    }
+}
+
+/// What follows a completion.
+enum Step {
+    Again,
+    Ended(Result<u32, IoError>),
+}
+
+impl DiskOp {
+    /// The operation that does what is left.
+    fn entry(&self, file: Fixed, zeros: Option<*const u8>) -> squeue::Entry {
+        let at = self.offset + self.done;
+        let left = self.len - self.done;
+        // Transfers are no longer than a span, which counts in 32 bits.
+        let count = u32::try_from(left).unwrap_or(u32::MAX);
+        let skip = usize::try_from(self.done).unwrap_or(usize::MAX);
+        match self.action {
+            Action::Read(held) => {
+                let into = held.at.as_ptr().wrapping_add(skip);
+                match held.fixed {
+                    Some(fixed) => opcode::ReadFixed::new(file, into, count, fixed).offset(at).build(),
+                    None => opcode::Read::new(file, into, count).offset(at).build(),
+                }
+            }
+            Action::Write { held, durable } => {
+                let from = held.at.as_ptr().wrapping_add(skip).cast_const();
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                match held.fixed {
+                    Some(fixed) => opcode::WriteFixed::new(file, from, count, fixed)
+                        .offset(at)
+                        .rw_flags(flags)
+                        .build(),
+                    None => opcode::Write::new(file, from, count).offset(at).rw_flags(flags).build(),
+                }
+            }
+            Action::WriteZeros => {
+                let count = left.min(ZEROS_BYTES as u64) as u32;
+                let from = zeros.unwrap_or(std::ptr::null());
+                opcode::Write::new(file, from, count).offset(at).build()
+            }
+            Action::Zero => self.fallocate(file, libc::FALLOC_FL_ZERO_RANGE),
+            Action::Discard => self.fallocate(file, libc::FALLOC_FL_PUNCH_HOLE),
+            Action::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
+        }
+    }
+
+    fn fallocate(&self, file: Fixed, mode: libc::c_int) -> squeue::Entry {
+        let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
+        opcode::Fallocate::new(file, self.len).offset(self.offset).mode(mode).build()
+    }
+
+    /// Takes a completion.
+    fn step(&mut self, result: i32, alignment: u64) -> Step {
+        let moved = match errno::result(result) {
+            Ok(moved) => moved,
+            Err(_) if result == -libc::EINTR || result == -libc::EAGAIN => return Step::Again,
+            Err(_) if self.must_write_zeros(result) => {
+                self.action = Action::WriteZeros;
+                return Step::Again;
+            }
+            Err(error) => return Step::Ended(Err(error)),
+        };
+        match self.action {
+            Action::Zero | Action::Discard | Action::Sync => Step::Ended(Ok(0)),
+            Action::Read(_) | Action::Write { .. } | Action::WriteZeros => {
+                self.transferred(moved, alignment)
+            }
+        }
+    }
+
+    fn transferred(&mut self, moved: u32, alignment: u64) -> Step {
+        self.done += u64::from(moved);
+        let at_end = moved == 0 || self.done % alignment != 0;
+        if self.done < self.len && !at_end {
+            return Step::Again;
+        }
+        let zeros = matches!(self.action, Action::WriteZeros);
+        Step::Ended(match u32::try_from(self.done) {
+            _ if zeros && self.done < self.len => Err(IoError::NoSpace),
+            _ if zeros => Ok(0),
+            Ok(done) => Ok(done),
+            Err(_) => Ok(u32::MAX),
+        })
+    }
+
+    fn must_write_zeros(&self, result: i32) -> bool {
+        let errno = Errno::from_raw_os_error(-result);
+        matches!(self.action, Action::Zero) && (errno == Errno::OPNOTSUPP || errno == Errno::NOSYS)
+    }
+}
