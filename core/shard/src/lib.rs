@@ -29,6 +29,7 @@ mod device;
 mod effect;
 mod event;
 mod greeting;
+mod host;
 mod inject;
 mod life;
 mod mail;
@@ -56,12 +57,14 @@ pub use config::{BackendConfig, Config, Limits, NamespaceConfig, SubsystemConfig
 pub use counters::{Counters, NamespaceCounters};
 pub use effect::Effect;
 pub use event::{Disk, Event, Socket};
+pub use host::HostConfig;
 pub use inject::{Fault, Injection};
 pub use mail::Mail;
 pub use note::{Limit, Note, Operation, Why};
 
 use conn::Conn;
 use deadline::Deadlines;
+use host::Hosts;
 use memory::ADMIN_LEASES;
 use op::Op;
 use outbox::Outbox;
@@ -78,6 +81,7 @@ pub struct Shard {
     /// The names of the configuration's subsystems, in its order.
     names: Vec<Nqn>,
     conns: Slab<Conn>,
+    hosts: Hosts,
     ops: Slab<Op>,
     outbox: Outbox,
     deadlines: Deadlines,
@@ -140,6 +144,7 @@ impl Shard {
         Self {
             subsystems,
             conns: Slab::with_capacity(limits.connections_max),
+            hosts: Hosts::new(limits.connections_max),
             ops: Slab::with_capacity(limits.ops_max),
             outbox: Outbox::new(usize::try_from(limits.effects_max).unwrap_or(usize::MAX)),
             deadlines: Deadlines::with_capacity(2 * conns),
@@ -168,11 +173,15 @@ impl Shard {
     /// Takes one event.
     pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
         match event {
-            Event::Start { .. } => self.on_start(mem, now),
-            Event::Accepted { listener, socket } => self.on_accepted(mem, now, listener, socket),
-            Event::Received { token, lease, len } => {
-                self.on_received(mem, now, token.key(), lease, len);
+            Event::Start { seed, .. } => {
+                self.hosts.seed(seed);
+                self.on_start(mem, now);
             }
+            Event::Accepted { listener, socket } => self.on_accepted(mem, now, listener, socket),
+            Event::Received { token, lease, len } => match token.kind() {
+                token::HOST_RECEIVE => self.on_host_received(mem, now, token.key(), lease, len),
+                _ => self.on_received(mem, now, token.key(), lease, len),
+            },
             Event::Done { token, result } => self.on_done(mem, now, token, result),
             Event::Elapsed => self.on_elapsed(mem, now),
             Event::Mail(mail) => self.on_mail(mem, now, *mail),
@@ -203,6 +212,7 @@ impl Shard {
             }
         }
         self.launch(mem, now);
+        self.hosts_end_turn(mem, now);
     }
 
     /// The next thing to do.
@@ -213,19 +223,23 @@ impl Shard {
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        self.deadlines.next().into_iter().chain(self.hosts.deadline()).min()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
     #[must_use]
     pub fn has_work(&self) -> bool {
         let waiting = self.freed && !(self.waiting.is_empty() && self.starving.is_empty());
-        waiting || !self.runnable.is_empty() || !self.unfinished.is_empty() || self.buried
+        let put_off = !self.runnable.is_empty() || !self.unfinished.is_empty();
+        waiting || put_off || self.buried || self.hosts.has_work()
     }
 
     /// The bytes of a batch that [`Effect::Send`] names, in order, at most 64 pieces.
     #[must_use]
     pub fn batch(&self, batch: u32) -> &[Span] {
+        if batch >= host::BATCHES {
+            return self.hosts.batch(batch - host::BATCHES);
+        }
         let conn = self.conns.key_at(batch).and_then(|key| self.conns.get(key));
         conn.map_or(&[], |conn| conn.transmit.spans())
     }
@@ -236,10 +250,9 @@ impl Shard {
         if core::mem::replace(&mut self.stopping, true) {
             return;
         }
-        if self.conns.is_empty() {
-            return self.note(Note::Drained);
-        }
+        self.hosts_stop(mem, now);
         self.end_all(mem, now);
+        self.tell_drained();
     }
 
     /// Gives back what the shard keeps all its life, for a shell that ends after
@@ -322,6 +335,9 @@ impl Shard {
             token::RECEIVE => self.on_receive_done(mem, now, token.key(), result),
             token::SEND => self.on_sent(mem, token.key(), result),
             token::OP => self.on_device_done(mem, token.key(), result),
+            token::HOST_CONNECT => self.on_host_connected(mem, now, token.key(), result),
+            token::HOST_RECEIVE => self.on_host_ended(mem, now, token.key(), result),
+            token::HOST_SEND => self.on_host_sent(mem, now, token.key(), result),
             _ => {}
         }
     }

@@ -201,7 +201,12 @@ impl Shard {
         for header in headers {
             mem.free(header);
         }
-        if self.stopping && self.conns.is_empty() {
+        self.tell_drained();
+    }
+
+    /// Tells that nothing is left after a stop, if so.
+    pub(crate) fn tell_drained(&mut self) {
+        if self.stopping && self.conns.is_empty() && self.hosts.is_empty() {
             self.note(Note::Drained);
         }
     }
@@ -214,9 +219,13 @@ impl Shard {
                 Reminder::Controller(at, key) => self.check_controller(mem, now, at, key),
                 Reminder::Op(key) => self.on_delay_over(mem, now, key),
                 Reminder::Sweep => self.sweep(mem, now),
-                Reminder::Drain => self.close_all(mem),
+                Reminder::Drain => {
+                    self.close_all(mem);
+                    self.hosts_abort(mem, now);
+                }
             }
         }
+        self.hosts_elapsed(mem, now);
     }
 
     fn check_connection<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {

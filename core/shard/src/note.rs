@@ -75,7 +75,7 @@ pub enum Note {
         /// The host.
         host: Key,
         /// Why.
-        why: Why,
+        why: braid_nvme::host::Why,
     },
     /// Every connection is closed after a stop was asked for.
     Drained,

@@ -6,3 +6,9 @@ pub(crate) const RECEIVE: u8 = 1;
 pub(crate) const SEND: u8 = 2;
 /// A device operation of an op.
 pub(crate) const OP: u8 = 3;
+/// A stream to a target that is being made.
+pub(crate) const HOST_CONNECT: u8 = 4;
+/// The receive of a stream to a target.
+pub(crate) const HOST_RECEIVE: u8 = 5;
+/// The batch in flight of a stream to a target.
+pub(crate) const HOST_SEND: u8 = 6;
