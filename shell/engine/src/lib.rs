@@ -4,8 +4,11 @@
 
 mod command;
 mod error;
+pub mod perf;
 pub mod quantity;
 pub mod serve;
+pub mod table;
+pub mod target;
 
 pub use command::main;
 pub use error::{Error, Kind, Result};

@@ -94,7 +94,10 @@ fn file(
         exclusive: true,
         patience: PATIENCE,
     };
-    let open = OpenDisk::open(path, &options).map_err(|error| refused(error, made))?;
+    let open = OpenDisk::open(path, &options).map_err(|error| {
+        remove_unfilled(path, made);
+        refused(error, made)
+    })?;
     check_size(open.size, block).map_err(Error::run)?;
     if open.alignment > block.bytes() {
         return Err(Error::run(format!(
@@ -144,6 +147,13 @@ fn missing(path: &Path, size: Option<u64>) -> Result<bool> {
     match size {
         Some(_) => Ok(true),
         None => Err(Error::run("does not exist; add size=, such as ?size=1GiB, to make it")),
+    }
+}
+
+/// Takes back a file that was made but got no space, so that the next start is like this one.
+fn remove_unfilled(path: &Path, made: bool) {
+    if made && fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::serve::snapshot::Snapshot;
+use crate::serve::snapshot::{Controller, Namespace, Snapshot};
 
 /// The media type of what [`encode`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,6 +37,22 @@ const fn gauge<T>(name: &'static str, help: &'static str, value: fn(&T) -> u64) 
 }
 
 const SHARD: &[Figure<Snapshot>] = &[
+    gauge("connections", "Connections", |s| s.connections),
+    gauge("operations", "Commands in work", |s| s.ops),
+    counter("connections_accepted", "Connections accepted", |s| s.machine.accepted),
+    counter("connections_closed", "Connections closed", |s| s.machine.closed),
+    counter("connections_refused", "Connections refused by a limit", |s| s.machine.refused),
+    counter("connects_refused", "Connect commands refused", |s| s.machine.connects_refused),
+    counter("terminations", "Termination requests sent", |s| s.machine.terminated),
+    counter("keep_alive_expired", "Controllers that were not heard of in time", |s| {
+        s.machine.keep_alive_expired
+    }),
+    counter("data_digest_errors", "Data digests that did not match", |s| {
+        s.machine.data_digest_errors
+    }),
+    counter("commands", "Commands taken", |s| s.machine.commands),
+    counter("sends", "Batches sent", |s| s.machine.sends),
+    counter("buffer_waits", "Times a command waited for a buffer", |s| s.machine.buffer_waits),
     counter("reactor_turns", "Turns of the reactor", |s| s.reactor.turns),
     counter("reactor_enters", "System calls that entered the ring", |s| s.reactor.enters),
     counter("reactor_waits", "Of these, that were allowed to block", |s| s.reactor.waits),
@@ -60,6 +76,26 @@ const SHARD: &[Figure<Snapshot>] = &[
     counter("arena_crc_passes", "Checksum passes over payload", |s| s.arena.crc_passes),
 ];
 
+const NAMESPACE: &[Figure<Namespace>] = &[
+    counter("reads", "Read commands done", |n| n.counters.reads),
+    counter("writes", "Write commands done", |n| n.counters.writes),
+    counter("flushes", "Flush commands done", |n| n.counters.flushes),
+    counter("write_zeroes", "Write Zeroes commands done", |n| n.counters.write_zeroes),
+    counter("dataset_managements", "Dataset Management commands done", |n| {
+        n.counters.dataset_managements
+    }),
+    counter("read_bytes", "Bytes that hosts read", |n| n.counters.read_bytes),
+    counter("written_bytes", "Bytes that hosts wrote", |n| n.counters.written_bytes),
+    counter("errors", "Commands that ended with an error", |n| n.counters.errors),
+    counter("media_errors", "Of these, media and integrity errors", |n| n.counters.media_errors),
+    counter("device_reads", "Reads sent to the disk", |n| n.counters.device_reads),
+    counter("device_writes", "Writes sent to the disk", |n| n.counters.device_writes),
+    counter("device_flushes", "Flushes sent to the disk", |n| n.counters.device_flushes),
+];
+
+const CONTROLLER: &[Figure<Controller>] =
+    &[gauge("io_queues", "I/O queues that its host connected", |c| c.io_queues.into())];
+
 /// Writes all snapshots as one page.
 ///
 /// # Errors
@@ -72,6 +108,9 @@ pub fn encode(snapshots: Vec<Snapshot>) -> Result<String, fmt::Error> {
     Ok(page)
 }
 
+/// What tells one thing from another.
+type Labels = Vec<(&'static str, String)>;
+
 #[derive(Debug)]
 struct Page(Vec<Snapshot>);
 
@@ -79,7 +118,26 @@ impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let shards = || self.0.iter().map(|s| (vec![("shard", s.shard.to_string())], s));
         family(&mut encoder, "shard", SHARD, shards)?;
-        Ok(())
+        let namespaces = || self.0.iter().flat_map(|s| &s.namespaces).map(|n| (n.labels(), n));
+        family(&mut encoder, "namespace", NAMESPACE, namespaces)?;
+        let controllers = || self.0.iter().flat_map(|s| &s.controllers).map(|c| (c.labels(), c));
+        family(&mut encoder, "controller", CONTROLLER, controllers)
+    }
+}
+
+impl Namespace {
+    fn labels(&self) -> Labels {
+        vec![("subsystem", self.subnqn.clone()), ("nsid", self.nsid.to_string())]
+    }
+}
+
+impl Controller {
+    fn labels(&self) -> Labels {
+        vec![
+            ("subsystem", self.subnqn.clone()),
+            ("controller", self.cntlid.to_string()),
+            ("host", self.hostnqn.clone()),
+        ]
     }
 }
 
@@ -91,7 +149,7 @@ fn family<'a, T: 'a, I>(
     things: impl Fn() -> I,
 ) -> fmt::Result
 where
-    I: Iterator<Item = (Vec<(&'static str, String)>, &'a T)>,
+    I: Iterator<Item = (Labels, &'a T)>,
 {
     for figure in figures {
         let name = format!("{prefix}_{}", figure.name);
@@ -124,5 +182,26 @@ mod tests {
         assert!(page.contains("braid_shard_reactor_turns_total{shard=\"3\"} 7\n"), "{page}");
         assert!(page.contains("braid_shard_sockets{shard=\"0\"} 0\n"), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+
+    #[test]
+    fn namespaces_and_controllers_are_told_apart_by_labels() {
+        let namespace = Namespace { subnqn: "nqn.a".into(), nsid: 2, ..Namespace::default() };
+        let controller = Controller {
+            subnqn: "nqn.a".into(),
+            cntlid: 1,
+            hostnqn: "nqn.h\"".into(),
+            io_queues: 4,
+        };
+        let page = encode(vec![Snapshot {
+            namespaces: vec![namespace],
+            controllers: vec![controller],
+            ..Snapshot::default()
+        }])
+        .unwrap();
+        let reads = "braid_namespace_reads_total{subsystem=\"nqn.a\",nsid=\"2\"} 0\n";
+        assert!(page.contains(reads), "{page}");
+        let queues = "{subsystem=\"nqn.a\",controller=\"1\",host=\"nqn.h\\\"\"} 4\n";
+        assert!(page.contains(queues), "{page}");
     }
 }

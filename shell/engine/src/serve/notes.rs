@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use braid_reactor::Net;
-use braid_shard::{Note, Shard, Socket, Why};
+use braid_shard::{ControllerInfo, Note, Shard, Socket, Why};
 use tracing::{debug, error, info, warn};
 
 /// The other end of a socket, if it is known.
@@ -27,9 +27,9 @@ pub fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
             debug!(shard, peer = %peer(socket), listener, "connection accepted");
         }
         Note::Closed { socket, why } => closed(shard, &peer(socket), why),
-        Note::QueueConnected { socket, controller, queue } => {
-            let _ = (machine, controller);
-            info!(shard, peer = %peer(socket), queue, "queue connected");
+        Note::QueueConnected { socket, subsystem, controller, queue } => {
+            let of = machine.controller(subsystem, controller);
+            connected(shard, &peer(socket), of.as_ref(), queue);
         }
         Note::ConnectRefused { socket, status } => {
             warn!(shard, peer = %peer(socket), %status, "connect refused");
@@ -42,6 +42,16 @@ pub fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::HostConnected { queues, .. } => info!(shard, queues, "connected to a target"),
         Note::HostDisconnected { why, .. } => warn!(shard, ?why, "disconnected from a target"),
         Note::Drained => info!(shard, "all connections are closed"),
+    }
+}
+
+/// A host has arrived with its admin queue; its I/O queues follow.
+fn connected(shard: u16, peer: &Peer, of: Option<&ControllerInfo<'_>>, queue: u16) {
+    let Some(ControllerInfo { subnqn, cntlid, hostnqn, .. }) = of else { return };
+    if queue == 0 {
+        info!(shard, %peer, hostnqn, subnqn, cntlid, "host connected");
+    } else {
+        debug!(shard, %peer, hostnqn, subnqn, cntlid, queue, "queue connected");
     }
 }
 

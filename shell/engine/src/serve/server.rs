@@ -61,8 +61,11 @@ impl Application for Server {
                 let _ = answer.send(Snapshot::take(self.shard, machine, world));
             }
             Control::Inject(faults) => {
-                for faults in faults {
-                    let _ = faults;
+                for Faults { nqn, nsid, injections } in faults {
+                    // The other shards' namespaces are not found here.
+                    if machine.set_injections(&nqn, nsid, &injections) {
+                        tracing::info!(shard = self.shard, nqn, nsid, ?injections, "faults set");
+                    }
                 }
             }
         }

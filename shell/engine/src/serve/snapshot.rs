@@ -1,24 +1,77 @@
 //! What a shard counted, read at one moment on its own thread.
 
 use braid_reactor::{ArenaCounters, Counters, World};
-use braid_shard::Shard;
+use braid_shard::{NamespaceCounters, Shard};
 
 /// A shard's counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Which shard.
     pub shard: u16,
+    /// What its state machine did.
+    pub machine: braid_shard::Counters,
     /// What its reactor did.
     pub reactor: Counters,
     /// What its arena holds.
     pub arena: ArenaCounters,
+    /// Connections now.
+    pub connections: u64,
+    /// Commands in work now.
+    pub ops: u64,
+    /// The namespaces at home there.
+    pub namespaces: Vec<Namespace>,
+    /// The controllers at home there.
+    pub controllers: Vec<Controller>,
+}
+
+/// A namespace's counts.
+#[derive(Clone, Debug, Default)]
+pub struct Namespace {
+    /// Its subsystem.
+    pub subnqn: String,
+    /// Its id.
+    pub nsid: u32,
+    /// What was done.
+    pub counters: NamespaceCounters,
+}
+
+/// A controller.
+#[derive(Clone, Debug, Default)]
+pub struct Controller {
+    /// Its subsystem.
+    pub subnqn: String,
+    /// Its id.
+    pub cntlid: u16,
+    /// Its host.
+    pub hostnqn: String,
+    /// I/O queues that are connected.
+    pub io_queues: u16,
 }
 
 impl Snapshot {
     /// Reads all counters.
     #[must_use]
     pub fn take(shard: u16, machine: &Shard, world: &World<'_>) -> Self {
-        let _ = machine;
-        Self { shard, reactor: *world.counters, arena: world.mem.counters() }
+        let namespaces = machine.namespace_counters().map(|(subnqn, nsid, counters)| Namespace {
+            subnqn: subnqn.to_owned(),
+            nsid,
+            counters: *counters,
+        });
+        let controllers = machine.controllers().map(|info| Controller {
+            subnqn: info.subnqn.to_owned(),
+            cntlid: info.cntlid,
+            hostnqn: info.hostnqn.to_owned(),
+            io_queues: info.io_queues,
+        });
+        Self {
+            shard,
+            machine: *machine.counters(),
+            reactor: *world.counters,
+            arena: world.mem.counters(),
+            connections: machine.connections() as u64,
+            ops: machine.ops() as u64,
+            namespaces: namespaces.collect(),
+            controllers: controllers.collect(),
+        }
     }
 }
