@@ -2,14 +2,19 @@
 //! (Base 3.1, 3.5, 3.6).
 //!
 //! ```text
-//!             CC.EN=1                CC.SHN                 shutdown_done
-//!   Disabled ---------> Ready --------------> ShuttingDown --------------> ShutDown
-//!      ^  \               |                        |                          |
-//!      |   \ bad CC       | CC.EN=0                | CC.EN=0                  | CC.EN=0
-//!      |    v             v                        v                          v
-//!      |   Failed ----> Resetting <----------------+--------------------------+
-//!      +------------------+  reset_done
+//!            CC.EN=1               CC.SHN                  shutdown_done
+//!   Disabled -------> Ready -------------------> ShuttingDown ------------> ShutDown
+//!    ^  |               |                         ^   |                      |
+//!    |  | bad CC        |      CC.SHN             |   |                      |
+//!    |  +-----> Failed -+-------------------------+   |                      |
+//!    |            |     |                             |                      |
+//!    |            +-----+-- CC.EN=0 -----+------------+----------------------+
+//!    |    reset_done                     v
+//!    +------------------------------ Resetting
 //! ```
+//!
+//! A controller that is not enabled has nothing to shut down, so CC.SHN makes it ShutDown at
+//! once; and one that is ShutDown and not enabled can be enabled again when CC.SHN is cleared.
 //!
 //! Invariants:
 //! 1. I/O queues are admitted, and I/O is done, only while Ready.
@@ -72,7 +77,7 @@ pub enum State {
     ShuttingDown,
     /// Nothing is left to do.
     ShutDown,
-    /// CSTS.CFS: enabled in a way we cannot serve, or given up by us.
+    /// CSTS.CFS: enabled in a way that we cannot serve.
     Failed,
 }
 
@@ -214,11 +219,6 @@ impl Controller {
         if self.state == State::ShuttingDown {
             self.state = State::ShutDown;
         }
-    }
-
-    /// The controller can go on no more: the host sees CSTS.CFS and resets it.
-    pub const fn fail(&mut self) {
-        self.state = State::Failed;
     }
 
     /// Tells the host something, when it wants to know and asks; see [`Controller::next_event`].

@@ -26,7 +26,7 @@ pub use identify::{IdentifyController, IdentifyNamespace, WRITE_ZEROES_BYTES_MAX
 pub use io::{IoCommand, Ranges};
 pub use log::Smart;
 pub use transfer::{TRANSFER_BYTES_MAX, Transfer};
-pub use view::{Counters, Directory, NSID_MAX, NamespaceView, NoDirectory, SubsystemView};
+pub use view::{Counters, Directory, NSID_MAX, NamespaceView, SubsystemView};
 
 /// A transport address that hosts can reach this engine at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

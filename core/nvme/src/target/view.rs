@@ -86,15 +86,3 @@ pub trait Directory {
     /// every time.
     fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn));
 }
-
-/// The directory of a subsystem that is not discovery: empty.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoDirectory;
-
-impl Directory for NoDirectory {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn subsystems(&self, _: &Nqn, _: &mut dyn FnMut(&Nqn)) {}
-}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_nvme::Status;
 use braid_nvme::connect::{Connect, Parameter, Refusal};
-use braid_nvme::property::{Configuration, ControllerStatus, Property};
+use braid_nvme::property::{Configuration, Property};
 use braid_nvme::target::{Admin, Controller, ControllerLimits, Kind, State};
 
 use crate::fixture::{
@@ -76,6 +76,9 @@ fn enabling_with_what_is_not_offered_is_fatal() {
         assert!(target.configure(Configuration::from_wire(cc)).status.is_success());
         assert_eq!(csts(&mut target), CFS, "{what}");
         assert_eq!(target.send(&identify(1, 0)).status, Status::SEQUENCE_ERROR.dnr());
+        target.configure(Configuration::from_wire(cc | 1 << 14));
+        target.controller.shutdown_done();
+        assert_eq!(csts(&mut target) & SHUT_DOWN, SHUT_DOWN, "{what}: may be shut down as it is");
     }
 }
 
@@ -157,14 +160,6 @@ fn a_controller_can_be_disabled_and_shut_down_in_one_write() {
     target.configure(Configuration::default());
     target.configure(Configuration::ENABLE);
     assert_eq!(csts(&mut target), RDY, "and used again");
-}
-
-#[test]
-fn a_controller_that_gives_up_says_so() {
-    let mut target = Target::ready(Kind::Io);
-    target.controller.fail();
-    assert_eq!(csts(&mut target), CFS);
-    assert!(ControllerStatus::from_wire(CFS as u32).fatal());
 }
 
 #[test]
