@@ -97,13 +97,14 @@ impl Shard {
             Admin::Held => self.hold_event_request(mem, key),
             Admin::Abort { sqid, cid, held } => self.abort(mem, key, sqid, cid, held),
             Admin::Reset => {
-                self.finish(mem, key, Status::SUCCESS, 0);
+                // This command's op keeps the controller from being quiet before it is answered.
                 self.abort_event_requests(mem, at, controller, conn);
                 self.close_io_queues(mem, at, controller, false);
+                self.finish(mem, key, Status::SUCCESS, 0);
             }
             Admin::Shutdown => {
-                self.finish(mem, key, Status::SUCCESS, 0);
                 self.close_io_queues(mem, at, controller, true);
+                self.finish(mem, key, Status::SUCCESS, 0);
             }
         }
         self.tell_events(mem, at, controller, conn);

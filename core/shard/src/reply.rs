@@ -24,6 +24,14 @@ impl Shard {
         };
         let Conn { transmit, role: Role::Queue(queue), .. } = conn else { return };
         queue.outstanding -= 1;
+        if matches!(conn.phase, Phase::Ending { why: Why::Protocol(_), .. }) {
+            // Nothing may follow a termination request.
+            self.mark_dirty(key);
+            if let Some((lease, _)) = reply.data {
+                self.give_back(mem, key, lease);
+            }
+            return;
+        }
         if queue.replies.is_empty() && transmit.has_room(mem) {
             if let Some(lease) = push(mem, transmit, queue, reply) {
                 self.give_back(mem, key, lease);
