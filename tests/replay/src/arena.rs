@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::ops::Range;
 
-use braid_block::{Class, Lease, LeaseId, Memory};
+use braid_block::{Class, Lease, LeaseId, Memory, Span};
 
 /// Buffers for a body, with a limit.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ impl Arena {
     /// Leases that were not given back.
     pub(crate) fn leased(&self) -> usize {
         self.buffers.iter().filter(|buffer| buffer.leased).count()
+    }
+
+    /// The bytes that a span names, as the kernel would read them.
+    pub(crate) fn span(&self, span: Span) -> &[u8] {
+        &self.buffer(span.lease).bytes[span.offset as usize..][..span.len as usize]
     }
 
     fn buffer(&self, id: LeaseId) -> &Buffer {

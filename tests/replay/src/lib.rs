@@ -8,15 +8,21 @@
 mod arena;
 mod command;
 mod input;
+mod pdu_stream_host;
 mod pdu_stream_target;
+mod peer;
 pub mod seeds;
 
 pub use command::command;
+pub use pdu_stream_host::pdu_stream_host;
 pub use pdu_stream_target::pdu_stream_target;
 
 /// What a fuzz target does with its input.
 pub type Body = fn(&[u8]);
 
 /// Every fuzz target by its name.
-pub const TARGETS: &[(&str, Body)] =
-    &[("command", command), ("pdu_stream_target", pdu_stream_target)];
+pub const TARGETS: &[(&str, Body)] = &[
+    ("command", command),
+    ("pdu_stream_host", pdu_stream_host),
+    ("pdu_stream_target", pdu_stream_target),
+];

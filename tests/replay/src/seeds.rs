@@ -35,7 +35,38 @@ pub fn all() -> Vec<Seed> {
         }
     }
     seeds.extend(command_seeds());
+    seeds.extend(host_seeds());
     seeds
+}
+
+/// An association with each kind of options, some I/O, and what may go wrong with it.
+fn host_seeds() -> impl Iterator<Item = Seed> {
+    // Each step is its number, the queue above it, and what it needs.
+    const CONVERSE: &[u8] = &[0];
+    const READ: &[u8] = &[5, 0, 8, 3];
+    const WRITE_IN_CAPSULE: &[u8] = &[5, 2, 8, 0];
+    const WRITE_ASKED_FOR: &[u8] = &[5, 2, 8, 30];
+    const FLUSH: &[u8] = &[5, 5, 0, 0];
+    let io = [READ, WRITE_IN_CAPSULE, WRITE_ASKED_FOR, FLUSH].concat();
+    let end: [(&str, &[u8]); 6] = [
+        ("honest", CONVERSE),
+        ("honest-byte-by-byte", &[0x11, 0, 0x11, 3, 0x13, 0x11, 100, 0x11, 255, 0]),
+        ("damaged", &[0x18, 2, 1, 0, 0x0a, 255, 0, 0x0a, 255, 0, 5, 0, 8, 3, 0]),
+        (
+            "made-up",
+            &[0x19, 8, 3, 0, 24, 0, 24, 0, 0, 0, 0, 0x0a, 255, 0, 0x0a, 255, 0, 5, 0, 8, 3, 0],
+        ),
+        ("broken", &[0x1c, 0, 0x0a, 255, 0, 5, 0, 8, 3, 0]),
+        ("honest-then-closed", &[0, 0x0e, 0, 0]),
+    ];
+    [0, 7, 9, 14].into_iter().flat_map(move |options| {
+        let begin = [&[options], CONVERSE, &io].concat();
+        end.map(|(name, end)| Seed {
+            target: "pdu_stream_host",
+            name: format!("{name}-options-{options:02}"),
+            bytes: [&begin, end].concat(),
+        })
+    })
 }
 
 /// A controller of each kind, enabled, then one command.
