@@ -293,7 +293,7 @@ impl Controller {
             (false, true) => self.enable(new),
             _ => {}
         }
-        if new.shutdown() && !old.shutdown() { self.shut_down() } else { Admin::done(0) }
+        if new.shutdown() { self.shut_down() } else { Admin::done(0) }
     }
 
     fn enable(&mut self, cc: Configuration) {

@@ -9,7 +9,7 @@ use braid_nvme::property::{Configuration, Property};
 use braid_nvme::target::{Admin, Controller, ControllerLimits, Kind, State};
 
 use crate::fixture::{
-    CNTLID, HOSTID, LIMITS, Target, connect, get_feature, identify, nqn, set_feature,
+    CNTLID, HOSTID, LIMITS, Target, connect, get_feature, identify, log, nqn, set_feature,
 };
 
 /// CSTS: RDY, CFS, SHST.
@@ -120,6 +120,7 @@ fn a_reset_forgets_features_but_not_the_host() {
     target.send(&set_feature(0x07, 0));
     target.send(&set_feature(0x0f, 30_000));
     target.request_event(7);
+    target.controller.namespace_changed(1);
     target.configure(Configuration::default());
     assert_eq!(target.controller.take_event_requests().as_slice(), [7]);
     target.controller.reset_done();
@@ -128,6 +129,10 @@ fn a_reset_forgets_features_but_not_the_host() {
         assert_eq!(target.send(&get_feature(fid, 0)).result, value, "{fid:02x}h");
     }
     assert_eq!(target.controller.hostid(), &HOSTID);
+    target.send(&set_feature(0x0b, 0x100));
+    target.request_event(8);
+    assert_eq!(target.controller.next_event(), None);
+    assert_eq!(target.send(&log(0x04, 0, 0, 4096)).data, [0; 4096]);
 }
 
 #[test]
