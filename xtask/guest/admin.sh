@@ -26,7 +26,7 @@ shows id-ns-nguid '[1-9a-f]' "$nguid"
 check ns-descs nvme ns-descs "$disk"
 uuid=$(field uuid "$seen")
 same ns-descs-uuid "$(cat /sys/block/"${disk##*/}"/uuid)" "$uuid"
-shows ns-descs-uuid-set '[1-9a-f]' "$uuid"
+same ns-descs-uuid-set 6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f "$uuid"
 shows ns-descs-nguid "$nguid" "$seen"
 
 check list nvme list

@@ -2,10 +2,11 @@
 
 journal=/run/journal
 
-# write_records SECONDS: starts the writer.
+# write_records SECONDS [OPTION]: starts the writer.
 write_records() {
     rm -f $journal
-    "$XTASK" record write --device "$disk" --seconds "$1" --journal $journal >/run/writer 2>&1 &
+    "$XTASK" record write --device "$disk" --seconds "$1" --journal $journal $2 \
+        >/run/writer 2>&1 &
     writer=$!
 }
 

@@ -15,7 +15,7 @@ fi
 if connect small -i 4 --hdr-digest --data-digest; then
     verify small-mixed --rw=randrw --bssplit=512/30:1k/10:1536/10:4k/20:9k/10:64k/20 --size=8M \
         --iodepth=16 --verify_interval=512
-    verify small-unaligned --rw=randwrite --bs=3584 --blockalign=512 --size=4M --iodepth=8
+    verify small-odd-size --rw=randwrite --bs=3584 --size=4M --iodepth=8
     check small-disconnect disconnect
 else
     bad small-connect "$(dmesg | tail -n 1)"

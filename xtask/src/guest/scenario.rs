@@ -73,7 +73,9 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "nvme-cli: identify, logs, features, flush, write-zeroes, dsm, wrong commands",
         engines: &[Plan {
             name: "disk",
-            namespaces: &["file:{disks}/admin.img?size=64MiB"],
+            namespaces: &[
+                "file:{disks}/admin.img?size=64MiB&sparse=1&uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f",
+            ],
             options: &["--serial", "BRAIDGUEST0001"],
         }],
         seconds: 120,
@@ -105,6 +107,16 @@ pub(crate) const ALL: &[Scenario] = &[
             name: "disk",
             namespaces: &["file:{disks}/kill.img?size=256MiB"],
             options: &[],
+        }],
+        seconds: 240,
+    },
+    Scenario {
+        name: "cut",
+        about: "the same with an engine that then loses all that was not flushed",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"],
+            options: &["--allow-injection"],
         }],
         seconds: 240,
     },
