@@ -95,7 +95,7 @@ impl Drive {
             acceptor.armed = false;
             match completion.result {
                 0.. => acceptor.again = Some(self.now),
-                error if error == -libc::ECANCELED => {}
+                _ if self.ending => {}
                 _ => acceptor.again = Some(self.now + REST),
             }
         }
@@ -164,5 +164,9 @@ fn set_syn_retries(fd: std::os::fd::RawFd, retries: u8) -> Result<(), Errno> {
     let at = (&raw const value).cast();
     // SAFETY: the kernel reads one int, which lives across the call.
     let set = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, at, len) };
-    if set == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
 }

@@ -23,9 +23,9 @@ use std::ptr::NonNull;
 use braid_block::{Class, Lease, LeaseId, Span};
 use rustix::io::Errno;
 
+use crate::pages::Pages;
 use buddy::Buddy;
 use lent::Lent;
-use crate::pages::Pages;
 
 /// Bytes of a unit, by which leases are numbered.
 const UNIT: usize = Class::Small.bytes() as usize;
@@ -155,8 +155,7 @@ impl Arena {
         }
         let len = usize::try_from(u64::from(chunks) * chunk).map_err(|_| Errno::INVAL)?;
         let align = (chunk_bytes as usize).next_power_of_two().min(ALIGN_MAX);
-        let slot =
-            Slot { generation: NonZeroU32::MIN, held: 0, written: 0, state: State::Free };
+        let slot = Slot { generation: NonZeroU32::MIN, held: 0, written: 0, state: State::Free };
         let mut arena = Self {
             pages: Pages::reserve(len, align)?,
             buddy: Buddy::new(chunks, chunk_bytes / Class::Large.bytes()),
@@ -258,8 +257,7 @@ impl Arena {
         if self.live_chunks <= self.start_chunks {
             return None;
         }
-        let idle =
-            |i: &u32| self.chunks[*i as usize] != Chunk::Absent && self.buddy.is_idle(*i);
+        let idle = |i: &u32| self.chunks[*i as usize] != Chunk::Absent && self.buddy.is_idle(*i);
         let chunk = (0..u32::try_from(self.chunks.len()).ok()?).rev().find(idle)?;
         let registered = self.chunks[chunk as usize] == Chunk::Registered;
         Some((u16::try_from(chunk).ok()?, registered))

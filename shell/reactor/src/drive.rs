@@ -41,6 +41,8 @@ pub(crate) struct Drive {
     pub(crate) mailed: bool,
     /// Whether the event descriptor is being read.
     pub(crate) listening: bool,
+    /// It shall not be read again.
+    pub(crate) ending: bool,
     /// What that read fills; eight bytes that are never freed, so that it cannot come too late.
     pub(crate) call_count: &'static AtomicU64,
     pub(crate) syn_retries: u8,
@@ -178,6 +180,7 @@ impl Drive {
 
     /// Reads it no more.
     pub(crate) fn end_listening(&mut self) {
+        self.ending = true;
         if self.listening {
             self.cancel(Operation::Call.name(0, 0));
         }
@@ -185,7 +188,7 @@ impl Drive {
 
     fn on_call(&mut self, result: i32) {
         (self.called, self.mailed, self.listening) = (true, true, false);
-        if result != -libc::ECANCELED {
+        if result != -libc::ECANCELED && !self.ending {
             self.listen_for_calls();
         }
     }

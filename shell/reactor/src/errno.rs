@@ -23,9 +23,5 @@ pub(crate) const fn kind(errno: Errno) -> IoError {
 
 /// What a completion says: a number, or why not.
 pub(crate) const fn result(res: i32) -> Result<u32, IoError> {
-    if res >= 0 {
-        Ok(res.cast_unsigned())
-    } else {
-        Err(kind(Errno::from_raw_os_error(-res)))
-    }
+    if res >= 0 { Ok(res.cast_unsigned()) } else { Err(kind(Errno::from_raw_os_error(-res))) }
 }

@@ -42,7 +42,10 @@ pub(crate) struct DiskOp {
 #[derive(Clone, Copy)]
 enum Action {
     Read(Held),
-    Write { held: Held, durable: bool },
+    Write {
+        held: Held,
+        durable: bool,
+    },
     /// Let the file system do it.
     Zero,
     /// Write zeros, because it cannot.
@@ -161,7 +164,9 @@ impl DiskOp {
             Action::Read(held) => {
                 let into = held.at.as_ptr().wrapping_add(skip);
                 match held.fixed {
-                    Some(fixed) => opcode::ReadFixed::new(file, into, count, fixed).offset(at).build(),
+                    Some(fixed) => {
+                        opcode::ReadFixed::new(file, into, count, fixed).offset(at).build()
+                    }
                     None => opcode::Read::new(file, into, count).offset(at).build(),
                 }
             }
@@ -173,7 +178,9 @@ impl DiskOp {
                         .offset(at)
                         .rw_flags(flags)
                         .build(),
-                    None => opcode::Write::new(file, from, count).offset(at).rw_flags(flags).build(),
+                    None => {
+                        opcode::Write::new(file, from, count).offset(at).rw_flags(flags).build()
+                    }
                 }
             }
             Action::WriteZeros => {

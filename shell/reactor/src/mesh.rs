@@ -229,6 +229,15 @@ impl Drive {
         }
     }
 
+    /// Throws away all letters that are there, and the sockets inside.
+    pub(crate) fn lose_mail(&mut self) {
+        for from in &mut self.port.from {
+            while from.pop().is_ok() {
+                self.counters.letters_lost += 1;
+            }
+        }
+    }
+
     fn unpack(&mut self, letter: Letter) {
         let Letter { mut mail, passenger: luggage } = letter;
         if let Some((fd, peer)) = luggage

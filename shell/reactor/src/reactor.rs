@@ -135,6 +135,7 @@ impl<C: Send + 'static> Reactor<C> {
         self.drive.now = crate::now();
         self.drive.counters.turns += 1;
         self.collect();
+        tell(&mut self.drive, machine);
         if self.drive.called {
             self.drive.called = false;
             while let Ok(control) = self.controls.try_recv() {
@@ -142,7 +143,6 @@ impl<C: Send + 'static> Reactor<C> {
             }
         }
         let drive = &mut self.drive;
-        tell(drive, machine);
         if machine.poll_timeout().is_some_and(|due| due <= drive.now) {
             machine.handle(&mut drive.arena, drive.now, Event::Elapsed);
         }
@@ -213,6 +213,8 @@ impl<C: Send + 'static> Reactor<C> {
             tell(&mut self.drive, machine);
             while machine.poll_effect().is_some() {}
         }
+        // Connections that were on their way here end here.
+        self.drive.lose_mail();
         tell(&mut self.drive, machine);
         machine.drop_leases(&mut self.drive.arena);
         if self.drive.sockets.open() == 0 {
@@ -248,7 +250,8 @@ fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>)
         return true;
     }
     drive.counters.polls += 1;
-    let until = (from + Duration::from_nanos(budget)).min(due.unwrap_or(Instant::from_nanos(u64::MAX)));
+    let until =
+        (from + Duration::from_nanos(budget)).min(due.unwrap_or(Instant::from_nanos(u64::MAX)));
     loop {
         // Looks at memory that the kernel shares; enters only to bring forward what it announces.
         drive.ring.submit(&mut drive.counters);

@@ -87,7 +87,9 @@ impl Ring {
             )
         };
         // Refused, the ring works as well, by one look-up of a descriptor more per enter.
-        if registered == 1 && let Ok(index) = RawFd::try_from(update.offset) {
+        if registered == 1
+            && let Ok(index) = RawFd::try_from(update.offset)
+        {
             self.enter_fd = index;
             self.enter_flags = ENTER_REGISTERED_RING;
         }

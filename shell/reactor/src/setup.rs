@@ -59,6 +59,7 @@ pub(crate) fn drive(
         called: false,
         mailed: false,
         listening: false,
+        ending: false,
         call_count: Box::leak(Box::new(AtomicU64::new(0))),
         syn_retries: options.syn_retries,
         now: crate::now(),
@@ -162,8 +163,9 @@ pub(crate) fn release_idle(ring: &Ring, arena: &mut Arena) {
     while let Some((chunk, registered)) = arena.idle_chunk() {
         let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: an empty place refers to no memory.
-        let update =
-            |ring: &Ring| unsafe { ring.submitter().register_buffers_update(chunk.into(), &[nothing], None) };
+        let update = |ring: &Ring| unsafe {
+            ring.submitter().register_buffers_update(chunk.into(), &[nothing], None)
+        };
         if registered && update(ring).is_err() {
             return;
         }

@@ -89,7 +89,8 @@ fn a_leak_is_reported() {
 #[test]
 fn a_copy_with_crc_is_a_copy_and_a_crc() {
     let mut arena = small();
-    let (a, b) = (arena.alloc(Class::Large).expect("room"), arena.alloc(Class::Large).expect("room"));
+    let (a, b) =
+        (arena.alloc(Class::Large).expect("room"), arena.alloc(Class::Large).expect("room"));
     for (i, byte) in arena.bytes_mut(&a).iter_mut().enumerate() {
         *byte = (i * 31 >> 3) as u8;
     }

@@ -10,10 +10,9 @@ struct Directory(PathBuf);
 
 impl Directory {
     fn new(name: &str) -> Self {
-        let path = std::env::current_exe().expect("we run").with_file_name(format!(
-            "disk-{name}-{}",
-            std::process::id()
-        ));
+        let path = std::env::current_exe()
+            .expect("we run")
+            .with_file_name(format!("disk-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("the target directory is ours");
         Self(path)
     }

@@ -35,10 +35,7 @@ impl Echo {
             batch: Vec::with_capacity(64),
             ..Conn::default()
         };
-        Self {
-            conns: (0..conns).map(|_| conn()).collect(),
-            effects: VecDeque::with_capacity(1024),
-        }
+        Self { conns: (0..conns).map(|_| conn()).collect(), effects: VecDeque::with_capacity(1024) }
     }
 
     fn send(&mut self, index: u32) {
@@ -55,7 +52,11 @@ impl Echo {
         }
         if !conn.batch.is_empty() {
             let socket = Socket(index);
-            self.effects.push_back(Effect::Send { token: token(SEND, index), socket, batch: index });
+            self.effects.push_back(Effect::Send {
+                token: token(SEND, index),
+                socket,
+                batch: index,
+            });
         } else if !conn.receiving {
             conn.open = false;
             self.effects.push_back(Effect::Close { socket: Socket(index) });

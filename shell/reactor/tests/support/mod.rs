@@ -12,6 +12,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use braid_block::{Instant, Key, Lease, Span, Token};
+use braid_nvme::connect::{Connect, Nqn};
+use braid_nvme::pdu::Digests;
+use braid_nvme::target::Handshake;
 use braid_reactor::{
     Application, Arena, ArenaCounters, ArenaOptions, Counters, Listener, Machine, OpenDisk,
     Options, Port, Reactor, Remote, RunError, World, mesh,
@@ -183,8 +186,7 @@ impl Parts {
         let reactor = Reactor::new(options, port, disks, listeners, addresses)
             .expect("this system allows it");
         let remote = reactor.remote();
-        let thread =
-            std::thread::spawn(move || reactor.run(machine, Quiet::default()).map(|_| ()));
+        let thread = std::thread::spawn(move || reactor.run(machine, Quiet::default()).map(|_| ()));
         Running { remote, thread }
     }
 }
@@ -199,12 +201,30 @@ pub fn token(kind: u8, index: u32) -> Token {
     Token::new(kind, Key { index, generation: 1 })
 }
 
+/// What travels with a connection from shard to shard; its content is of no matter here.
+pub fn handshake() -> Handshake {
+    let nqn = Nqn::parse("nqn.2014-08.org.nvmexpress.discovery").expect("a name");
+    let connect = Connect {
+        cid: 1,
+        qid: 0,
+        entries: 32,
+        flow_control: false,
+        kato: Duration::ZERO,
+        cntlid: 0xffff,
+        hostid: [1; 16],
+        subnqn: nqn,
+        hostnqn: nqn,
+    };
+    Handshake { digests: Digests::default(), data_alignment: 1, connect }
+}
+
 /// A small generator, so that sizes differ but runs do not.
 pub struct Lcg(pub u64);
 
 impl Lcg {
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 }
