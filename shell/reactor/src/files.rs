@@ -220,7 +220,7 @@ impl DiskOp {
 
     fn transferred(&mut self, moved: u32, alignment: u64) -> Step {
         self.done += u64::from(moved);
-        let at_end = moved == 0 || self.done % alignment != 0;
+        let at_end = moved == 0 || !self.done.is_multiple_of(alignment);
         if self.done < self.len && !at_end {
             return Step::Again;
         }

@@ -92,7 +92,7 @@ fn a_copy_with_crc_is_a_copy_and_a_crc() {
     let (a, b) =
         (arena.alloc(Class::Large).expect("room"), arena.alloc(Class::Large).expect("room"));
     for (i, byte) in arena.bytes_mut(&a).iter_mut().enumerate() {
-        *byte = (i * 31 >> 3) as u8;
+        *byte = ((i * 31) >> 3) as u8;
     }
     let crc = arena.copy_crc(&b, 5, &a, 100..50_000, 7);
     assert_eq!(crc, arena.crc(&a, 100..50_000, 7));
