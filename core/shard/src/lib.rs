@@ -257,7 +257,7 @@ impl Shard {
 
     /// Gives back what the shard keeps all its life, for a shell that ends after
     /// [`Note::Drained`].
-    pub fn give_back_all<M: Memory>(&mut self, mem: &mut M) {
+    pub fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
         for lease in self.admin_leases.drain(..) {
             mem.free(lease);
         }

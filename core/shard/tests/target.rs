@@ -340,7 +340,7 @@ fn a_stop_finishes_what_is_in_work_and_closes_in_order() {
         world.end(socket);
     }
     assert!(world.notes.iter().any(|note| matches!(note, Note::Drained)));
-    world.shard.give_back_all(&mut world.mem);
+    world.shard.drop_leases(&mut world.mem);
     assert_eq!(world.mem.leases(), 0, "every lease came home");
 }
 

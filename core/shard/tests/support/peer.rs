@@ -70,16 +70,16 @@ pub fn h2c(r2t: &DataPdu, offset: u32, data: &[u8], last: bool, digests: Digests
 }
 
 impl Peer {
+    /// Connects, and says nothing yet.
+    pub fn fresh(world: &mut World, digests: Digests) -> Self {
+        let framer = Framer::new(Side::Host, 1 << 20);
+        Self { socket: world.connect(), digests, framer, next_cid: 0, cntlid: 0 }
+    }
+
     /// Connects and initialises, with these digests.
     pub fn open(world: &mut World, digests: Digests) -> Self {
-        let socket = world.connect();
-        let mut peer = Self {
-            socket,
-            digests,
-            framer: Framer::new(Side::Host, 1 << 20),
-            next_cid: 0,
-            cntlid: 0,
-        };
+        let mut peer = Self::fresh(world, digests);
+        let socket = peer.socket;
         world.send(socket, InitializeConnection::new(PduType::IcReq, digests, 0).as_bytes());
         match peer.take(world).as_slice() {
             [Got::IcResp(response)] => assert_eq!(response.digest, digests.to_wire()),
@@ -146,6 +146,12 @@ impl Peer {
         }
         world.send(self.socket, &capsule(&command, data, self.digests));
         cid
+    }
+
+    /// Sends a command without data under this id.
+    pub fn post_as(&mut self, world: &mut World, cid: u16, mut command: Command) {
+        command.cid.set(cid);
+        world.send(self.socket, &capsule(&command, &[], self.digests));
     }
 
     /// Reads, and returns the data or the status it failed with.
