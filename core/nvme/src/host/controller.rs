@@ -414,11 +414,15 @@ impl Controller {
 
     /// Closes the association at once, without a word to the controller.
     pub fn abort<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        match &mut self.state {
-            State::Ended => {}
-            State::Closing(retry) => *retry = None,
-            _ => self.close_all(mem, now, None),
+        if self.is_ended() {
+            return;
         }
+        for queue in (0..).take(self.queues.len()) {
+            if matches!(self.queues[usize::from(queue)].stream, Stream::Terminating(_)) {
+                self.close_queue(queue);
+            }
+        }
+        self.close_all(mem, now, None);
     }
 
     /// Hands on every command that ended on a queue.

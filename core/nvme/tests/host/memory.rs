@@ -1,0 +1,134 @@
+//! An arena of vectors that knows what the kernel would hold, and panics on who touches it.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use braid_block::{Class, Lease, LeaseId, Memory, Span};
+
+/// The arena.
+#[derive(Default)]
+pub(crate) struct Arena {
+    buffers: Vec<(u32, Option<Vec<u8>>)>,
+    /// How many sends hold a buffer.
+    held: HashMap<LeaseId, u32>,
+    /// Buffers that can still be had.
+    pub(crate) left: u32,
+    pub(crate) copied: u64,
+}
+
+impl Arena {
+    pub(crate) fn new() -> Self {
+        Self { left: u32::MAX, ..Self::default() }
+    }
+
+    /// The kernel begins to read these bytes.
+    pub(crate) fn hold(&mut self, spans: &[Span]) {
+        for span in spans {
+            self.get(span.lease);
+            *self.held.entry(span.lease).or_default() += 1;
+        }
+    }
+
+    /// The kernel is done with them.
+    pub(crate) fn release(&mut self, spans: &[Span]) {
+        for span in spans {
+            let count = self.held.get_mut(&span.lease).expect("a held buffer");
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&span.lease);
+            }
+        }
+    }
+
+    pub(crate) fn gather(&self, spans: &[Span]) -> Vec<u8> {
+        let piece =
+            |span: &Span| &self.get(span.lease)[span.offset as usize..][..span.len as usize];
+        spans.iter().flat_map(piece).copied().collect()
+    }
+
+    /// Buffers that are out.
+    pub(crate) fn out(&self) -> usize {
+        self.buffers.iter().filter(|(_, buffer)| buffer.is_some()).count()
+    }
+
+    /// A buffer with this content.
+    pub(crate) fn filled(&mut self, bytes: &[u8]) -> Lease {
+        let class = Class::holding(bytes.len() as u32).expect("a class");
+        let lease = self.alloc(class).expect("a buffer");
+        self.bytes_mut(&lease)[..bytes.len()].copy_from_slice(bytes);
+        lease
+    }
+
+    fn get(&self, id: LeaseId) -> &Vec<u8> {
+        let (generation, buffer) = &self.buffers[id.index as usize];
+        assert_eq!(*generation, id.generation.get(), "a stale lease");
+        buffer.as_ref().expect("a lease that was given back")
+    }
+
+    fn get_mut(&mut self, id: LeaseId) -> &mut Vec<u8> {
+        assert!(!self.held.contains_key(&id), "the kernel holds this buffer");
+        self.get(id);
+        self.buffers[id.index as usize].1.as_mut().expect("a buffer")
+    }
+}
+
+impl Memory for Arena {
+    fn alloc(&mut self, class: Class) -> Option<Lease> {
+        self.left = self.left.checked_sub(1)?;
+        let index = self.buffers.iter().position(|(_, buffer)| buffer.is_none());
+        let index = index.unwrap_or(self.buffers.len());
+        if index == self.buffers.len() {
+            self.buffers.push((0, None));
+        }
+        let (generation, buffer) = &mut self.buffers[index];
+        *generation += 1;
+        *buffer = Some(vec![0xa5; class.bytes() as usize]);
+        let generation = NonZeroU32::new(*generation).expect("not zero");
+        Some(Lease::new(LeaseId { index: index as u32, generation }))
+    }
+
+    fn free(&mut self, lease: Lease) {
+        self.get_mut(lease.id());
+        self.left = self.left.saturating_add(1);
+        self.buffers[lease.id().index as usize].1 = None;
+    }
+
+    fn capacity(&self, lease: &Lease) -> u32 {
+        self.get(lease.id()).len() as u32
+    }
+
+    fn bytes(&self, lease: &Lease) -> &[u8] {
+        self.get(lease.id())
+    }
+
+    fn bytes_mut(&mut self, lease: &Lease) -> &mut [u8] {
+        self.get_mut(lease.id())
+    }
+
+    fn copy(&mut self, dst: &Lease, dst_at: u32, src: &Lease, src_range: Range<u32>) {
+        let bytes = self.get(src.id())[src_range.start as usize..src_range.end as usize].to_vec();
+        self.copied += bytes.len() as u64;
+        self.get_mut(dst.id())[dst_at as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }
+
+    fn copy_crc(
+        &mut self,
+        dst: &Lease,
+        dst_at: u32,
+        src: &Lease,
+        src_range: Range<u32>,
+        seed: u32,
+    ) -> u32 {
+        self.copy(dst, dst_at, src, src_range.clone());
+        self.crc(src, src_range, seed)
+    }
+
+    fn crc(&self, lease: &Lease, range: Range<u32>, seed: u32) -> u32 {
+        Self::crc_bytes(&self.bytes(lease)[range.start as usize..range.end as usize], seed)
+    }
+
+    fn crc_bytes(bytes: &[u8], seed: u32) -> u32 {
+        crc32c::crc32c_append(seed, bytes)
+    }
+}
