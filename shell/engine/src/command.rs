@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::client::{discover, identify};
 use crate::error::Result;
 use crate::serve;
 
@@ -28,6 +29,12 @@ enum Command {
     /// Serve memory, files and block devices as NVMe namespaces
     #[command(after_help = serve::HELP)]
     Serve(Box<serve::Options>),
+    /// Show which subsystems a target has, and where
+    #[command(after_help = discover::HELP)]
+    Discover(discover::Options),
+    /// Show what a subsystem says about its controller and its namespaces
+    #[command(after_help = identify::HELP)]
+    Identify(identify::Options),
 }
 
 /// Runs the command that the arguments ask for. The first of them is the program's name.
@@ -48,6 +55,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(options) => serve::serve(*options),
+        Command::Discover(options) => discover::discover(&options),
+        Command::Identify(options) => identify::identify(&options),
     }
 }
 

@@ -2,13 +2,13 @@
 //! host side to find out about them and to load them.
 #![forbid(unsafe_code)]
 
+pub mod client;
 mod command;
 mod error;
 pub mod perf;
 pub mod quantity;
 pub mod serve;
 pub mod table;
-pub mod target;
 
 pub use command::main;
 pub use error::{Error, Kind, Result};

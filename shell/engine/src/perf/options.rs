@@ -2,13 +2,12 @@
 
 use std::str::FromStr;
 
-use clap::ValueEnum;
-
+use crate::client::Output;
+use crate::client::uri::TargetUri;
 use crate::error::{Error, Result};
 use crate::perf::generator::Mix;
 use crate::quantity::{Bytes, Name, Period};
 use crate::serve::options::Poll;
-use crate::target::TargetUri;
 
 /// What `perf` can be told.
 #[derive(clap::Args, Clone, Debug)]
@@ -118,15 +117,6 @@ impl FromStr for ReadWrite {
             format!("'{text}' is not read, write, mixed or mixed:PERCENT, such as mixed:70")
         })
     }
-}
-
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 /// The largest command: one buffer of the arena holds it.

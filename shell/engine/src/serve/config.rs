@@ -162,7 +162,8 @@ fn reactor(plan: &Plan, limits: &Limits) -> Result<Options> {
 const HANDSHAKES_MAX: u32 = 16;
 
 /// Differs between runs; nothing here is a secret.
-fn seed() -> u64 {
+#[must_use]
+pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

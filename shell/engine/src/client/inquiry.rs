@@ -1,0 +1,129 @@
+//! Connecting to a target once, to hear what it says about itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use braid_block::Key;
+use braid_nvme::connect::Nqn;
+use braid_nvme::host::{self, Entry, Event, Live, Reconnect, Why};
+use braid_reactor::{Application, Polling, World};
+use braid_shard::{HostConfig, Note, Shard};
+
+use crate::client::uri::HostName;
+use crate::client::{Needs, reactor};
+use crate::error::{Error, Result};
+
+/// What a target said.
+#[derive(Debug, Default)]
+pub struct Answer {
+    /// About its controller and its namespaces.
+    pub live: Option<Box<Live>>,
+    /// About where subsystems are, if it is a discovery subsystem.
+    pub log: Option<Vec<Entry>>,
+}
+
+/// Asks one target.
+struct Inquiry {
+    config: Option<host::Config>,
+    host: Option<Key>,
+    answer: Answer,
+    why: Option<Why>,
+    closed: bool,
+}
+
+/// Connects to a subsystem and hears what it says; of a discovery subsystem, its log too.
+///
+/// # Errors
+/// Why it does not answer, in one line.
+pub fn ask(address: SocketAddr, subnqn: Nqn, name: HostName, timeout: Duration) -> Result<Answer> {
+    let never_again =
+        Reconnect { min: Duration::ZERO, max: Duration::ZERO, give_up: Some(Duration::ZERO) };
+    let config = host::Config {
+        connect_timeout: timeout,
+        reconnect: never_again,
+        kato: Duration::ZERO,
+        ..host::Config::new(subnqn, name.nqn, name.id)
+    };
+    let needs = Needs { connections: 4, arena: 8 << 20, polling: Polling::Never };
+    let (reactor, shard) = reactor(needs, vec![address])?;
+    let inquiry = Inquiry {
+        config: Some(config),
+        host: None,
+        answer: Answer::default(),
+        why: None,
+        closed: false,
+    };
+    let (_, inquiry) =
+        reactor.run(shard, inquiry).map_err(|error| Error::run(error.to_string()))?;
+    match (inquiry.answer.live.is_some(), inquiry.why) {
+        (false, Some(why)) => Err(refused(address, subnqn, why)),
+        (false, None) => Err(Error::run(format!("{address} gave no answer"))),
+        (true, _) => Ok(inquiry.answer),
+    }
+}
+
+/// What to do when a target does not let us in.
+#[must_use]
+pub fn refused(address: SocketAddr, subnqn: Nqn, why: Why) -> Error {
+    use braid_block::IoError;
+    use braid_nvme::Status;
+    let advice = match why {
+        Why::Connect(IoError::Refused) => "; nobody listens there: is the target running?".into(),
+        Why::Connect(IoError::Unreachable | IoError::TimedOut) | Why::Timeout(_) => {
+            "; is the address right, and no firewall between?".into()
+        }
+        Why::Refused { status, .. } if status.is(Status::CONNECT_INVALID_HOST) => {
+            "; the target does not let this host in: see its allow list, or give --host-nqn".into()
+        }
+        Why::Refused { status, .. } if status.is(Status::CONNECT_INVALID_PARAMETERS) => {
+            format!("; is there a subsystem {subnqn}? 'braid-engine discover {address}' shows")
+        }
+        _ => String::new(),
+    };
+    Error::run(format!("{address}: {why}{advice}"))
+}
+
+impl Application for Inquiry {
+    type Control = ();
+
+    fn note(&mut self, _: &Shard, _: &mut World<'_>, _: Note) {}
+
+    fn control(&mut self, _: &mut Shard, _: &mut World<'_>, (): ()) {}
+
+    fn turn(&mut self, machine: &mut Shard, world: &mut World<'_>) {
+        if let Some(controller) = self.config.take() {
+            self.host = machine.host_open(world.now, HostConfig { address: 0, controller });
+            self.closed = self.host.is_none();
+        }
+        while let Some((key, event)) = machine.host_poll() {
+            if self.hear(event) {
+                machine.host_close(world.mem, world.now, key);
+            }
+        }
+    }
+
+    fn finished(&self, _: &Shard) -> bool {
+        self.closed
+    }
+}
+
+impl Inquiry {
+    /// Takes what came; true when all is said.
+    fn hear(&mut self, event: Event) -> bool {
+        match event {
+            Event::Live(live) => {
+                let more = live.controller.is_discovery;
+                self.answer.live = Some(live);
+                return !more;
+            }
+            Event::Discovered(log) => {
+                self.answer.log = Some(log);
+                return true;
+            }
+            Event::Lost { why, .. } => self.why = self.why.or(Some(why)),
+            Event::Closed => self.closed = true,
+            Event::Completed(_) => {}
+        }
+        false
+    }
+}
