@@ -74,6 +74,7 @@ impl Shard {
         {
             mem.free(piece.lease);
         }
+        self.freed = true;
     }
 
     /// A queue's connection is gone: with the admin queue goes the controller.
@@ -201,6 +202,7 @@ impl Shard {
         for header in headers {
             mem.free(header);
         }
+        self.freed = true;
         self.tell_drained();
     }
 

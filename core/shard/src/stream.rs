@@ -126,6 +126,7 @@ impl Shard {
         let piece = self.conns.get_mut(key).and_then(|conn| conn.receive.pieces.pop_front());
         if let Some(piece) = piece {
             mem.free(piece.lease);
+            self.freed = true;
         }
     }
 

@@ -14,7 +14,7 @@ use braid_block::{
 };
 use braid_nvme::target::{ControllerModel, Portal};
 use braid_shard::{
-    BackendConfig, Config, Disk, Effect, Event, Limits, NamespaceConfig, Note, Shard, Socket,
+    BackendConfig, Config, Disk, Effect, Event, Limits, Mail, NamespaceConfig, Note, Shard, Socket,
     SubsystemConfig,
 };
 
@@ -24,7 +24,7 @@ pub const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:6e6f7468-696e-6720-746f-
 /// An arena of vectors that counts.
 #[derive(Default)]
 pub struct TestMemory {
-    buffers: Vec<(u32, Option<Vec<u8>>)>,
+    pub buffers: Vec<(u32, Option<Vec<u8>>)>,
     pub limit: u64,
     pub out: u64,
     pub copies: u64,
@@ -178,6 +178,9 @@ pub struct World {
     pub zero_supported: bool,
     /// Largest piece that a stream delivers.
     pub piece_bytes: usize,
+    /// Letters to other shards, if there are to be any.
+    pub mail: Vec<Box<Mail>>,
+    pub keep_mail: bool,
     next_socket: u32,
 }
 
@@ -236,6 +239,8 @@ impl World {
             disk_error: None,
             zero_supported: true,
             piece_bytes: usize::MAX,
+            mail: Vec::new(),
+            keep_mail: false,
             next_socket: 0,
         };
         world.event(Event::Start { boot_id: [0; 16], seed: 1 });
@@ -361,7 +366,10 @@ impl World {
                 }
                 self.pending_disk.push_back((token, result));
             }
-            Effect::Mail { .. } => unreachable!("there is one shard"),
+            Effect::Mail { mail, .. } => {
+                assert!(self.keep_mail, "there is one shard");
+                self.mail.push(mail);
+            }
             Effect::Note(note) => self.notes.push(note),
         }
     }
