@@ -1,13 +1,16 @@
 //! Admin commands: what the controller decided is done here.
 
+use alloc::vec::Vec;
+
 use braid_block::{Instant, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::command::{Command, Sgl};
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::{Admin, Counters, Directory, SubsystemView};
+use braid_nvme::target::{Admin, Counters, Directory, Portal, SubsystemView};
 
 use crate::Shard;
 use crate::config::{Config, SubsystemConfig};
+use crate::conn::Conn;
 use crate::op::{Op, Reply, State, Work};
 use crate::subsystem::Subsystem;
 
@@ -64,6 +67,7 @@ impl Shard {
             names: &self.names,
             generation: self.generation,
         };
+        let reached = reached_portals(&self.config.portals, self.conns.get(conn));
         let subsystem = &mut self.subsystems[usize::from(at)];
         let counters = smart(subsystem);
         let Subsystem { controllers, views, nqn, config, .. } = subsystem;
@@ -77,7 +81,7 @@ impl Shard {
             firmware: FIRMWARE,
             controllers: config.controllers,
             namespaces: views,
-            portals: &self.config.portals,
+            portals: reached.as_deref().unwrap_or(&self.config.portals),
             uptime,
             counters,
             directory: &listing,
@@ -227,6 +231,18 @@ impl Shard {
         }
         self.op_gone(mem, at, controller);
     }
+}
+
+/// The portals with the address in place of a wildcard by which this host came; none if no
+/// wildcard is among them. Only admin commands ask, so that it may allocate.
+fn reached_portals(portals: &[Portal], conn: Option<&Conn>) -> Option<Vec<Portal>> {
+    let conn = conn?;
+    let local = conn.local.as_deref()?;
+    let reached = |(index, portal): (usize, &Portal)| {
+        let by_it = index == usize::from(conn.listener);
+        Portal { address: if by_it { *local } else { portal.address }, ..*portal }
+    };
+    Some(portals.iter().enumerate().map(reached).collect())
 }
 
 /// What SMART tells of a subsystem.

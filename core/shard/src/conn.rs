@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use core::net::SocketAddr;
 
 use braid_block::{Instant, Key, Lease};
 use braid_nvme::target::Handshake;
@@ -30,6 +31,8 @@ use crate::receive::Receive;
 pub(crate) struct Conn {
     pub(crate) socket: Socket,
     pub(crate) listener: u16,
+    /// The address it was reached at, where its listener takes any.
+    pub(crate) local: Option<Box<SocketAddr>>,
     pub(crate) transmit: Transmit,
     pub(crate) receive: Receive,
     /// Exact receives land here; a queue keeps it as the buffer that in-capsule data always finds.

@@ -1,6 +1,7 @@
 //! What happened: the closed set of a shard's inputs.
 
 use alloc::boxed::Box;
+use core::net::SocketAddr;
 
 use braid_block::{IoError, Lease, Token};
 
@@ -30,6 +31,9 @@ pub enum Event {
         listener: u16,
         /// The new stream.
         socket: Socket,
+        /// The address it was reached at, where the listener takes any: the discovery log then
+        /// names this one.
+        local: Option<Box<SocketAddr>>,
     },
     /// Bytes arrived on a stream in [`Effect::ReceiveStream`](crate::Effect) mode. The lease is
     /// the shard's now, and is freed by it.

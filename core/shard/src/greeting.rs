@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use core::net::SocketAddr;
 
 use braid_block::{Class, Instant, Key, Lease, Memory, Token};
 use braid_nvme::command::{Command, Completion, admin, fabrics};
@@ -38,6 +39,7 @@ impl Shard {
         now: Instant,
         listener: u16,
         socket: Socket,
+        local: Option<Box<SocketAddr>>,
     ) {
         self.counters.accepted += 1;
         if self.stopping {
@@ -51,6 +53,9 @@ impl Shard {
             until: now + self.config.limits.handshake,
         };
         if let Some(key) = self.open(mem, now, listener, socket, Role::Handshake(greeting)) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.local = local;
+            }
             self.arm_exact(key);
         }
     }
@@ -96,6 +101,7 @@ impl Shard {
         let conn = Conn {
             socket,
             listener,
+            local: None,
             transmit: Transmit::new(headers),
             receive: Receive::new(),
             reserve: Some(reserve),

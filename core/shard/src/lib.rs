@@ -177,7 +177,9 @@ impl Shard {
                 self.hosts.seed(seed);
                 self.on_start(mem, now);
             }
-            Event::Accepted { listener, socket } => self.on_accepted(mem, now, listener, socket),
+            Event::Accepted { listener, socket, local } => {
+                self.on_accepted(mem, now, listener, socket, local);
+            }
             Event::Received { token, lease, len } => match token.kind() {
                 token::HOST_RECEIVE => self.on_host_received(mem, now, token.key(), lease, len),
                 _ => self.on_received(mem, now, token.key(), lease, len),

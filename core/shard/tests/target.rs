@@ -421,3 +421,29 @@ fn controllers_are_listed_with_their_hosts() {
         (support::NQN, support::HOST, 1)
     );
 }
+
+#[test]
+fn discovery_names_the_address_that_the_host_came_by() {
+    let mut config = config();
+    config.portals[0].address = "0.0.0.0:4420".parse().unwrap();
+    let mut world = World::new(config);
+    world.local = Some("192.0.2.7:4420".parse().unwrap());
+    let mut peer = Peer::open(&mut world, NONE);
+    let mut discovery = connect(0, CNTLID_DYNAMIC);
+    discovery.subnqn = Nqn::parse(braid_nvme::DISCOVERY_NQN).unwrap();
+    assert!(peer.connect(&mut world, &discovery).status().is_success());
+    let mut enable = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_SET));
+    enable.set_cdw(11, 0x14);
+    enable.set_cdw(12, 0x46_0001);
+    assert!(peer.command(&mut world, enable, &[]).status().is_success());
+    let mut log = Command::new(admin::GET_LOG_PAGE, 0);
+    log.set_cdw(10, 0x70 | 1023 << 16);
+    log.sgl = Sgl::transport(4096);
+    let data = peer.read(&mut world, log).unwrap();
+    assert_eq!(
+        u64::from_le_bytes(data[8..16].try_into().unwrap()),
+        2,
+        "the subsystem and discovery"
+    );
+    assert_eq!(&data[1024 + 512..1024 + 522], b"192.0.2.7 ");
+}

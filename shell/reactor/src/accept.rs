@@ -106,13 +106,24 @@ impl Drive {
         let _ = sockopt::set_tcp_nodelay(&fd, true);
         let peer = rustix::net::getpeername(&fd).ok().flatten();
         let peer = peer.and_then(|any| SocketAddr::try_from(any).ok());
+        let local = self.reached_at(&fd, listener);
         match self.adopt(fd, peer) {
             Some(socket) => {
                 self.counters.accepted += 1;
-                self.happened.push_back(Event::Accepted { listener, socket });
+                self.happened.push_back(Event::Accepted { listener, socket, local });
             }
             None => self.counters.turned_away += 1,
         }
+    }
+
+    /// The address a peer reached us at, where the listener takes any.
+    fn reached_at(&self, fd: &OwnedFd, listener: u16) -> Option<Box<SocketAddr>> {
+        let bound = self.acceptors.get(usize::from(listener))?.listener.address();
+        if !bound.ip().is_unspecified() {
+            return None;
+        }
+        let local = rustix::net::getsockname(fd).ok()?;
+        SocketAddr::try_from(local).ok().map(Box::new)
     }
 
     pub(crate) fn connect(&mut self, token: Token, address: u32) {

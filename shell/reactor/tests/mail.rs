@@ -26,7 +26,7 @@ fn a_connection_goes_to_another_shard_with_its_socket() {
     // The first shard keeps every other connection, so that the numbers differ.
     let mut accepted = 0;
     let door = Fake::new(move |todo: &mut Todo, _: &mut Arena, event| {
-        if let Event::Accepted { socket, listener } = event {
+        if let Event::Accepted { socket, listener, .. } = event {
             accepted += 1;
             if accepted % 2 == 0 {
                 hand_over(todo, socket, listener, handshake());

@@ -181,6 +181,8 @@ pub struct World {
     /// Letters to other shards, if there are to be any.
     pub mail: Vec<Box<Mail>>,
     pub keep_mail: bool,
+    /// The address that new connections reach a wildcard listener at.
+    pub local: Option<std::net::SocketAddr>,
     next_socket: u32,
 }
 
@@ -241,6 +243,7 @@ impl World {
             piece_bytes: usize::MAX,
             mail: Vec::new(),
             keep_mail: false,
+            local: None,
             next_socket: 0,
         };
         world.event(Event::Start { boot_id: [0; 16], seed: 1 });
@@ -256,7 +259,8 @@ impl World {
         let socket = self.next_socket;
         self.next_socket += 1;
         self.streams.insert(socket, Stream::default());
-        self.event(Event::Accepted { listener: 0, socket: Socket(socket) });
+        let local = self.local.map(Box::new);
+        self.event(Event::Accepted { listener: 0, socket: Socket(socket), local });
         self.run();
         socket
     }
