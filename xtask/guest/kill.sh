@@ -4,7 +4,7 @@
 
 connect disk -i 4 --ctrl-loss-tmo=120 || { bad connect "$(dmesg | tail -n 1)"; exit 0; }
 ok connect "$disk"
-write_records 36 $volatile
+write_records 30 $volatile
 goes_on writing
 for round in 1 2 3; do
     sleep 2
