@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::{discover, identify};
 use crate::error::Result;
-use crate::serve;
+use crate::{perf, serve};
 
 /// The name in front of every message.
 const PROGRAM: &str = "braid-engine";
@@ -15,7 +15,12 @@ const PROGRAM: &str = "braid-engine";
 const EXAMPLES: &str = "\
 Examples:
   braid-engine serve mem:256MiB
-  braid-engine serve 'file:/var/lib/braid/disk1?size=1GiB' --listen 0.0.0.0:4420";
+  braid-engine serve 'file:/var/lib/braid/disk1?size=1GiB' --listen 0.0.0.0:4420
+  braid-engine discover 127.0.0.1:4420
+  braid-engine identify nvme+tcp://127.0.0.1:4420/NQN
+  braid-engine perf nvme+tcp://127.0.0.1:4420/NQN --rw mixed --verify
+
+Each command has a --help of its own.";
 
 #[derive(Parser)]
 #[command(name = PROGRAM, version, about = "Serves disks over NVMe/TCP", after_help = EXAMPLES)]
@@ -29,6 +34,9 @@ enum Command {
     /// Serve memory, files and block devices as NVMe namespaces
     #[command(after_help = serve::HELP)]
     Serve(Box<serve::Options>),
+    /// Load a target through our host side, and verify what it keeps
+    #[command(after_help = perf::HELP)]
+    Perf(Box<perf::Options>),
     /// Show which subsystems a target has, and where
     #[command(after_help = discover::HELP)]
     Discover(discover::Options),
@@ -55,6 +63,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(options) => serve::serve(*options),
+        Command::Perf(options) => perf::perf(&options),
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),
     }

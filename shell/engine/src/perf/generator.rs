@@ -166,7 +166,7 @@ impl Generator {
 }
 
 /// Goes once through all slots that were written, in order.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadBack {
     next: u64,
 }

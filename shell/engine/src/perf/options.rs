@@ -81,10 +81,6 @@ pub struct Options {
     #[arg(long, default_value = "adaptive", value_name = "MODE")]
     pub poll: Poll,
 
-    /// Buffers to use at most
-    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
-    pub arena: Bytes,
-
     /// For the order of a random load; the same seed asks for the same [default: random]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

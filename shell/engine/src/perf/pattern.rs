@@ -31,6 +31,8 @@ pub enum Expected {
     Generation(u64),
     /// What any run wrote here, or zeros: this run has not written it.
     Any,
+    /// The same, or something else entirely: it is not known that a run wrote here.
+    Unknown,
 }
 
 /// What a block holds.
@@ -77,6 +79,8 @@ impl Pattern {
             match expected {
                 Expected::Generation(generation) => self.check_own(block, lba, generation)?,
                 Expected::Any => self.check_any(block, lba)?,
+                Expected::Unknown if Stamp::read(block).is_none() => {}
+                Expected::Unknown => self.check_any(block, lba)?,
             }
         }
         Ok(())
@@ -237,6 +241,8 @@ mod tests {
         assert!(PATTERN.check(&data, 6, Expected::Any).unwrap_err().found.starts_with("LBA 5"));
         data[511] ^= 1;
         assert!(PATTERN.check(&data, 5, Expected::Any).is_err());
+        assert_eq!(PATTERN.check(&[0x55; 512], 5, Expected::Unknown), Ok(()));
+        assert!(PATTERN.check(&data, 5, Expected::Unknown).is_err());
         let other = Pattern { run: 43, ..PATTERN };
         assert_eq!(other.check(&filled(5, 9), 5, Expected::Any), Ok(()));
     }

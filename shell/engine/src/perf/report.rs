@@ -241,6 +241,7 @@ impl Figures {
 #[must_use]
 pub fn bandwidth(bytes_per_second: f64) -> String {
     match bytes_per_second {
+        b if b < 1.0 => "-".into(),
         b if b >= 1024.0 * 1024.0 * 1024.0 => format!("{:.2} GiB/s", b / 1024.0 / 1024.0 / 1024.0),
         b if b >= 1024.0 * 1024.0 => format!("{:.1} MiB/s", b / 1024.0 / 1024.0),
         b => format!("{:.1} KiB/s", b / 1024.0),

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 
 use braid_nvme::target::Portal;
-use braid_reactor::{ArenaOptions, OpenDisk, Options, Polling};
+use braid_reactor::{ArenaOptions, OpenDisk, Options};
 use braid_shard::{BackendConfig, Config, Disk, Limits, NamespaceConfig, SubsystemConfig};
 
 use crate::error::{Error, Result};
 use crate::serve::backend::{self, Backend};
-use crate::serve::options::Poll;
 use crate::serve::plan::{NamespacePlan, Plan, SubsystemPlan};
 
 /// Buffers that a connection needs for itself and its share of commands, in bytes: small arenas
@@ -145,11 +144,7 @@ fn reactor(plan: &Plan, limits: &Limits) -> Result<Options> {
         arena,
         sockets_max: limits.connections_max + HANDSHAKES_MAX,
         receive_buffers: usual.receive_buffers.min(1 << receive_buffers.max(1).ilog2()),
-        polling: match plan.poll {
-            Poll::Adaptive => Polling::Adaptive,
-            Poll::Always => Polling::Always,
-            Poll::Never => Polling::Never,
-        },
+        polling: plan.poll.into(),
         poll: plan.poll_for,
         boot_id: braid_reactor::boot_id()
             .map_err(|error| Error::run(format!("cannot read this boot's id: {error}")))?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use braid_nvme::target::ControllerModel;
+use braid_reactor::Polling;
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -170,6 +171,16 @@ pub enum Poll {
     Always,
     /// Sleeps at once: the least CPU time.
     Never,
+}
+
+impl From<Poll> for Polling {
+    fn from(poll: Poll) -> Self {
+        match poll {
+            Poll::Adaptive => Self::Adaptive,
+            Poll::Always => Self::Always,
+            Poll::Never => Self::Never,
+        }
+    }
 }
 
 /// What is logged.
