@@ -10,7 +10,8 @@ use braid_block::{Class, Lease, LeaseId, Memory, Span};
 pub(crate) struct Arena {
     buffers: Vec<Buffer>,
     free: [Vec<u32>; 3],
-    leases_max: usize,
+    bytes_max: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -22,9 +23,10 @@ struct Buffer {
 }
 
 impl Arena {
-    /// An arena of at most `leases_max` leases at once.
-    pub(crate) const fn new(leases_max: usize) -> Self {
-        Self { buffers: Vec::new(), free: [Vec::new(), Vec::new(), Vec::new()], leases_max }
+    /// An arena that leases at most `bytes_max` at once.
+    pub(crate) const fn new(bytes_max: u64) -> Self {
+        let free = [Vec::new(), Vec::new(), Vec::new()];
+        Self { buffers: Vec::new(), free, bytes_max, bytes: 0 }
     }
 
     /// Leases that were not given back.
@@ -37,6 +39,13 @@ impl Arena {
         &self.buffer(span.lease).bytes[span.offset as usize..][..span.len as usize]
     }
 
+    /// The same, as the kernel would fill them.
+    pub(crate) fn span_mut(&mut self, span: Span) -> &mut [u8] {
+        self.buffer(span.lease);
+        let bytes = &mut self.buffers[span.lease.index as usize].bytes;
+        &mut bytes[span.offset as usize..][..span.len as usize]
+    }
+
     fn buffer(&self, id: LeaseId) -> &Buffer {
         let buffer = &self.buffers[id.index as usize];
         assert!(buffer.leased && buffer.generation == id.generation, "a stale lease: {id:?}");
@@ -46,9 +55,11 @@ impl Arena {
 
 impl Memory for Arena {
     fn alloc(&mut self, class: Class) -> Option<Lease> {
-        if self.leased() == self.leases_max {
+        let bytes = u64::from(class.bytes());
+        if self.bytes + bytes > self.bytes_max {
             return None;
         }
+        self.bytes += bytes;
         let index = self.free[class as usize].pop().unwrap_or_else(|| {
             let bytes = vec![0xee; class.bytes() as usize];
             self.buffers.push(Buffer { bytes, class, generation: NonZeroU32::MIN, leased: false });
@@ -64,6 +75,7 @@ impl Memory for Arena {
         let id = lease.id();
         let class = self.buffer(id).class;
         self.buffers[id.index as usize].leased = false;
+        self.bytes -= u64::from(class.bytes());
         self.free[class as usize].push(id.index);
     }
 

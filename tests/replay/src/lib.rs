@@ -8,14 +8,18 @@
 mod arena;
 mod command;
 mod input;
+mod kernel;
+mod oracle;
 mod pdu_stream_host;
 mod pdu_stream_target;
 mod peer;
 pub mod seeds;
+mod shard_events;
 
 pub use command::command;
 pub use pdu_stream_host::pdu_stream_host;
 pub use pdu_stream_target::pdu_stream_target;
+pub use shard_events::shard_events;
 
 /// What a fuzz target does with its input.
 pub type Body = fn(&[u8]);
@@ -25,4 +29,5 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("command", command),
     ("pdu_stream_host", pdu_stream_host),
     ("pdu_stream_target", pdu_stream_target),
+    ("shard_events", shard_events),
 ];

@@ -22,8 +22,8 @@ use crate::peer::{GEOMETRY, NSID, Peer, SUBSYSTEM, pattern};
 
 /// Steps of a run. Longer ones find no more, and keep the fuzzer from trying short ones.
 const STEPS_MAX: usize = 128;
-/// Buffers that host and harness have together.
-const LEASES_MAX: usize = 64;
+/// Buffers that host and harness have together: a few commands find no room.
+const ARENA_BYTES: u64 = 512 << 10;
 
 /// The first byte chooses the association's options; then each step is a byte that says what
 /// happens, and what it needs.
@@ -78,7 +78,7 @@ impl Run {
         config.flow_control = options & 4 != 0;
         config.io_queues = 1 + u16::from(options >> 3 & 1);
         config.queue_entries = 6 + u16::from(options >> 4);
-        let mut arena = Arena::new(LEASES_MAX);
+        let mut arena = Arena::new(ARENA_BYTES);
         let receive = arena.alloc(Class::Medium).expect("the first lease");
         Self {
             host: Controller::new(config, 7, Instant::ZERO),

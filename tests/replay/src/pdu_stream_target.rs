@@ -13,8 +13,8 @@ use crate::input::Input;
 
 /// Entries of the queue that the connection becomes.
 const ENTRIES: u16 = 4;
-/// One receive buffer, a capsule's, and one for each transfer.
-const LEASES_MAX: usize = 2 + ENTRIES as usize;
+/// Room for one receive buffer, a capsule's, and one for each transfer.
+const ARENA_BYTES: u64 = (2 + ENTRIES as u64) * DATA_BYTES_MAX as u64;
 
 /// The first byte chooses digests and in-capsule data, the second how the stream is split; the
 /// rest is the stream.
@@ -57,7 +57,7 @@ struct Run {
 impl Run {
     fn new(options: u8) -> Self {
         Self {
-            arena: Arena::new(LEASES_MAX),
+            arena: Arena::new(ARENA_BYTES),
             connection: Connection::new(),
             offered: Digests { header: options & 1 == 0, data: options & 2 == 0 },
             in_capsule_bytes: if options & 4 == 0 { 8 << 10 } else { 0 },

@@ -64,7 +64,7 @@ struct Stream {
 impl Peer {
     pub(crate) fn new() -> Self {
         Self {
-            arena: Arena::new(4096),
+            arena: Arena::new(64 << 20),
             controller: None,
             streams: HashMap::new(),
             asked: HashMap::new(),

@@ -36,7 +36,37 @@ pub fn all() -> Vec<Seed> {
     }
     seeds.extend(command_seeds());
     seeds.extend(host_seeds());
+    seeds.extend(shard_seeds());
     seeds
+}
+
+/// A shard that talks to itself, with each kind of options, and what may come in between.
+fn shard_seeds() -> impl Iterator<Item = Seed> {
+    // Each step is its number, which socket or operation above it, and what it needs.
+    const CONVERSE: &[u8] = &[0];
+    // Two writes of the same blocks, one of them through the cache, a read, zeros, a flush; the
+    // highest bit of the second byte chooses the namespace on the disk.
+    const IO: &[u8] = &[
+        5, 0x83, 3, 40, 5, 0x8b, 4, 2, 5, 0x80, 3, 40, 5, 0x85, 5, 1, 5, 0x86, 0, 0, 5, 3, 3, 0, 5,
+        0, 3, 3,
+    ];
+    let between: [(&str, &[u8]); 8] = [
+        ("nothing", &[]),
+        ("a-failure", &[1, 255, 0x11, 255, 4, 1, 0]),
+        ("a-cut", &[2, 0x11, 255, 0x3b, 0, 10, 255, 0, 10, 255, 0]),
+        ("a-stranger", &[8, 9, 8, 0, 0, 128, 0, 128, 0, 0, 0, 0]),
+        ("an-injection", &[14, 0x49, 0xf0, 0, 10, 255, 0]),
+        ("a-stall", &[14, 0x45, 0xf0, 0, 14, 0x10, 0, 0]),
+        ("a-close", &[13, 0, 0, 13, 0, 0]),
+        ("disorder", &[0x82, 0x92, 0xa2, 1, 200, 0x11, 200, 0x21, 200, 0x13, 0x13, 3, 3, 0]),
+    ];
+    [0, 7, 9, 14].into_iter().flat_map(move |options| {
+        between.map(|(name, between)| Seed {
+            target: "shard_events",
+            name: format!("{name}-options-{options:02}"),
+            bytes: [&[options], CONVERSE, IO, between, CONVERSE, IO, CONVERSE].concat(),
+        })
+    })
 }
 
 /// An association with each kind of options, some I/O, and what may go wrong with it.
