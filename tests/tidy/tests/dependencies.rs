@@ -65,6 +65,8 @@ const LICENCES: &[&str] = &[
 const DUPLICATES: &[(&str, &str)] = &[
     // Macro crates move from 2 to 3 one by one; neither is in what we ship.
     ("syn", "build time only: zerocopy-derive has 2, others 3"),
+    ("thiserror", "tests only: datadriven has 1"),
+    ("thiserror-impl", "tests only: datadriven has 1"),
 ];
 
 /// The one place packages come from: whoever builds may put a mirror in front of it.

@@ -280,9 +280,10 @@ fn is_dated(name: &str) -> bool {
         && date.all(|(c, p)| if p == b'0' { c.is_ascii_digit() } else { c == p })
 }
 
-/// The hosts of the addresses on a line; placeholders and literal IPv6 addresses are none.
+/// The hosts of the web addresses on a line; placeholders and literal IPv6 addresses are none.
 fn hosts(line: &str) -> impl Iterator<Item = &str> {
-    let starts = line.match_indices("://").filter(|(at, _)| line[..*at].ends_with(['p', 's']));
+    let web = |at: usize| line[..at].ends_with("http") || line[..at].ends_with("https");
+    let starts = line.match_indices("://").filter(move |(at, _)| web(*at));
     starts
         .map(|(at, mark)| {
             let rest = &line[at + mark.len()..];
