@@ -209,7 +209,7 @@ impl Arena {
         assert_eq!(slot.generation, span.lease.generation, "span of a buffer leased anew");
         assert!(u64::from(span.offset) + u64::from(span.len) <= u64::from(class.bytes()));
         slot.held += 1;
-        slot.written += u8::from(writes);
+        slot.written = slot.written.checked_add(u8::from(writes)).expect("255 reads at once");
         self.held += 1;
         let offset = unit as usize * UNIT + span.offset as usize;
         let chunk = offset / self.chunk_bytes as usize;
@@ -218,6 +218,12 @@ impl Arena {
         // An empty span at the end of the last buffer has no address of its own.
         let at = self.pages.at(offset.min(self.slots.len() * UNIT - 1));
         Held { at, unit, fixed }
+    }
+
+    /// The kernel may hold buffers for ever: they stay mapped, and leases that are out are no leak.
+    pub(crate) fn abandon(&mut self) {
+        self.pages.abandon();
+        self.counters.leases_out = 0;
     }
 
     /// The kernel is done with a span.

@@ -45,6 +45,8 @@ pub(crate) struct Drive {
     pub(crate) ending: bool,
     /// What that read fills; eight bytes that are never freed, so that it cannot come too late.
     pub(crate) call_count: &'static AtomicU64,
+    /// Since when the arena has had memory to spare.
+    pub(crate) spare_since: Option<Instant>,
     pub(crate) syn_retries: u8,
     pub(crate) now: Instant,
 }

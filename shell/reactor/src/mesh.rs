@@ -43,6 +43,8 @@ pub(crate) struct Waker {
 pub struct Port {
     shard: u16,
     wakers: Arc<[Waker]>,
+    /// The kernel's rings cannot wake each other; the event descriptors do it.
+    by_event: bool,
     to: Vec<Option<Outbox>>,
     from: Vec<Consumer<Letter>>,
 }
@@ -61,7 +63,13 @@ struct Outbox {
 pub fn mesh(shards: u16) -> Vec<Port> {
     let waker = |_| Waker { ring: AtomicI32::new(-1), event: OnceLock::new() };
     let wakers: Arc<[Waker]> = (0..shards).map(waker).collect();
-    let port = |shard| Port { shard, wakers: wakers.clone(), to: Vec::new(), from: Vec::new() };
+    let port = |shard| Port {
+        shard,
+        wakers: wakers.clone(),
+        by_event: false,
+        to: Vec::new(),
+        from: Vec::new(),
+    };
     let mut ports: Vec<Port> = (0..shards).map(port).collect();
     for sender in 0..usize::from(shards) {
         for reader in 0..usize::from(shards) {
@@ -100,6 +108,11 @@ impl Port {
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         let _ = self.waker().event.set(event);
         Ok(())
+    }
+
+    /// Wakes other shards by their event descriptors, not their rings.
+    pub(crate) const fn wake_by_events(&mut self) {
+        self.by_event = true;
     }
 
     /// From now on the ring can be sent messages; -1: no more.
@@ -143,7 +156,14 @@ impl Port {
         fence(Ordering::SeqCst);
         let ring = self.wakers[shard].ring.load(Ordering::Acquire);
         let entry = opcode::MsgRingData::new(Fd(ring), 0, Operation::Mail.name(0, 0), None);
-        (ring >= 0).then(|| entry.build().flags(squeue::Flags::SKIP_SUCCESS))
+        if ring < 0 {
+            return None;
+        }
+        if self.by_event {
+            self.wakers[shard].call();
+            return None;
+        }
+        Some(entry.build().flags(squeue::Flags::SKIP_SUCCESS))
     }
 }
 

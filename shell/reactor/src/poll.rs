@@ -2,8 +2,8 @@
 
 use crate::options::Polling;
 
-/// A wait counts as this many budgets at most, so that one long pause ends the spinning within
-/// two more of them, and a new load starts it within some twenty arrivals.
+/// A wait counts as this many budgets at most, so that a new load starts the spinning within some
+/// twenty arrivals.
 const CLAMP: u64 = 8;
 
 /// The recent past of waits.
@@ -29,6 +29,12 @@ impl Poller {
         }
     }
 
+    /// Spinning was in vain. That weighs as much as a long pause, so that a load which mostly comes
+    /// too late, or a machine too busy to let the other side run, soon makes it stop.
+    pub(crate) fn missed(&mut self) {
+        self.gap = self.budget * CLAMP;
+    }
+
     /// Something arrived, or the time was up, after this long a wait.
     pub(crate) fn waited(&mut self, nanos: u64) {
         let nanos = nanos.min(self.budget * CLAMP);
@@ -49,7 +55,7 @@ mod tests {
             poller.budget().is_none()
         });
         assert!(arrivals.count() < 30);
-        poller.waited(10_000_000);
+        poller.missed();
         poller.waited(10_000_000);
         assert_eq!(poller.budget(), None);
     }

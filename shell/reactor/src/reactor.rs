@@ -7,6 +7,7 @@
 //! 2. Idle is silent: the only wake-ups are completions, calls, and deadlines somebody asked for.
 //! 3. After the run nothing is in flight, so that no buffer is written after it was freed.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -102,6 +103,7 @@ impl<C: Send + 'static> Reactor<C> {
         loop {
             self.turn(&mut machine, &mut application);
             if let Some(errno) = self.drive.ring.failed() {
+                self.drive.arena.abandon();
                 return Err(RunError { what: "io_uring_enter", source: errno.into() });
             }
             if application.finished(&machine) {
@@ -109,7 +111,7 @@ impl<C: Send + 'static> Reactor<C> {
             }
             self.rest(&machine, &application);
         }
-        self.wind_down(&mut machine);
+        self.wind_down(&mut machine)?;
         Ok((machine, application))
     }
 
@@ -191,15 +193,21 @@ impl<C: Send + 'static> Reactor<C> {
         if due.is_some_and(|due| due <= from) {
             return drive.ring.submit(&mut drive.counters);
         }
-        if !spin(drive, &self.poller, from, due) {
-            block(drive, from, due);
+        match spin(drive, &self.poller, from, due) {
+            Spin::Hit => self.poller.waited(nanos_since(from)),
+            Spin::Missed => {
+                self.poller.missed();
+                block(drive, from, due);
+            }
+            Spin::Not => {
+                block(drive, from, due);
+                self.poller.waited(nanos_since(from));
+            }
         }
-        let waited = crate::now().since(from);
-        self.poller.waited(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Closes everything and waits until the kernel holds nothing.
-    fn wind_down<M: Machine>(&mut self, machine: &mut M) {
+    fn wind_down<M: Machine>(&mut self, machine: &mut M) -> Result<(), RunError> {
         self.drive.port.publish(-1);
         self.drive.end_listening();
         self.drive.accept_none();
@@ -213,13 +221,17 @@ impl<C: Send + 'static> Reactor<C> {
             tell(&mut self.drive, machine);
             while machine.poll_effect().is_some() {}
         }
+        if self.drive.in_flight() {
+            self.drive.arena.abandon();
+            let source = io::ErrorKind::TimedOut.into();
+            return Err(RunError { what: "waiting for operations in flight", source });
+        }
         // Connections that were on their way here end here.
         self.drive.lose_mail();
         tell(&mut self.drive, machine);
         machine.drop_leases(&mut self.drive.arena);
-        if self.drive.sockets.open() == 0 {
-            self.drive.arena.end_lending();
-        }
+        self.drive.arena.end_lending();
+        Ok(())
     }
 }
 
@@ -241,13 +253,26 @@ fn world(drive: &mut Drive) -> World<'_> {
     }
 }
 
-/// Submits and looks for completions without blocking, as long as that promises to pay. True
-/// when there is something to do.
-fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>) -> bool {
-    let Some(budget) = poller.budget() else { return false };
+/// How spinning went.
+enum Spin {
+    /// It did not promise to pay.
+    Not,
+    /// There is something to do.
+    Hit,
+    /// Nothing came.
+    Missed,
+}
+
+fn nanos_since(from: Instant) -> u64 {
+    u64::try_from(crate::now().since(from).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Submits and looks for completions without blocking, as long as that promises to pay.
+fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>) -> Spin {
+    let Some(budget) = poller.budget() else { return Spin::Not };
     drive.ring.submit(&mut drive.counters);
     if drive.ring.is_ready() {
-        return true;
+        return Spin::Hit;
     }
     drive.counters.polls += 1;
     let until =
@@ -257,10 +282,10 @@ fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>)
         drive.ring.submit(&mut drive.counters);
         if drive.ring.is_ready() {
             drive.counters.polls_hit += 1;
-            return true;
+            return Spin::Hit;
         }
         if crate::now() >= until {
-            return due == Some(until);
+            return if due == Some(until) { Spin::Hit } else { Spin::Missed };
         }
         std::hint::spin_loop();
     }
@@ -269,11 +294,13 @@ fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>)
 /// Submits and blocks until something completes or the deadline; gives back memory that was not
 /// needed for a while.
 fn block(drive: &mut Drive, from: Instant, due: Option<Instant>) {
-    let linger = drive.arena.idle_chunk().map(|_| from + ARENA_LINGER);
-    let until = due.into_iter().chain(linger).min();
-    let timeout = until.map(|until| until.since(from));
-    drive.ring.wait(timeout, &mut drive.counters);
-    if linger.is_some_and(|linger| until == Some(linger) && crate::now() >= linger) {
+    let idle = drive.arena.idle_chunk().is_some();
+    drive.spare_since = idle.then(|| drive.spare_since.unwrap_or(from));
+    let mut linger = drive.spare_since.map(|since| since + ARENA_LINGER);
+    if linger.is_some_and(|linger| linger <= from) {
         setup::release_idle(&drive.ring, &mut drive.arena);
+        (drive.spare_since, linger) = (None, None);
     }
+    let until = due.into_iter().chain(linger).min();
+    drive.ring.wait(until.map(|until| until.since(from)), &mut drive.counters);
 }

@@ -104,25 +104,34 @@ impl Drive {
         }
         let result = errno::result(completion.result);
         let more = cqueue::more(completion.flags);
-        match self.sockets.named(key).map(|slot| &slot.receive) {
-            Some(Receive::Exact { .. }) => self.on_exact(key.index, result),
-            Some(Receive::Stream { token, .. }) => {
-                let token = *token;
-                self.deliver(token, arrived, result);
+        let (receive, closing) = match self.sockets.named(key) {
+            Some(slot) => (&slot.receive, slot.closing),
+            None => (&Receive::Idle, true),
+        };
+        match *receive {
+            Receive::Exact { .. } => self.on_exact(key.index, result),
+            Receive::Stream { token, .. } => {
+                self.deliver(token, arrived, result, closing);
                 if !more {
                     self.on_stream_end(key.index, completion.result);
                 }
             }
-            Some(Receive::Idle) | None => debug_assert!(false, "a completion of nothing"),
+            Receive::Idle => debug_assert!(false, "a completion of nothing"),
         }
     }
 
-    /// Hands a filled buffer to the machine.
-    fn deliver(&mut self, token: Token, number: Option<u16>, result: Result<u32, IoError>) {
+    /// Hands a filled buffer to the machine, unless it closed the socket meanwhile.
+    fn deliver(
+        &mut self,
+        token: Token,
+        number: Option<u16>,
+        result: Result<u32, IoError>,
+        closing: bool,
+    ) {
         let Some(number) = number else { return };
         let lease = self.arena.deliver(number);
         match result {
-            Ok(len) if len > 0 => {
+            Ok(len) if len > 0 && !closing => {
                 self.happened.push_back(Event::Received { token, lease, len });
             }
             _ => self.arena.free(lease),

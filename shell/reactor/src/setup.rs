@@ -27,7 +27,7 @@ const EVENTS: usize = 4096;
 /// Makes the ring, the arena and all tables.
 pub(crate) fn drive(
     options: &Options,
-    port: Port,
+    mut port: Port,
     disks: Vec<OpenDisk>,
     listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
@@ -38,6 +38,9 @@ pub(crate) fn drive(
     start::allow_descriptors(files)?;
     let ring = start::ring(options.ring_entries)?;
     port.open().map_err(|errno| StartError::system("eventfd", errno))?;
+    if !start::rings_wake_each_other() {
+        port.wake_by_events();
+    }
     register_files(&ring, options.sockets_max, &disks)?;
     let mut arena = new_arena(options.arena)?;
     if options.register_buffers {
@@ -61,6 +64,7 @@ pub(crate) fn drive(
         listening: false,
         ending: false,
         call_count: Box::leak(Box::new(AtomicU64::new(0))),
+        spare_since: None,
         syn_retries: options.syn_retries,
         now: crate::now(),
         ring,
@@ -96,7 +100,7 @@ fn new_arena(options: ArenaOptions) -> Result<Arena, StartError> {
 
 /// A table with a place for each socket, then the disks.
 fn register_files(ring: &Ring, sockets: u32, disks: &[OpenDisk]) -> Result<(), StartError> {
-    let failed = |source| StartError::System { what: "registering files with the ring", source };
+    let failed = |error| StartError::of_ring("registering files with the ring", error);
     let fds: Vec<RawFd> = disks.iter().map(|disk| disk.fd.as_raw_fd()).collect();
     let submitter = ring.submitter();
     let count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
@@ -110,7 +114,7 @@ fn register_files(ring: &Ring, sockets: u32, disks: &[OpenDisk]) -> Result<(), S
 fn buffer_ring(ring: &Ring, entries: u16) -> Result<BufferRing, StartError> {
     let buffers = BufferRing::new(entries)
         .map_err(|errno| StartError::system("reserving the buffer ring", errno))?;
-    let failed = |source| StartError::System { what: "registering the buffer ring", source };
+    let failed = |error| StartError::of_ring("registering the buffer ring", error);
     // SAFETY: the pages hold `entries` entries, and outlive the ring: the drive drops its ring
     // first.
     unsafe {

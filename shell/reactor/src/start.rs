@@ -88,12 +88,15 @@ pub struct RunError {
 const FLOOR: (u32, u32) = (6, 1);
 const FLOOR_TEXT: &str = "6.1";
 
+/// From here on messages between rings with deferred completions go through their task work.
+const RINGS_WAKE: (u32, u32) = (6, 3);
+
 /// Descriptors beside sockets, disks and listeners: rings, events, standard streams, a log.
 const DESCRIPTORS_SPARE: u64 = 32;
 
 impl StartError {
-    /// Why io_uring_setup failed.
-    fn of_setup(error: io::Error) -> Self {
+    /// Why a ring could not be made or told of something.
+    pub(crate) fn of_ring(what: &'static str, error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSYS) => Self::NoIoUring,
             Some(libc::EPERM) => Self::of_permission(disabled_value()),
@@ -105,7 +108,7 @@ impl StartError {
                 let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
                 Self::Nofile { needed: limit.saturating_add(1), limit }
             }
-            _ => Self::System { what: "io_uring_setup", source: error },
+            _ => Self::System { what, source: error },
         }
     }
 
@@ -127,12 +130,24 @@ impl StartError {
 
 /// Makes a ring, or says what forbids it.
 pub(crate) fn ring(entries: u32) -> Result<Ring, StartError> {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    if parse_release(&release).is_some_and(|found| found < FLOOR) {
-        return Err(StartError::OldKernel { found: release.into_owned(), floor: FLOOR_TEXT });
+    let (found, version) = release();
+    if version.is_some_and(|version| version < FLOOR) {
+        return Err(StartError::OldKernel { found, floor: FLOOR_TEXT });
     }
-    Ring::new(entries).map_err(StartError::of_setup)
+    Ring::new(entries).map_err(|error| StartError::of_ring("io_uring_setup", error))
+}
+
+/// Whether one ring's message wakes a thread that waits on another one with deferred completions.
+pub(crate) fn rings_wake_each_other() -> bool {
+    release().1.is_some_and(|version| version >= RINGS_WAKE)
+}
+
+/// The kernel's release, and its first two numbers.
+fn release() -> (String, Option<(u32, u32)>) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let version = parse_release(&release);
+    (release, version)
 }
 
 /// Raises the soft limit of descriptors to what is needed; other shards and threads of the
@@ -189,7 +204,8 @@ mod tests {
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        let error = |errno| StartError::of_setup(io::Error::from_raw_os_error(errno)).to_string();
+        let error =
+            |errno| StartError::of_ring("setup", io::Error::from_raw_os_error(errno)).to_string();
         assert!(error(libc::ENOSYS).contains("seccomp"));
         assert!(error(libc::ENOMEM).contains("ulimit -l"));
         assert!(error(libc::EMFILE).contains("ulimit -n"));

@@ -4,9 +4,10 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use braid_block::{Class, IoError, Lease, Memory};
-use braid_reactor::{Arena, OpenDisk, OpenOptions, Options};
+use braid_reactor::{Arena, DiskError, OpenDisk, OpenOptions, Options};
 use braid_shard::{Disk, Effect, Event};
 use support::{Directory, Fake, Parts, Todo, options, token};
 
@@ -121,6 +122,18 @@ fn tmpfs_works_too_though_it_can_do_less() {
     assert_eq!((disk.alignment, disk.remarks.len()), (4096, 1));
     run(disk, options(), STEPS);
     let _ = std::fs::remove_file(path);
+}
+
+/// `BRAID_TEST_DEVICE` names a block device whose content may be lost.
+#[test]
+fn a_block_device_works_like_a_file() {
+    let Some(path) = std::env::var_os("BRAID_TEST_DEVICE") else { return };
+    let disk = OpenDisk::open(Path::new(&path), &OpenOptions::default()).expect("it is a device");
+    assert!(disk.is_block_device && disk.size >= 8 * MIB && disk.logical_block >= 512);
+    let again = OpenOptions { patience: Duration::ZERO, ..OpenOptions::default() };
+    let error = OpenDisk::open(Path::new(&path), &again).expect_err("it is held");
+    assert!(matches!(error, DiskError::Busy { .. }), "{error}");
+    run(disk, options(), STEPS);
 }
 
 #[test]
