@@ -309,10 +309,13 @@ impl Shard {
         stream: Key,
         result: Result<u32, IoError>,
     ) {
+        let total: u32 = self.hosts.batch(stream.index).iter().map(|span| span.len).sum();
         let Some(found) = self.hosts.streams.get_mut(stream) else { return };
         found.sending = false;
+        // Fewer bytes than there are means that no more can be sent.
+        let result = result.and_then(|len| if len == total { Ok(()) } else { Err(IoError::Reset) });
         if let Some((controller, _, queue)) = self.hosts.of_stream(stream) {
-            controller.sent(mem, now, queue, result.map(|_| ()));
+            controller.sent(mem, now, queue, result);
         }
         self.hosts.reap(stream);
     }

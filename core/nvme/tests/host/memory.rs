@@ -47,6 +47,12 @@ impl Arena {
         spans.iter().flat_map(piece).copied().collect()
     }
 
+    /// The kernel received these bytes.
+    #[allow(dead_code, reason = "only the tests that receive into a buffer use it")]
+    pub(crate) fn write(&mut self, span: Span, bytes: &[u8]) {
+        self.get_mut(span.lease)[span.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Buffers that are out.
     pub(crate) fn out(&self) -> usize {
         self.buffers.iter().filter(|(_, buffer)| buffer.is_some()).count()

@@ -1,0 +1,375 @@
+//! A network in memory: shards that reach each other, with pieces, delays and losses by dice.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use braid_block::{Class, Instant, IoError, Lease, Memory, Span, Token};
+use braid_nvme::host::Event as HostEvent;
+use braid_shard::{Config, Effect, Event, Note, Shard, Socket};
+
+use crate::memory::Arena;
+
+/// SplitMix64.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % end
+    }
+}
+
+enum Receive {
+    Exact(Token, Span),
+    Stream(Token),
+}
+
+/// One end of a stream.
+struct End {
+    peer: (usize, u32),
+    inbox: VecDeque<u8>,
+    /// The other end sends no more.
+    over: bool,
+    receive: Option<Receive>,
+    stopping: bool,
+    send: Option<(Token, Vec<Span>, Vec<u8>)>,
+    closed: bool,
+}
+
+/// A shard with its memory and its sockets.
+pub(crate) struct Node {
+    pub(crate) shard: Shard,
+    pub(crate) mem: Arena,
+    ends: BTreeMap<u32, End>,
+    next_socket: u32,
+    connects: Vec<(Token, usize)>,
+    pub(crate) notes: Vec<Note>,
+    pub(crate) events: VecDeque<HostEvent>,
+    /// It does nothing and its bytes stay where they are.
+    pub(crate) stalled: bool,
+    /// Whether it can be connected to.
+    pub(crate) listens: bool,
+    /// Sends it was asked for.
+    pub(crate) sends: u64,
+}
+
+/// The network.
+pub(crate) struct Net {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now: Instant,
+    pub(crate) dice: Dice,
+    /// Connections that are asked for stay so.
+    pub(crate) no_connects: bool,
+    /// Closed streams' effects stay in flight.
+    pub(crate) no_rest: bool,
+}
+
+impl Node {
+    fn new(config: Config, now: Instant, seed: u64) -> Self {
+        let mut node = Self {
+            shard: Shard::new(config),
+            mem: Arena::new(),
+            ends: BTreeMap::new(),
+            next_socket: 0,
+            connects: Vec::new(),
+            notes: Vec::new(),
+            events: VecDeque::new(),
+            stalled: false,
+            listens: true,
+            sends: 0,
+        };
+        let start = Event::Start { boot_id: [0; 16], seed };
+        node.shard.handle(&mut node.mem, now, start);
+        node
+    }
+
+    fn socket(&mut self, peer: (usize, u32)) -> u32 {
+        let socket = self.next_socket;
+        self.next_socket += 1;
+        let end = End {
+            peer,
+            inbox: VecDeque::new(),
+            over: false,
+            receive: None,
+            stopping: false,
+            send: None,
+            closed: false,
+        };
+        self.ends.insert(socket, end);
+        socket
+    }
+
+    /// Buffers that the shard has out, but for those it keeps all its life.
+    pub(crate) fn leases(&self) -> usize {
+        self.mem.out()
+    }
+}
+
+impl Net {
+    pub(crate) fn new(configs: Vec<Config>, seed: u64) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let nodes = configs.into_iter().map(|config| Node::new(config, now, seed)).collect();
+        Self { nodes, now, dice: Dice(seed), no_connects: false, no_rest: false }
+    }
+
+    /// A node dies and comes back with nothing but its configuration.
+    pub(crate) fn restart(&mut self, node: usize, config: Config) {
+        let ends: Vec<_> = self.nodes[node].ends.values().map(|end| end.peer).collect();
+        for (peer, socket) in ends {
+            self.reset(peer, socket);
+        }
+        self.nodes[node] = Node::new(config, self.now, 99);
+    }
+
+    fn reset(&mut self, node: usize, socket: u32) {
+        let now = self.now;
+        let Some(end) = self.nodes[node].ends.get_mut(&socket) else { return };
+        end.over = true;
+        end.inbox.clear();
+        let receive = end.receive.take();
+        let send = end.send.take();
+        let node = &mut self.nodes[node];
+        if let Some((token, spans, _)) = send {
+            node.mem.release(&spans);
+            let result = Err(IoError::Reset);
+            node.shard.handle(&mut node.mem, now, Event::Done { token, result });
+        }
+        if let Some(Receive::Exact(token, _) | Receive::Stream(token)) = receive {
+            let result = Err(IoError::Reset);
+            node.shard.handle(&mut node.mem, now, Event::Done { token, result });
+        }
+    }
+
+    /// Runs until nothing is left to do now.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..1_000_000 {
+            let mut idle = true;
+            for at in 0..self.nodes.len() {
+                if self.nodes[at].stalled {
+                    continue;
+                }
+                idle &= !self.turn(at);
+                idle &= !self.world(at) && !self.nodes[at].shard.has_work();
+            }
+            if idle {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    /// Time passes, from deadline to deadline.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        self.run();
+        while let Some(due) = self.due().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            for node in self.nodes.iter_mut().filter(|node| !node.stalled) {
+                if node.shard.poll_timeout().is_some_and(|due| due <= self.now) {
+                    node.shard.handle(&mut node.mem, self.now, Event::Elapsed);
+                }
+            }
+            self.run();
+        }
+        self.now = until;
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let awake = self.nodes.iter().filter(|node| !node.stalled);
+        awake.filter_map(|node| node.shard.poll_timeout()).min()
+    }
+
+    /// Ends a node's turn and carries out what it wants; false if that is nothing.
+    fn turn(&mut self, at: usize) -> bool {
+        let (now, node) = (self.now, &mut self.nodes[at]);
+        node.shard.end_turn(&mut node.mem, now);
+        while let Some((_, event)) = node.shard.host_poll() {
+            node.events.push_back(event);
+        }
+        let mut any = false;
+        while let Some(effect) = self.nodes[at].shard.poll_effect() {
+            any = true;
+            self.carry_out(at, effect);
+        }
+        any
+    }
+
+    fn carry_out(&mut self, at: usize, effect: Effect) {
+        let node = &mut self.nodes[at];
+        match effect {
+            Effect::Connect { token, address } => node.connects.push((token, address as usize)),
+            Effect::ReceiveExact { token, socket, span } => {
+                node.mem.hold(&[span]);
+                node.ends.get_mut(&socket.0).unwrap().receive = Some(Receive::Exact(token, span));
+            }
+            Effect::ReceiveStream { token, socket } => {
+                node.ends.get_mut(&socket.0).unwrap().receive = Some(Receive::Stream(token));
+            }
+            Effect::ReceiveStop { socket } => {
+                node.ends.get_mut(&socket.0).unwrap().stopping = true;
+            }
+            Effect::Send { token, socket, batch } => {
+                let spans = node.shard.batch(batch).to_vec();
+                assert!(!spans.is_empty() && spans.len() <= 64);
+                node.sends += 1;
+                node.mem.hold(&spans);
+                let bytes = node.mem.gather(&spans);
+                let end = node.ends.get_mut(&socket.0).unwrap();
+                assert!(end.send.is_none() && !end.closed);
+                end.send = Some((token, spans, bytes));
+            }
+            Effect::Shutdown { socket } => self.end_peer(at, socket),
+            Effect::Close { socket } => {
+                node.ends.get_mut(&socket.0).expect("an open socket").closed = true;
+                self.end_peer(at, socket);
+            }
+            Effect::Note(note) => node.notes.push(note),
+            other => panic!("not in this world: {other:?}"),
+        }
+    }
+
+    fn end_peer(&mut self, at: usize, socket: Socket) {
+        let Some(end) = self.nodes[at].ends.get(&socket.0) else { return };
+        let (peer, socket) = end.peer;
+        if let Some(end) = self.nodes[peer].ends.get_mut(&socket) {
+            end.over = true;
+        }
+    }
+
+    /// Lets some of what a node asked for happen; false if nothing can.
+    fn world(&mut self, at: usize) -> bool {
+        let mut any = self.make_connections(at);
+        let sockets: Vec<u32> = self.nodes[at].ends.keys().copied().collect();
+        for socket in sockets {
+            any |= self.nodes[at].ends[&socket].closed && self.rest(at, socket);
+            any |= self.move_bytes(at, socket);
+            any |= self.receive(at, socket);
+        }
+        any
+    }
+
+    fn make_connections(&mut self, at: usize) -> bool {
+        if self.no_connects || self.nodes[at].connects.is_empty() {
+            return false;
+        }
+        for (token, to) in std::mem::take(&mut self.nodes[at].connects) {
+            let result = if self.nodes.get(to).is_some_and(|node| node.listens) {
+                let theirs = self.nodes[to].next_socket + u32::from(at == to);
+                let ours = self.nodes[at].socket((to, theirs));
+                let socket = self.nodes[to].socket((at, ours));
+                assert_eq!(socket, theirs);
+                let node = &mut self.nodes[to];
+                let accepted = Event::Accepted { listener: 0, socket: Socket(socket), local: None };
+                node.shard.handle(&mut node.mem, self.now, accepted);
+                Ok(ours)
+            } else {
+                Err(IoError::Refused)
+            };
+            self.done(at, token, result);
+        }
+        true
+    }
+
+    fn done(&mut self, at: usize, token: Token, result: Result<u32, IoError>) {
+        let node = &mut self.nodes[at];
+        node.shard.handle(&mut node.mem, self.now, Event::Done { token, result });
+    }
+
+    /// A closed stream's effects come back, one at a time.
+    fn rest(&mut self, at: usize, socket: u32) -> bool {
+        if self.no_rest {
+            return false;
+        }
+        let node = &mut self.nodes[at];
+        let end = node.ends.get_mut(&socket).unwrap();
+        let cancelled = Err(IoError::Cancelled);
+        if let Some((token, spans, _)) = end.send.take() {
+            node.mem.release(&spans);
+            self.done(at, token, cancelled);
+        } else if let Some(receive) = end.receive.take() {
+            let token = match receive {
+                Receive::Stream(token) => token,
+                Receive::Exact(token, span) => {
+                    node.mem.release(&[span]);
+                    token
+                }
+            };
+            self.done(at, token, cancelled);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Some bytes of a batch go over; the last ones complete it.
+    fn move_bytes(&mut self, at: usize, socket: u32) -> bool {
+        let dice = self.dice.below(3);
+        let piece = 1 + self.dice.below(100_000) as usize;
+        let end = self.nodes[at].ends.get_mut(&socket).unwrap();
+        let (peer, theirs) = end.peer;
+        let Some((token, _, bytes)) = end.send.as_mut().filter(|_| !end.closed) else {
+            return false;
+        };
+        let token = *token;
+        let moved: Vec<u8> = bytes.drain(..piece.min(bytes.len())).collect();
+        let left = bytes.len();
+        if let Some(other) = self.nodes[peer].ends.get_mut(&theirs).filter(|other| !other.closed) {
+            other.inbox.extend(&moved);
+        }
+        // The completion may be later than the bytes' arrival.
+        if left == 0 && dice > 0 {
+            let node = &mut self.nodes[at];
+            let (_, spans, _) = node.ends.get_mut(&socket).unwrap().send.take().unwrap();
+            node.mem.release(&spans);
+            let len = spans.iter().map(|span| span.len).sum();
+            self.done(at, token, Ok(len));
+        }
+        true
+    }
+
+    /// Some bytes are received.
+    fn receive(&mut self, at: usize, socket: u32) -> bool {
+        let piece = 1 + self.dice.below(20_000) as usize;
+        let now = self.now;
+        let node = &mut self.nodes[at];
+        let end = node.ends.get_mut(&socket).unwrap();
+        if end.closed {
+            return false;
+        }
+        match end.receive.take() {
+            Some(Receive::Exact(token, span)) => {
+                let len = span.len as usize;
+                if end.inbox.len() < len && !end.over {
+                    end.receive = Some(Receive::Exact(token, span));
+                    return false;
+                }
+                let bytes: Vec<u8> = end.inbox.drain(..len.min(end.inbox.len())).collect();
+                node.mem.release(&[span]);
+                node.mem.write(span, &bytes);
+                self.done(at, token, Ok(bytes.len() as u32));
+            }
+            Some(Receive::Stream(token)) if end.stopping => {
+                end.stopping = false;
+                self.done(at, token, Err(IoError::Cancelled));
+            }
+            Some(Receive::Stream(token)) if !end.inbox.is_empty() => {
+                end.receive = Some(Receive::Stream(token));
+                let bytes: Vec<u8> =
+                    end.inbox.drain(..piece.min(end.inbox.len()).min(16 << 10)).collect();
+                let lease: Lease = node.mem.alloc(Class::Medium).expect("a receive buffer");
+                node.mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
+                let event = Event::Received { token, lease, len: bytes.len() as u32 };
+                node.shard.handle(&mut node.mem, now, event);
+            }
+            Some(Receive::Stream(token)) if end.over => self.done(at, token, Ok(0)),
+            other => {
+                end.receive = other;
+                return false;
+            }
+        }
+        true
+    }
+}
