@@ -1,20 +1,46 @@
-# Our own host against the kernel's target: verified I/O, with and without digests.
+# Our own host against the kernel's target: verified I/O, with and without digests. The same
+# program, against itself, would not notice what both its sides get wrong.
 . "$HERE/check.sh"
 . "$HERE/nvmet.sh"
 
 name=nqn.2026-11.io.braid:peer
 truncate -s 64M /run/peer.img
 nvmet_serve $name 4420 /run/peer.img
+uri="nvme+tcp://127.0.0.1:4420/$name?nsid=1"
+
 check discover "$ENGINE" discover 127.0.0.1:4420
 shows discovered "$name" "$seen"
-check identify "$ENGINE" identify "nvme+tcp://127.0.0.1:4420/$name?nsid=1"
+check identify "$ENGINE" identify "$uri"
 shows model Linux "$seen"
-for digests in '' '&hdgst=1&ddgst=1'; do
-    uri="nvme+tcp://127.0.0.1:4420/$name?nsid=1$digests"
-    check verify${digests:+-digests} "$ENGINE" perf "$uri" --rw mixed --block-size 4KiB \
-        --queue-depth 16 --queues 2 --time 3s --verify
-done
-check large "$ENGINE" perf "nvme+tcp://127.0.0.1:4420/$name?nsid=1" --rw mixed \
-    --block-size 128KiB --queue-depth 4 --time 3s --verify
+serial=$(cat /sys/kernel/config/nvmet/subsystems/$name/attr_serial)
+shows serial "$serial" "$seen"
+
+# load NAME OPTION...: writes, reads and verifies for a while.
+load() {
+    local name=$1
+    shift
+    check "$name" "$ENGINE" perf "$uri" --rw mixed --time 2s --verify --fsync-every 64 "$@"
+    shows "$name-checked" '[1-9][0-9]* blocks checked' "$seen"
+}
+load small --block-size 4KiB --queue-depth 16
+load queues --block-size 4KiB --queue-depth 8 --queues 3
+load header-digest --block-size 4KiB --queue-depth 8 --header-digest
+load data-digest --block-size 16KiB --queue-depth 8 --data-digest
+load both-digests --block-size 64KiB --queue-depth 4 --header-digest --data-digest
+load large --block-size 128KiB --queue-depth 4 --connections 2
+
+# The target goes away and comes back: our host waits and loses nothing.
+"$ENGINE" perf "$uri" --rw mixed --time 8s --verify --queue-depth 8 >/run/perf 2>&1 &
+perf=$!
+sleep 2
+rm /sys/kernel/config/nvmet/ports/4420/subsystems/$name
+sleep 1
+ln -s /sys/kernel/config/nvmet/subsystems/$name /sys/kernel/config/nvmet/ports/4420/subsystems/
+wait $perf
+same away-and-back 0 $?
+cat /run/perf
+shows away-and-back-checked '[1-9][0-9]* blocks checked' "$(cat /run/perf)"
+
+fails not-there 'refused: .*invalid' "$ENGINE" identify "nvme+tcp://127.0.0.1:4420/$name.not"
 nvmet_end $name 4420
 rm /run/peer.img
