@@ -37,8 +37,8 @@ fails() {
     seen=$("$@" 2>&1)
     status=$?
     echo "$seen"
-    if ((status != 0)) && grep -q -i -E "$regex" <<<"$seen"; then
-        ok "$name" "$(grep -m 1 -i -E "$regex" <<<"$seen")"
+    if ((status != 0)) && grep -q -i -E -- "$regex" <<<"$seen"; then
+        ok "$name" "$(grep -m 1 -i -E -- "$regex" <<<"$seen")"
     else
         bad "$name" "status $status, no /$regex/ in: $(tail -n 1 <<<"$seen")"
     fi

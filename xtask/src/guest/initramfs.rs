@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the guest needs from the kernel package, with all that it depends on.
-const MODULES: [&str; 12] = [
+const MODULES: [&str; 13] = [
     "virtio_pci",
     "virtio_net",
+    "virtio_blk",
     "9pnet_virtio",
     "9p",
     "overlay",

@@ -3,6 +3,7 @@
 use super::kernel::Kernel;
 use crate::fault::{Explain, Fault, Outcome};
 use crate::{process, workspace};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
@@ -71,8 +72,9 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots a kernel and waits until the guest takes orders.
     pub(crate) fn boot(kernel: &Kernel, initramfs: &Path, console: &Path) -> Outcome<Self> {
+        make_disks()?;
         let mut command = process::bound("qemu-system-x86_64");
-        command.args(arguments(kernel, initramfs, console));
+        command.args(arguments(kernel, initramfs, console)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut emulator = command.spawn().explain(|| "cannot start QEMU".to_owned())?;
         let orders = emulator.stdin.take().ok_or_else(|| Fault::new("QEMU has no input"))?;
@@ -133,9 +135,29 @@ impl Drop for Machine {
     }
 }
 
+/// The block devices of a guest: name and bytes of a logical block.
+const DISKS: [(&str, u32); 2] = [("vda", 512), ("vdb", 4096)];
+
+/// The size of such a device in bytes.
+const DISK: u64 = 96 << 20;
+
+/// Empty files for the guest's block devices.
+fn make_disks() -> Outcome<()> {
+    for (name, _) in DISKS {
+        let path = disk(name)?;
+        let made = File::create(&path).and_then(|file| file.set_len(DISK));
+        made.explain(|| format!("cannot create {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn disk(name: &str) -> Outcome<PathBuf> {
+    Ok(workspace::folder("guest/disks")?.join(format!("{name}.img")))
+}
+
 /// QEMU's arguments: software emulation, the machine's root by 9p, its loopback as 10.0.2.2, the
 /// first serial port to a file and the second one to us.
-fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Vec<String> {
+fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Outcome<Vec<String>> {
     let script: PathBuf = workspace::root().join("xtask/guest/main.sh");
     let append = format!(
         "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off braid.script={}",
@@ -154,7 +176,14 @@ fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Vec<String> {
     all.extend(["-kernel".into(), kernel.image.display().to_string()]);
     all.extend(["-initrd".into(), initramfs.display().to_string()]);
     all.extend(["-append".into(), append]);
-    all
+    for (name, block) in DISKS {
+        let file = disk(name)?;
+        let options = "if=none,format=raw,cache=unsafe,discard=unmap";
+        all.extend(["-drive".into(), format!("id={name},file={},{options}", file.display())]);
+        let blocks = format!("logical_block_size={block},physical_block_size=4096");
+        all.extend(["-device".into(), format!("virtio-blk-pci,drive={name},{blocks}")]);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

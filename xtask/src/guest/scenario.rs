@@ -144,6 +144,12 @@ pub(crate) const ALL: &[Scenario] = &[
         seconds: 60,
     },
     Scenario {
+        name: "device",
+        about: "the engine in the guest, on block devices, over IPv4 and IPv6; what it refuses",
+        engines: &[],
+        seconds: 150,
+    },
+    Scenario {
         name: "peer",
         about: "our own host against the kernel's target: verified I/O, with and without digests",
         engines: &[],
