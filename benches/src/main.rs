@@ -1,0 +1,141 @@
+//! `braid-bench`: measures an engine of the same build. `cargo xtask bench target` runs it.
+#![forbid(unsafe_code)]
+
+mod direct;
+mod framing;
+mod load;
+mod loopback;
+mod machine;
+mod measure;
+mod rows;
+mod table;
+mod wire;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use machine::Setup;
+use table::Row;
+
+#[derive(Parser)]
+#[command(name = "braid-bench", about = "Measures an engine of the same build")]
+struct Line {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Measures the target and prints a table
+    Target(Options),
+    /// Serves the bare wire, for `target`
+    #[command(hide = true)]
+    Framing,
+    /// Drives a shard on a file without TCP, for `target`
+    #[command(hide = true)]
+    Shard { file: PathBuf },
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// What to measure
+    #[arg(value_name = "ROW", default_values = ["p1", "p2", "p3", "p6", "p10"])]
+    rows: Vec<Which>,
+    /// The engine's binary
+    #[arg(long, default_value = "braid-engine")]
+    engine: PathBuf,
+    /// CPU of what serves; the rest stays where it was started
+    #[arg(long, default_value_t = 0)]
+    cpu: u32,
+    /// Folder for the file that is measured
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// Slices of 250 ms in each comparison, both sides together
+    #[arg(long, default_value_t = 60)]
+    slices: usize,
+    /// Seconds that the idle engine is watched
+    #[arg(long, default_value_t = 12)]
+    idle: u64,
+    /// How the result is printed
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    /// Latency at depth 1 by way of waiting
+    P1,
+    /// The target beside the bare wire; P5 comes with it
+    #[value(alias = "p5")]
+    P2,
+    /// A file beside fio
+    P3,
+    /// Idle CPU and memory
+    P6,
+    /// A quiet connection beside a loud one
+    P10,
+}
+
+fn main() -> ExitCode {
+    let done = match Line::parse().task {
+        Task::Target(options) => target(&options),
+        Task::Framing => framing::serve(),
+        Task::Shard { file } => direct::serve(&file),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("braid-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn target(options: &Options) -> io::Result<()> {
+    let setup = Setup {
+        engine: options.engine.clone(),
+        cpu: options.cpu,
+        folder: options.folder.clone(),
+        slices: options.slices,
+        idle: options.idle,
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    let show = options.output == Output::Table;
+    if show {
+        println!("{}", table::head());
+    }
+    for which in &options.rows {
+        measure(*which, &setup, &mut |row| {
+            if show {
+                println!("{}", row.line());
+            }
+            rows.push(row);
+        })?;
+    }
+    if !show {
+        let list: Vec<_> = rows.iter().map(Row::json).collect();
+        println!("{}", serde_json::json!({ "rows": list, "found": table::summary(&rows) }));
+        return Ok(());
+    }
+    println!("{}", table::summary(&rows));
+    Ok(())
+}
+
+fn measure(which: Which, setup: &Setup, told: &mut dyn FnMut(Row)) -> io::Result<()> {
+    match which {
+        Which::P1 => rows::polling::rows(setup, told),
+        Which::P2 => rows::wire::rows(setup, told),
+        Which::P3 => rows::disk::rows(setup, told),
+        Which::P6 => rows::idle::rows(setup, told),
+        Which::P10 => rows::neighbour::rows(setup, told),
+    }
+}

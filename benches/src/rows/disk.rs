@@ -1,0 +1,141 @@
+//! P3: a namespace on a file beside fio on the same file, without TCP and with it.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use super::controller;
+use crate::load::{Load, Way};
+use crate::machine::{Server, Setup, pinned};
+use crate::measure::{Figure, SLICE, Slice, column};
+use crate::table::{Aim, Row};
+use crate::wire::bad;
+
+const DEPTH: u16 = 32;
+const FILE_BYTES: u64 = 1 << 30;
+
+/// Slices of all three.
+#[derive(Default)]
+struct Seen {
+    fio: Vec<Slice>,
+    shard: Vec<Slice>,
+    tcp: Vec<Slice>,
+}
+
+/// Reads, then writes.
+pub(crate) fn rows(setup: &Setup, told: &mut dyn FnMut(Row)) -> io::Result<()> {
+    let path = setup.folder.join("disk.img");
+    prefill(&path)?;
+    let name = path.to_str().ok_or_else(|| bad("the folder's name is not UTF-8".to_owned()))?;
+    for (way, aim) in [(Way::Read, 0.95), (Way::Write, 0.91)] {
+        let seen = in_turn(setup, name, way)?;
+        for row in compared(way, aim, &seen) {
+            told(row);
+        }
+    }
+    std::fs::remove_file(&path)
+}
+
+fn in_turn(setup: &Setup, name: &str, way: Way) -> io::Result<Seen> {
+    let mut seen = Seen::default();
+    let mut shard = Server::ourselves(setup, &["shard", name])?;
+    shard.line()?;
+    let uri = format!("file:{name}");
+    let (engine, address) = Server::engine(setup, &[&uri])?;
+    let controller = controller(address, 1)?;
+    let blocks = FILE_BYTES / 4096;
+    let mut load = Load::new(controller.queue(1)?, way, 1, DEPTH, blocks);
+    for _ in 0..setup.rounds() {
+        seen.fio.push(fio(setup, name, way)?);
+        seen.shard.push(direct(&mut shard, way)?);
+        seen.tcp.push(engine.slice(|| load.run(SLICE))?);
+    }
+    Ok(seen)
+}
+
+fn compared(way: Way, aim: f64, seen: &Seen) -> [Row; 3] {
+    let name = way.name();
+    let iops = |slices: &[Slice]| column(slices, |s| s.iops);
+    let cpu = |slices: &[Slice]| column(slices, |s| s.cpu);
+    let row = |what: String, ours: Vec<f64>, other: Vec<f64>, aim: Aim, aim_text: String| Row {
+        id: "P3",
+        what,
+        unit: "IOPS",
+        counts: Figure::ratio(&ours, &other),
+        ours: Figure::of(ours),
+        other: Some(Figure::of(other)),
+        aim,
+        aim_text,
+    };
+    let at_shard = format!("{name} 4 KiB, QD 32, file, at the shard; other: fio");
+    let by_tcp = format!("{name} 4 KiB, QD 32, file, through TCP; other: fio");
+    let mut cost = row(
+        format!("{name} 4 KiB, QD 32, file, CPU per I/O; other: fio"),
+        cpu(&seen.shard),
+        cpu(&seen.fio),
+        Aim::None,
+        String::new(),
+    );
+    cost.unit = "us";
+    [
+        row(at_shard, iops(&seen.shard), iops(&seen.fio), Aim::AtLeast(aim), format!(">= {aim}x")),
+        row(by_tcp, iops(&seen.tcp), iops(&seen.fio), Aim::None, String::new()),
+        cost,
+    ]
+}
+
+/// Writes the whole file once, so that no read finds a hole and no write makes an extent.
+fn prefill(path: &Path) -> io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let piece: Vec<u8> = (0..1_u32 << 20).flat_map(|i| (i * 2_654_435_761).to_le_bytes()).collect();
+    for _ in 0..FILE_BYTES / (4 << 20) {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()
+}
+
+/// A slice by fio.
+fn fio(setup: &Setup, name: &str, way: Way) -> io::Result<Slice> {
+    let mode = if way == Way::Read { "randread" } else { "randwrite" };
+    let output = pinned(setup)
+        .args(["fio", "--name=slice", "--ioengine=io_uring", "--direct=1", "--bs=4k"])
+        .args(["--fixedbufs=1", "--registerfiles=1", "--time_based", "--output-format=json"])
+        .args(["--thread", "--norandommap", "--randrepeat=0", "--fallocate=none"])
+        .arg(format!("--filename={name}"))
+        .arg(format!("--rw={mode}"))
+        .arg(format!("--iodepth={DEPTH}"))
+        .arg(format!("--runtime={}ms", SLICE.as_millis()))
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let start = text.find('{').ok_or_else(|| bad(said(&output.stderr)))?;
+    let whole: serde_json::Value = serde_json::from_str(&text[start..])?;
+    let job = &whole["jobs"][0];
+    let side = &job[way.name()];
+    let done = side["total_ios"].as_u64().unwrap_or(0);
+    let took = Duration::from_millis(side["runtime"].as_u64().unwrap_or(0));
+    if done == 0 || took.is_zero() {
+        return Err(bad(said(&output.stderr)));
+    }
+    let share = [&job["usr_cpu"], &job["sys_cpu"]].map(|share| share.as_f64().unwrap_or(0.0));
+    Ok(Slice::new(done, took, took.mul_f64((share[0] + share[1]) / 100.0)))
+}
+
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    format!("fio: {}", text.trim().lines().last().unwrap_or("no result"))
+}
+
+/// A slice by the shard without TCP.
+fn direct(shard: &mut Server, way: Way) -> io::Result<Slice> {
+    let question = format!("{} {DEPTH} {}", way.name(), SLICE.as_millis());
+    let before = crate::measure::cpu_time(shard.pid())?;
+    let answer = shard.ask(&question)?;
+    let cpu = crate::measure::cpu_time(shard.pid())?.saturating_sub(before);
+    let mut numbers = answer.split(' ').map(str::parse::<u64>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(done)), Some(Ok(nanos))) => {
+            Ok(Slice::new(done, Duration::from_nanos(nanos), cpu))
+        }
+        _ => Err(bad(format!("'{answer}' from the shard"))),
+    }
+}

@@ -1,0 +1,144 @@
+//! Just enough of an NVMe/TCP host to open queues: written for the benchmarks alone, so that what
+//! loads the target is not the host side it was developed with.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use braid_nvme::command::{Command, Completion, Sgl, admin};
+use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
+use braid_nvme::pdu::{
+    CommandCapsule, CommonHeader, Digests, InitializeConnection, PduType, ResponseCapsule,
+};
+use braid_nvme::property::{Configuration, Property};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The subsystem that benchmarks serve.
+pub(crate) const NQN: &str = "nqn.2026-11.io.braid:bench";
+/// Entries of an I/O queue; one less may be outstanding.
+pub(crate) const ENTRIES: u32 = 128;
+/// Bytes of a command capsule without data.
+pub(crate) const CAPSULE: usize = 72;
+/// Bytes of every header that a target sends in answer to I/O.
+pub(crate) const ANSWER: usize = 24;
+
+const NONE: Digests = Digests { header: false, data: false };
+const ADMIN_ENTRIES: u32 = 32;
+
+/// A controller: its admin queue, and who we are to it.
+pub(crate) struct Controller {
+    address: SocketAddr,
+    host: Nqn,
+    hostid: [u8; 16],
+    cntlid: u16,
+    admin: TcpStream,
+}
+
+impl Controller {
+    /// Connects as the host of this number, with a keep alive time-out or (zero) without one.
+    pub(crate) fn connect(address: SocketAddr, host: u8, kato: Duration) -> io::Result<Self> {
+        let name = format!("nqn.2014-08.org.nvmexpress:uuid:{host:032x}");
+        let host_nqn = Nqn::parse(&name).ok_or_else(|| bad("no NQN".to_owned()))?;
+        let mut new = Self {
+            address,
+            host: host_nqn,
+            hostid: [host; 16],
+            cntlid: CNTLID_DYNAMIC,
+            admin: open(address)?,
+        };
+        let (command, data) = new.connect_command(0, ADMIN_ENTRIES, kato)?.to_wire();
+        let answer = exchange(&mut new.admin, command, data.as_bytes())?;
+        let [low, high, ..] = answer.result.get().to_le_bytes();
+        new.cntlid = u16::from_le_bytes([low, high]);
+        let enable = Property::Configuration.set(Configuration::ENABLE.to_wire().into());
+        exchange(&mut new.admin, enable, &[])?;
+        Ok(new)
+    }
+
+    /// Opens an I/O queue, with no flow control: answers to reads carry no completion.
+    pub(crate) fn queue(&self, qid: u16) -> io::Result<TcpStream> {
+        let mut stream = open(self.address)?;
+        let (command, data) = self.connect_command(qid, ENTRIES, Duration::ZERO)?.to_wire();
+        exchange(&mut stream, command, data.as_bytes())?;
+        Ok(stream)
+    }
+
+    /// Says that we are still there.
+    pub(crate) fn keep_alive(&mut self) -> io::Result<()> {
+        exchange(&mut self.admin, Command::new(admin::KEEP_ALIVE, 0), &[]).map(drop)
+    }
+
+    fn connect_command(&self, qid: u16, entries: u32, kato: Duration) -> io::Result<Connect> {
+        let subnqn = Nqn::parse(NQN).ok_or_else(|| bad("no NQN".to_owned()))?;
+        let (cntlid, hostid, hostnqn) = (self.cntlid, self.hostid, self.host);
+        let flow_control = false;
+        Ok(Connect { cid: 1, qid, entries, flow_control, kato, cntlid, hostid, subnqn, hostnqn })
+    }
+}
+
+/// A read or write of one 4 KiB block.
+#[must_use]
+pub(crate) fn block_command(opcode: u8, nsid: u32, cid: u16, in_capsule: bool) -> CommandCapsule {
+    let mut command = Command::new(opcode, nsid);
+    command.cid.set(cid);
+    command.sgl = if in_capsule { Sgl::in_capsule(4096) } else { Sgl::transport(4096) };
+    let ch = if in_capsule {
+        CommonHeader::with_data(PduType::Command, NONE, 4096, 0)
+    } else {
+        CommonHeader::without_data(PduType::Command, NONE)
+    };
+    CommandCapsule { ch, command }
+}
+
+/// The bytes of a command capsule with data in it.
+#[must_use]
+pub(crate) fn capsule(mut command: Command, data: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+    let ch = if data.is_empty() {
+        CommonHeader::without_data(PduType::Command, NONE)
+    } else {
+        command.sgl = Sgl::in_capsule(len);
+        CommonHeader::with_data(PduType::Command, NONE, len, 0)
+    };
+    [CommandCapsule { ch, command }.as_bytes(), data].concat()
+}
+
+/// The bytes of an ICReq that asks for no digests.
+#[must_use]
+pub(crate) fn initialize() -> InitializeConnection {
+    InitializeConnection::new(PduType::IcReq, NONE, 0)
+}
+
+/// An error of a peer that does not do what the specification says.
+#[must_use]
+pub(crate) fn bad(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// A stream whose ICReq was answered.
+fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(initialize().as_bytes())?;
+    let mut answer = [0; size_of::<InitializeConnection>()];
+    stream.read_exact(&mut answer)?;
+    match answer[0] {
+        kind if kind == PduType::IcResp as u8 => Ok(stream),
+        kind => Err(bad(format!("PDU type {kind} in answer to ICReq"))),
+    }
+}
+
+/// Sends a command and waits for its completion.
+fn exchange(stream: &mut TcpStream, command: Command, data: &[u8]) -> io::Result<Completion> {
+    stream.write_all(&capsule(command, data))?;
+    let mut answer = [0; size_of::<ResponseCapsule>()];
+    stream.read_exact(&mut answer)?;
+    let parsed = ResponseCapsule::read_from_bytes(&answer)
+        .map_err(|_| bad("a response of a wrong length".to_owned()))?;
+    let status = parsed.completion.status();
+    if answer[0] == PduType::Response as u8 && status.is_success() {
+        return Ok(parsed.completion);
+    }
+    Err(bad(format!("PDU type {}, status {status:?} in answer to a command", answer[0])))
+}
