@@ -20,6 +20,9 @@ const ENTER_EXT_ARG: libc::c_uint = 1 << 3;
 const ENTER_REGISTERED_RING: libc::c_uint = 1 << 4;
 const REGISTER_RING_FDS: libc::c_uint = 20;
 
+/// How often a full queue is submitted before the ring counts as broken.
+const SUBMIT_TRIES: u32 = 10_000;
+
 /// A completion.
 #[derive(Clone, Copy)]
 pub(crate) struct Completion {
@@ -119,7 +122,11 @@ impl Ring {
 
     /// Queues an entry; submits first when the queue is full.
     pub(crate) fn push(&mut self, entry: &squeue::Entry, counters: &mut Counters) {
-        if self.uring.submission().is_full() {
+        for _ in 0..SUBMIT_TRIES {
+            if !self.uring.submission().is_full() {
+                break;
+            }
+            // It fails when the kernel is short of memory for a moment.
             self.submit(counters);
         }
         // SAFETY: invariant 2: the callers keep what the entry points at until its completion.

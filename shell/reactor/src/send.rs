@@ -28,8 +28,10 @@ struct Batch {
     token: Token,
     sent: u32,
     total: u32,
-    /// Pieces that were given.
-    given: usize,
+    /// Spans that were given, each of which holds its buffer.
+    spans: usize,
+    /// Pieces they came to: spans that follow each other in memory are one.
+    len: usize,
     /// The first piece that is not sent whole.
     first: usize,
     pieces: [libc::iovec; PIECES_MAX],
@@ -64,7 +66,8 @@ impl Batch {
             token: Token::from_bits(0),
             sent: 0,
             total: 0,
-            given: 0,
+            spans: 0,
+            len: 0,
             first: 0,
             pieces: [piece; PIECES_MAX],
             units: [0; PIECES_MAX],
@@ -76,22 +79,32 @@ impl Batch {
     /// Takes the spans into the kernel's hands.
     fn fill(&mut self, token: Token, spans: &[Span], arena: &mut Arena) {
         assert!(spans.len() <= PIECES_MAX, "a batch of too many pieces");
-        (self.token, self.sent, self.first, self.given) = (token, 0, 0, spans.len());
-        self.total = 0;
+        (self.token, self.sent, self.total) = (token, 0, 0);
+        (self.spans, self.len, self.first) = (spans.len(), 0, 0);
         for (i, span) in spans.iter().enumerate() {
             let held = arena.hold(*span, false);
-            self.pieces[i] =
-                libc::iovec { iov_base: held.at.as_ptr().cast(), iov_len: span.len as usize };
             self.units[i] = held.unit;
             self.total += span.len;
+            self.append(held.at.as_ptr(), span.len as usize);
         }
+    }
+
+    fn append(&mut self, at: *mut u8, len: usize) {
+        if let Some(last) = self.pieces[..self.len].last_mut()
+            && last.iov_base.wrapping_byte_add(last.iov_len) == at.cast()
+        {
+            last.iov_len += len;
+            return;
+        }
+        self.pieces[self.len] = libc::iovec { iov_base: at.cast(), iov_len: len };
+        self.len += 1;
     }
 
     /// Steps over bytes that were sent.
     fn advance(&mut self, bytes: u32) {
         self.sent += bytes;
         let mut rest = bytes as usize;
-        while let Some(piece) = self.pieces[..self.given].get_mut(self.first) {
+        while let Some(piece) = self.pieces[..self.len].get_mut(self.first) {
             if rest < piece.iov_len {
                 // Inside the held span, because rest < iov_len.
                 piece.iov_base = piece.iov_base.wrapping_byte_add(rest);
@@ -106,7 +119,7 @@ impl Batch {
     /// The operation that sends what is left.
     fn entry(&mut self, index: u32) -> io_uring::squeue::Entry {
         let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let left = &mut self.pieces[self.first..self.given];
+        let left = &mut self.pieces[self.first..self.len];
         if let [piece] = left
             && let Ok(len) = u32::try_from(piece.iov_len)
         {
@@ -164,7 +177,7 @@ impl Drive {
         let batch = self.sockets.at(index).send.batch();
         batch.busy = false;
         let token = batch.token;
-        for unit in &batch.units[..batch.given] {
+        for unit in &batch.units[..batch.spans] {
             self.arena.release(*unit, false);
         }
         self.done(token, result);

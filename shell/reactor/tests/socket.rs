@@ -248,3 +248,44 @@ fn an_effect_on_a_socket_that_is_gone_is_answered() {
     assert_eq!(next(&answers).1, Err(IoError::Gone));
     running.stop();
 }
+
+#[test]
+fn a_panic_in_the_machine_ends_its_thread_and_nothing_else() {
+    let (listener, address) = listener();
+    let machine = Fake::new(move |todo: &mut Todo, mem: &mut Arena, event| match event {
+        Event::Accepted { socket, .. } => {
+            receive_exact(todo, mem, socket, 100);
+            send(todo, mem, socket, 64);
+        }
+        Event::Elapsed => panic!("as the test wants it"),
+        _ => todo.due = Some(braid_reactor::now() + Duration::from_millis(100)),
+    });
+    let running = Parts { listeners: vec![listener], ..Parts::default() }.run(machine);
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    // The process closes the connection with the ring; nothing touches the freed memory.
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(rest.iter().all(|byte| *byte == 7));
+    assert!(running.has_panicked());
+}
+
+#[test]
+fn spans_that_follow_each_other_are_sent_as_one() {
+    let begin = |todo: &mut Todo, mem: &mut Arena, socket: Socket| {
+        let lease = mem.alloc(Class::Small).expect("there is room");
+        (0..64u8).zip(mem.bytes_mut(&lease).chunks_mut(16)).for_each(|(i, part)| part.fill(i));
+        let backwards = [lease.span(1008, 16), lease.span(0, 0), lease.span(992, 16)];
+        let spans = (0..61).map(|i| lease.span(i * 16, 16));
+        todo.batches.push(spans.chain(backwards).collect());
+        todo.effects.push_back(Effect::Send { token: token(SEND, socket.0), socket, batch: 0 });
+        keep(todo, lease);
+    };
+    let (running, address, answers) = serve(begin, nothing);
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut got = [0; 63 * 16];
+    stream.read_exact(&mut got).expect("all of it");
+    let expected: Vec<u8> = (0..61).chain([63, 62]).flat_map(|i| [i; 16]).collect();
+    assert_eq!(got[..], expected);
+    assert_eq!(next(&answers), (SEND, Ok(63 * 16)));
+    running.stop();
+}

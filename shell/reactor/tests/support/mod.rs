@@ -138,6 +138,11 @@ impl Running {
         self.join();
     }
 
+    /// Whether its thread ended by a panic.
+    pub fn has_panicked(self) -> bool {
+        self.thread.join().is_err()
+    }
+
     /// Waits until the machine has ended by itself.
     pub fn join(self) {
         self.thread.join().expect("no panic").expect("the ring works");
