@@ -62,6 +62,9 @@ pub fn ask(address: SocketAddr, subnqn: Nqn, name: HostName, timeout: Duration) 
     }
 }
 
+/// Where a Connect command's data names the controller: what a refusal for it points to.
+const CNTLID_OFFSET: u32 = 16;
+
 /// What to do when a target does not let us in.
 #[must_use]
 pub fn refused(address: SocketAddr, subnqn: Nqn, why: Why) -> Error {
@@ -74,6 +77,13 @@ pub fn refused(address: SocketAddr, subnqn: Nqn, why: Why) -> Error {
         }
         Why::Refused { status, .. } if status.is(Status::CONNECT_INVALID_HOST) => {
             "; the target does not let this host in: see its allow list, or give --host-nqn".into()
+        }
+        Why::Refused { status, result, .. }
+            if status.is(Status::CONNECT_INVALID_PARAMETERS)
+                && result & 0xffff == CNTLID_OFFSET =>
+        {
+            "; it gives out fixed controller ids (--controllers static), which we do not ask for"
+                .into()
         }
         Why::Refused { status, .. } if status.is(Status::CONNECT_INVALID_PARAMETERS) => {
             format!("; is there a subsystem {subnqn}? 'braid-engine discover {address}' shows")

@@ -203,6 +203,18 @@ impl Load {
 
     // === What comes ===
 
+    /// Hears everything that happened; false if nothing did.
+    fn listen(&mut self, machine: &mut Shard, world: &mut World<'_>) -> bool {
+        let mut heard = false;
+        while let Some((key, event)) = machine.host_poll() {
+            heard = true;
+            if let Some(host) = self.hosts.iter().position(|host| host.key == key) {
+                self.hear(world, host, event);
+            }
+        }
+        heard
+    }
+
     fn hear(&mut self, world: &mut World<'_>, host: usize, event: Event) {
         match event {
             Event::Live(live) => self.on_live(world, host, &live),
@@ -387,6 +399,15 @@ impl Load {
 
     // === What goes ===
 
+    fn act(&mut self, machine: &mut Shard, world: &mut World<'_>) {
+        if self.job.is_some() && self.phase != Phase::Closing {
+            self.go_on(machine, world);
+        }
+        if self.phase == Phase::Closing {
+            self.close(machine, world);
+        }
+    }
+
     fn go_on(&mut self, machine: &mut Shard, world: &mut World<'_>) {
         if self.phase == Phase::Running && self.is_over(world.now) {
             self.phase = Phase::Settling;
@@ -563,16 +584,13 @@ impl Application for Load {
         if self.hosts.is_empty() && self.phase == Phase::Connecting {
             self.open(machine, world.now);
         }
-        while let Some((key, event)) = machine.host_poll() {
-            if let Some(host) = self.hosts.iter().position(|host| host.key == key) {
-                self.hear(world, host, event);
+        // What is done below may end commands and associations at once, and then nothing else
+        // would begin another turn.
+        loop {
+            self.act(machine, world);
+            if !self.listen(machine, world) {
+                break;
             }
-        }
-        if self.job.is_some() && self.phase != Phase::Closing {
-            self.go_on(machine, world);
-        }
-        if self.phase == Phase::Closing {
-            self.close(machine, world);
         }
         self.tick(world.now);
     }

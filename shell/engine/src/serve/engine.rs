@@ -20,6 +20,9 @@ use crate::serve::{log, ready};
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
+/// How long to wait for an engine that was killed to let go of its addresses.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Signals that an engine listens to.
 struct Signals {
     terminate: Signal,
@@ -61,7 +64,24 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
 
 /// Takes every address, or none.
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
-    addresses.iter().map(|&address| Listener::bind(address).map_err(taken)).collect()
+    let give_up = std::time::Instant::now() + PATIENCE;
+    addresses.iter().map(|&address| bind_one(address, give_up).map_err(taken)).collect()
+}
+
+/// The kernel ends the rings of an engine that was killed in the background, and with them its
+/// listeners: whoever starts it again at once must not fail for that.
+fn bind_one(address: SocketAddr, give_up: std::time::Instant) -> Result<Listener, ListenError> {
+    loop {
+        match Listener::bind(address) {
+            Err(error)
+                if error.source.kind() == std::io::ErrorKind::AddrInUse
+                    && std::time::Instant::now() < give_up =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
 }
 
 fn taken(error: ListenError) -> Error {

@@ -1,0 +1,112 @@
+//! The load generator against the engine: what is written is found, what is wrong is told.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::{Engine, Folder, run};
+
+#[test]
+fn what_is_written_is_found_after_a_restart() {
+    let folder = Folder::new();
+    let file = format!("file:{}?size=8MiB", folder.path("disk"));
+    let engine = Engine::start(&[&file, "--block-size", "512"]);
+    let write = ["perf", &engine.uri(1), "--rw", "write", "--sequential", "--verify"];
+    let size = ["--total", "8MiB", "--block-size", "64KiB", "--fsync-every", "4"];
+    let ended = run(&[&write[..], &size].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("16384 blocks checked"), "{}", ended.stdout);
+    engine.stop();
+
+    let engine = Engine::start(&[&file, "--block-size", "512"]);
+    let read = ["perf", &engine.uri(1), "--rw", "read", "--sequential", "--verify"];
+    let ended = run(&[&read[..], &["--total", "8MiB", "--block-size", "16KiB"]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    engine.stop();
+}
+
+#[test]
+fn every_shape_of_load_verifies() {
+    let engine = Engine::start(&["mem:4MiB", "mem:4MiB?block=512"]);
+    for (nsid, shape) in [
+        (1, "--rw mixed:50 --queues 2 --connections 2 --queue-depth 8"),
+        (1, "--rw mixed --header-digest --data-digest"),
+        (1, "--rw write --sequential --block-size 128KiB --fsync-every 3 --queue-depth 4"),
+        (2, "--rw mixed --block-size 512 --queue-depth 127 --data-digest"),
+        (2, "--rw mixed:10 --block-size 6KiB --region 1MiB --header-digest"),
+        (2, "--rw mixed --queue-depth 1 --poll always"),
+    ] {
+        let uri = engine.uri(nsid);
+        let words = shape.split(' ').chain(["--verify", "--total", "8MiB", "-o", "json"]);
+        let arguments: Vec<_> = ["perf", &uri].into_iter().chain(words).collect();
+        let ended = run(&arguments);
+        assert_eq!(ended.code, Some(0), "{shape}: {ended:?}");
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let bytes =
+            report["read"]["bytes"].as_u64().unwrap() + report["write"]["bytes"].as_u64().unwrap();
+        assert!(bytes >= 8 << 20, "{shape}: {report}");
+        assert!(report["verified_blocks"].as_u64().unwrap() > 0, "{shape}: {report}");
+        assert_eq!(report["mismatches"], 0);
+    }
+    engine.stop();
+}
+
+#[test]
+fn a_wrong_byte_is_told_with_its_place() {
+    let namespace = "mem:1MiB?inject=read,corrupt,64KiB+4KiB,1";
+    let engine = Engine::start(&[namespace, "--allow-injection"]);
+    let load = ["perf", &engine.uri(1), "--rw", "write", "--sequential", "--verify"];
+    let ended = run(&[&load[..], &["--total", "1MiB"]].concat());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    let words = ["1 mismatches", "LBA 16: expected LBA 16 generation 1", "found"];
+    assert!(words.iter().all(|word| last.contains(word)), "{last}");
+    engine.stop();
+}
+
+#[test]
+fn a_failed_command_is_told_with_its_status() {
+    let namespace = "mem:1MiB?inject=write,error,all,2";
+    let engine = Engine::start(&[namespace, "--allow-injection"]);
+    let load = ["perf", &engine.uri(1), "--rw", "write", "--verify", "--total", "1MiB"];
+    let ended = run(&load);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.contains("2 commands failed") && last.contains("write of LBA"), "{last}");
+    engine.stop();
+}
+
+#[test]
+fn digests_that_are_not_offered_are_refused() {
+    let engine = Engine::start(&["mem:1MiB", "--data-digest", "off"]);
+    let plain = run(&["perf", &engine.uri(1), "--total", "64KiB"]);
+    assert_eq!(plain.code, Some(0), "{plain:?}");
+    let header = run(&["perf", &engine.uri(1), "--total", "64KiB", "--header-digest"]);
+    assert_eq!(header.code, Some(0), "{header:?}");
+    let data = run(&["perf", &engine.uri(1), "--total", "64KiB", "--data-digest"]);
+    assert_eq!(data.code, Some(1), "{data:?}");
+    engine.stop();
+}
+
+#[test]
+fn an_engine_that_is_killed_and_comes_back_loses_nothing() {
+    let folder = Folder::new();
+    let file = format!("file:{}?size=16MiB", folder.path("disk"));
+    let engine = Engine::start(&[&file]);
+    let (address, uri) = (engine.address(), engine.uri(1));
+    let load = thread::spawn(move || {
+        let how = ["--rw", "mixed:50", "--verify", "--time", "4s", "--queues", "2", "-o", "json"];
+        run(&[&["perf", &uri], &how[..]].concat())
+    });
+    engine.logs("host connected");
+    thread::sleep(Duration::from_millis(1000));
+    engine.kill();
+    let engine = Engine::start(&[&file, "--listen", &address]);
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("connecting again"), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["retries"].as_u64().unwrap() > 0, "{report}");
+    engine.stop();
+}

@@ -1,0 +1,8 @@
+//! The engine as its users meet it: through its program, its signals and its messages.
+#![forbid(unsafe_code)]
+
+mod device;
+mod load;
+mod process;
+mod refusal;
+mod service;
