@@ -1,6 +1,6 @@
 //! Connections: those that peers make to our listeners, and those that we make.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -104,8 +104,7 @@ impl Drive {
     fn welcome(&mut self, fd: OwnedFd, listener: u16) {
         // Without it small answers wait; but a connection that is already gone is no error.
         let _ = sockopt::set_tcp_nodelay(&fd, true);
-        let peer = rustix::net::getpeername(&fd).ok().flatten();
-        let peer = peer.and_then(|any| SocketAddr::try_from(any).ok());
+        let peer = rustix::net::getpeername(&fd).ok().flatten().and_then(canonical);
         let local = self.reached_at(&fd, listener);
         match self.adopt(fd, peer) {
             Some(socket) => {
@@ -122,8 +121,7 @@ impl Drive {
         if !bound.ip().is_unspecified() {
             return None;
         }
-        let local = rustix::net::getsockname(fd).ok()?;
-        SocketAddr::try_from(local).ok().map(Box::new)
+        rustix::net::getsockname(fd).ok().and_then(canonical).map(Box::new)
     }
 
     pub(crate) fn connect(&mut self, token: Token, address: u32) {
@@ -167,6 +165,16 @@ impl Drive {
         }
         drop(self.take_out(key.index));
     }
+}
+
+/// The address as people write it: who came by version 4 to a listener for both has a version 4
+/// address.
+fn canonical(any: SocketAddrAny) -> Option<SocketAddr> {
+    let address = SocketAddr::try_from(any).ok()?;
+    Some(match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.into(), address.port()),
+        IpAddr::V6(_) => address,
+    })
 }
 
 fn set_syn_retries(fd: std::os::fd::RawFd, retries: u8) -> Result<(), Errno> {

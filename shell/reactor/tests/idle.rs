@@ -17,16 +17,14 @@ fn an_idle_reactor_makes_no_system_calls() {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.write_all(b"hello").expect("it is open");
     stream.read_exact(&mut [0; 5]).expect("it comes back");
-    // The first question is answered when everything before it is done with.
     running.counters();
     std::thread::sleep(Duration::from_millis(20));
     let (before, _) = running.counters();
-    let (between, _) = running.counters();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(500));
     let (after, _) = running.counters();
-    let question = between.enters - before.enters;
-    assert!(after.enters - between.enters <= question + 1, "{between:?} {after:?}");
-    assert!(after.turns - between.turns <= between.turns - before.turns + 1);
+    // Both questions may wake it once more after their answer; nothing else does.
+    assert!(after.enters - before.enters <= 3, "{before:?} {after:?}");
+    assert!(after.turns - before.turns <= 3, "{before:?} {after:?}");
     running.stop();
 }
 

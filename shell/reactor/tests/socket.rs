@@ -3,12 +3,12 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use braid_block::{Class, IoError, Lease, Memory};
-use braid_reactor::Arena;
+use braid_reactor::{Arena, Listener};
 use braid_shard::{Effect, Event, Socket};
 use support::{Fake, Parts, Todo, listener, token};
 
@@ -287,5 +287,22 @@ fn spans_that_follow_each_other_are_sent_as_one() {
     let expected: Vec<u8> = (0..61).chain([63, 62]).flat_map(|i| [i; 16]).collect();
     assert_eq!(got[..], expected);
     assert_eq!(next(&answers), (SEND, Ok(63 * 16)));
+    running.stop();
+}
+
+#[test]
+fn who_came_by_version_four_to_a_listener_for_both_is_told_so() {
+    let Ok(listener) = Listener::bind((Ipv6Addr::UNSPECIFIED, 0).into()) else { return };
+    let port = listener.address().port();
+    let (sender, told) = mpsc::channel();
+    let machine = Fake::new(move |_: &mut Todo, _: &mut Arena, event| {
+        if let Event::Accepted { local, .. } = event {
+            let _ = sender.send(local);
+        }
+    });
+    let running = Parts { listeners: vec![listener], ..Parts::default() }.run(machine);
+    let Ok(_stream) = TcpStream::connect(("127.0.0.1", port)) else { return };
+    let local = told.recv_timeout(Duration::from_secs(10)).expect("it was accepted");
+    assert_eq!(local.as_deref(), Some(&SocketAddr::from(([127, 0, 0, 1], port))));
     running.stop();
 }
