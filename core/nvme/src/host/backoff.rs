@@ -2,7 +2,9 @@
 //!
 //! Invariants:
 //! 1. A pause is never shorter than the least nor longer than the most that was configured.
-//! 2. Two hosts with different seeds do not come back in step.
+//! 2. Pauses begin short again only after the association lived for as long as the longest pause:
+//!    a target that dies of what it is told is not told so ten times a second.
+//! 3. Two hosts with different seeds do not come back in step.
 
 use core::time::Duration;
 
@@ -18,22 +20,27 @@ pub(super) struct Backoff {
     failures: u32,
     /// When the association was last alive, or began.
     alive: Instant,
+    /// When it last came alive.
+    since: Instant,
 }
 
 impl Backoff {
     pub(super) const fn new(config: Reconnect, seed: u64, now: Instant) -> Self {
-        Self { config, random: seed, failures: 0, alive: now }
+        Self { config, random: seed, failures: 0, alive: now, since: now }
     }
 
     /// The association is alive.
-    pub(super) const fn succeeded(&mut self) {
-        self.failures = 0;
+    pub(super) const fn succeeded(&mut self, now: Instant) {
+        self.since = now;
     }
 
     /// It is not any more, or not yet: when to try next, if at all.
     pub(super) fn failed(&mut self, now: Instant, was_alive: bool) -> Option<Instant> {
         if was_alive {
             self.alive = now;
+            if now.since(self.since) >= self.config.max {
+                self.failures = 0;
+            }
         }
         if let Some(give_up) = self.config.give_up
             && now.since(self.alive) >= give_up
@@ -90,14 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn success_makes_the_next_pause_short_again() {
-        let mut backoff = Backoff::new(CONFIG, 3, Instant::ZERO);
-        for _ in 0..5 {
-            let _ = backoff.failed(Instant::ZERO, false);
+    fn a_long_life_makes_the_next_pause_short_again_and_a_short_one_does_not() {
+        for (lived, short) in [(9_999, false), (10_000, true)] {
+            let mut backoff = Backoff::new(CONFIG, 3, Instant::ZERO);
+            for _ in 0..5 {
+                let _ = backoff.failed(Instant::ZERO, false);
+            }
+            backoff.succeeded(Instant::ZERO);
+            let now = Instant::ZERO + Duration::from_millis(lived);
+            let pause = backoff.failed(now, true).unwrap().since(now);
+            assert_eq!(pause <= Duration::from_millis(150), short, "{pause:?}");
         }
-        backoff.succeeded();
-        let pause = backoff.failed(Instant::ZERO, true).unwrap().since(Instant::ZERO);
-        assert!(pause <= Duration::from_millis(150));
     }
 
     #[test]

@@ -15,9 +15,10 @@ use crate::pdu::Digests;
 /// Something happened to an association.
 #[derive(Debug)]
 pub enum Event {
-    /// Commands are taken from now on. Comes again after each reconnect.
+    /// Commands are taken from now on. Comes again after each reconnect, and when the target gave
+    /// notice that its namespaces changed, with what they are now.
     Live(Box<Live>),
-    /// The discovery log, once after `Live` of a discovery association.
+    /// The discovery log, after each `Live` of a discovery association.
     Discovered(Vec<Entry>),
     /// A command ended.
     Completed(Completed),

@@ -61,6 +61,8 @@ pub struct ControllerInfo {
     pub atomic_blocks: u32,
     /// Highest namespace id (NN).
     pub namespaces: u32,
+    /// The events that it can give notice of (OAES).
+    pub notices: u32,
 }
 
 /// What Identify Controller must fit to.
@@ -119,6 +121,7 @@ impl ControllerInfo {
             writes_zeroes: page.u16(520) & 1 << 3 != 0,
             atomic_blocks: u32::from(page.u16(528)) + 1,
             namespaces: page.u32(516),
+            notices: page.u32(92),
         }
     }
 }

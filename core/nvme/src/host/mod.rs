@@ -7,10 +7,12 @@
 //! ([`Controller::poll_event`]).
 
 mod backoff;
+mod commands;
 mod config;
 mod connection;
 mod controller;
 mod discovery;
+mod ending;
 mod event;
 mod identify;
 mod keep_alive;
@@ -20,6 +22,8 @@ mod queue;
 mod shutdown;
 mod slot;
 mod startup;
+mod survey;
+mod watch;
 mod why;
 
 pub use config::{Config, Reconnect};

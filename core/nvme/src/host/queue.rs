@@ -68,13 +68,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A queue for so many commands, of which one may be reserved for keep alive.
-    pub(super) fn new(commands: u16, reserve: bool, in_capsule_bytes_max: u32) -> Self {
+    /// A queue for so many commands.
+    pub(super) fn new(commands: u16, admin: bool, in_capsule_bytes_max: u32) -> Self {
         Self {
             stream: Stream::Closed,
             connection: Connection::new(Digests { header: false, data: false }),
             transmit: None,
-            slots: Slots::new(commands, reserve),
+            slots: Slots::new(commands, admin),
             waiting: VecDeque::with_capacity(usize::from(commands)),
             over: Vec::with_capacity(usize::from(commands)),
             receiving: false,
@@ -143,7 +143,9 @@ impl Queue {
         };
         self.slots.fill(index, active);
         self.waiting.push_back(index);
-        self.check = Some(self.check.map_or(deadline, |check| check.min(deadline)));
+        if owner != Owner::Notice {
+            self.check = Some(self.check.map_or(deadline, |check| check.min(deadline)));
+        }
         self.pump(mem);
         Ok(())
     }

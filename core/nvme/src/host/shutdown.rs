@@ -9,8 +9,10 @@ use core::time::Duration;
 
 use braid_block::{Instant, Memory};
 
-use super::controller::{Controller, Data, State};
+use super::commands::Data;
+use super::controller::{Controller, State};
 use super::queue::Stream;
+use super::slot::Owner;
 use super::startup::dwords;
 use crate::Status;
 use crate::property::{Configuration, ControllerStatus, Property};
@@ -55,7 +57,13 @@ impl Controller {
             }
         }
         let shutdown = Configuration::SHUTDOWN.to_wire().into();
-        self.command(mem, 0, Property::Configuration.set(shutdown), Data::None, deadline);
+        self.command(
+            mem,
+            (0, Owner::Association),
+            Property::Configuration.set(shutdown),
+            Data::None,
+            deadline,
+        );
     }
 
     /// The current step's command was answered. Whatever is refused: we close all the same.
@@ -88,6 +96,6 @@ impl Controller {
         let State::ShuttingDown(shutdown) = &mut self.state else { return };
         shutdown.step = Step::Looking;
         let deadline = shutdown.deadline;
-        self.command(mem, 0, Property::Status.get(), Data::None, deadline);
+        self.command(mem, (0, Owner::Association), Property::Status.get(), Data::None, deadline);
     }
 }

@@ -11,7 +11,8 @@
 //!    successor's, until its slot was used 64 times.
 //! 2. A command ends, and its buffer leaves the table, only when its response is here and no send
 //!    of its bytes is in flight; or when its connection is gone altogether.
-//! 3. The admin queue's last slot is reserved: a keep alive finds room when nothing else does.
+//! 3. The admin queue's last two slots are reserved: a keep alive finds room when nothing else
+//!    does, and a request for notice takes none from others.
 
 use alloc::vec::Vec;
 
@@ -23,6 +24,8 @@ use crate::pdu::FatalError;
 
 /// Bits of a command id that name the slot.
 const INDEX_BITS: u32 = 10;
+/// Slots of the admin queue that are reserved: keep alive, and request for notice.
+const RESERVED: u16 = 2;
 /// The generations that the other bits tell apart.
 const GENERATIONS: u16 = 1 << (u16::BITS - INDEX_BITS);
 
@@ -33,6 +36,10 @@ pub(super) enum Owner {
     Submitter(u64),
     /// The association itself: connecting, or shutting down.
     Association,
+    /// The association while it is live: looking at what has changed.
+    Watch,
+    /// The request for notice of changes, which is answered only when there is one.
+    Notice,
     /// Keep alive.
     KeepAlive,
 }
@@ -122,7 +129,8 @@ pub(super) struct Ended {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u16>,
-    reserved: Option<u16>,
+    /// Slots from here on are reserved.
+    reserved: u16,
 }
 
 #[derive(Debug)]
@@ -132,31 +140,31 @@ struct Slot {
 }
 
 impl Slots {
-    /// Slots for so many commands, the last of them reserved if asked for.
-    pub(super) fn new(commands: u16, reserve: bool) -> Self {
+    /// Slots for so many commands, the last of them reserved if it is an admin queue's.
+    pub(super) fn new(commands: u16, admin: bool) -> Self {
         debug_assert!((1..=1 << INDEX_BITS).contains(&commands));
-        let reserved = if reserve { Some(commands - 1) } else { None };
+        let reserved = if admin { commands - RESERVED } else { commands };
         Self {
             slots: (0..commands).map(|_| Slot { generation: 0, active: None }).collect(),
-            free: (0..reserved.unwrap_or(commands)).rev().collect(),
+            free: (0..reserved).rev().collect(),
             reserved,
         }
     }
 
-    /// Whether a command that is not a keep alive finds no slot.
+    /// Whether a command without a reserved slot finds none.
     pub(super) const fn is_full(&self) -> bool {
         self.free.is_empty()
     }
 
     /// A free slot for a command of this owner; to be filled at once.
     pub(super) fn vacant(&mut self, owner: Owner) -> Option<u16> {
-        match (owner, self.reserved) {
-            (Owner::KeepAlive, Some(reserved)) => {
-                let busy = self.slots[usize::from(reserved)].active.is_some();
-                if busy { None } else { Some(reserved) }
-            }
-            _ => self.free.pop(),
-        }
+        let reserved = match owner {
+            Owner::KeepAlive => self.reserved,
+            Owner::Notice => self.reserved + 1,
+            Owner::Submitter(_) | Owner::Association | Owner::Watch => return self.free.pop(),
+        };
+        let slot = self.slots.get(usize::from(reserved))?;
+        if slot.active.is_none() { Some(reserved) } else { None }
     }
 
     /// Puts a command into a vacant slot, and gives it its id.
@@ -201,14 +209,15 @@ impl Slots {
     }
 
     fn give_back(&mut self, index: u16) {
-        if self.reserved != Some(index) {
+        if index < self.reserved {
             self.free.push(index);
         }
     }
 
-    /// The earliest deadline.
+    /// The earliest deadline. A request for notice has none.
     pub(super) fn first_deadline(&self) -> Option<(Instant, Owner)> {
         let active = self.slots.iter().filter_map(|slot| slot.active.as_ref());
+        let active = active.filter(|active| active.owner != Owner::Notice);
         active.map(|a| (a.deadline, a.owner)).min_by_key(|(deadline, _)| *deadline)
     }
 }

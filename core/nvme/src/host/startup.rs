@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!   Tcp(0) -> Initialize(0) -> Join(0) -> Capabilities -> Version -> Enable -> Ready <-> Pause
-//!      -> Controller --(discovery)--> Log <-> Log ------------------------------------> live
-//!             |                                                                          ^
-//!             +-> QueueCount -> Tcp(n) -> Initialize(n) -> Join(n) -> ... next queue     |
-//!                                                              |                         |
-//!                                    Active <-> Active -> Namespace(i) <-> Descriptors(i)+
+//!      -> Controller --(discovery, or no I/O queues)--------------> Survey <-> Survey -> live
+//!             |                                                       ^
+//!             +-> QueueCount -> Tcp(n) -> Initialize(n) -> Join(n) ---+
+//!                                 ^                           |
+//!                                 +------- next queue --------+
 //! ```
 //!
 //! Invariants:
 //! 1. One step at a time, each with a deadline; each has at most one command outstanding, so one
 //!    buffer serves them all.
-//! 2. What a target tells is bounded before it is kept: namespaces, log entries, queues.
+//! 2. No more queues are made than were asked for, whatever is granted.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -21,17 +21,16 @@ use braid_block::{Class, Instant, Memory};
 use core::time::Duration;
 use zerocopy::IntoBytes;
 
-use super::controller::{ADMIN_ENTRIES, Action, Controller, Data, State};
-use super::discovery::{Entry, Next, Reader};
+use super::commands::Data;
+use super::controller::{ADMIN_ENTRIES, Action, Controller, State};
 use super::event::{Event, Live};
-use super::identify::{
-    CNS_ACTIVE, CNS_CONTROLLER, CNS_DESCRIPTORS, CNS_NAMESPACE, ControllerInfo, Expected,
-    IDENTIFY_BYTES, Page,
-};
+use super::identify::{CNS_CONTROLLER, ControllerInfo, Expected, IDENTIFY_BYTES, Page};
 use super::keep_alive::KeepAlive;
-use super::namespace::{NamespaceInfo, active_ids};
+use super::namespace::NamespaceInfo;
 use super::operation::{identify, set_features};
 use super::queue::{Queue, Stream};
+use super::slot::Owner;
+use super::survey::{Next, Survey};
 use super::why::{Stage, Unsuitable, Why};
 use crate::command::Command;
 use crate::connect::{CNTLID_DYNAMIC, CONNECT_DATA_BYTES, Connect, halves};
@@ -44,8 +43,6 @@ const FEATURE_QUEUES: u8 = 0x07;
 const READY_POLL: Duration = Duration::from_millis(5);
 /// The least time that a controller gets to become ready, whatever CAP.TO says.
 const READY_MIN: Duration = Duration::from_secs(1);
-/// Ids in a full page of the active namespace list.
-const ACTIVE_IDS_MAX: usize = 1024;
 /// AUTHREQ in DW0 of the response to Connect: bits 17 and 18.
 const AUTHENTICATION_REQUIRED: u32 = 3 << 17;
 
@@ -62,11 +59,7 @@ pub(super) enum Step {
     Pause(Instant),
     Controller,
     QueueCount,
-    /// The active namespaces after this one.
-    Active(u32),
-    Namespace(usize),
-    Descriptors(usize),
-    Log,
+    Survey,
 }
 
 impl Step {
@@ -79,8 +72,7 @@ impl Step {
             Self::Enable | Self::Ready | Self::Pause(_) => Stage::Enable,
             Self::Controller => Stage::IdentifyController,
             Self::QueueCount => Stage::QueueCount,
-            Self::Active(_) | Self::Namespace(_) | Self::Descriptors(_) => Stage::Namespaces,
-            Self::Log => Stage::DiscoveryLog,
+            Self::Survey => Stage::Namespaces,
         }
     }
 }
@@ -96,13 +88,11 @@ pub(super) struct Startup {
     controller: Option<ControllerInfo>,
     granted: u16,
     entries: u16,
-    ids: Vec<u32>,
-    namespaces: Vec<NamespaceInfo>,
-    log: Reader,
+    survey: Survey,
 }
 
 impl Startup {
-    const fn new(now: Instant) -> Self {
+    fn new(now: Instant, namespaces_max: u32) -> Self {
         Self {
             step: Step::Tcp(0),
             deadline: now,
@@ -112,9 +102,14 @@ impl Startup {
             controller: None,
             granted: 0,
             entries: 0,
-            ids: Vec::new(),
-            namespaces: Vec::new(),
-            log: Reader::new(),
+            survey: Survey::of_namespaces(namespaces_max),
+        }
+    }
+
+    const fn stage(&self) -> Stage {
+        match self.step {
+            Step::Survey => self.survey.stage(),
+            step => step.stage(),
         }
     }
 
@@ -130,7 +125,7 @@ impl Startup {
 impl Controller {
     /// Begins to connect.
     pub(super) fn start<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        self.state = State::Starting(Box::new(Startup::new(now)));
+        self.state = State::Starting(Box::new(Startup::new(now, self.config.namespaces_max)));
         self.queues.clear();
         self.queues.push(Queue::new(ADMIN_ENTRIES - 1, true, FABRICS_IN_CAPSULE_BYTES));
         self.scratch = mem.alloc(Class::Small);
@@ -160,17 +155,14 @@ impl Controller {
                 (Property::Configuration.set(Configuration::ENABLE.to_wire().into()), Data::None)
             }
             Step::Ready => (Property::Status.get(), Data::None),
-            Step::Controller => identification(CNS_CONTROLLER, 0),
+            Step::Controller => (identify(CNS_CONTROLLER, 0), Data::Received(IDENTIFY_BYTES)),
             Step::QueueCount => (queue_count(self.config.io_queues), Data::None),
-            Step::Active(after) => identification(CNS_ACTIVE, after),
-            Step::Namespace(at) => identification(CNS_NAMESPACE, startup.ids[at]),
-            Step::Descriptors(at) => identification(CNS_DESCRIPTORS, startup.ids[at]),
-            Step::Log => {
-                let (command, len) = startup.log.command();
+            Step::Survey => {
+                let (command, len) = startup.survey.command();
                 (command, Data::Received(len))
             }
         };
-        self.command(mem, 0, command, data, deadline);
+        self.command(mem, (0, Owner::Association), command, data, deadline);
     }
 
     fn connect(&mut self, queue: u16) {
@@ -198,15 +190,16 @@ impl Controller {
             let bytes = data.as_bytes();
             mem.bytes_mut(scratch)[..bytes.len()].copy_from_slice(bytes);
         }
-        self.command(mem, queue, command, Data::Sent(CONNECT_DATA_BYTES), deadline);
+        let owner = Owner::Association;
+        self.command(mem, (queue, owner), command, Data::Sent(CONNECT_DATA_BYTES), deadline);
     }
 
     /// A deadline of connecting is here.
     pub(super) fn startup_due<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         let State::Starting(startup) = &self.state else { return };
-        let step = startup.step;
         if startup.deadline <= now {
-            self.lose(mem, now, Why::Timeout(step.stage()));
+            let why = Why::Timeout(startup.stage());
+            self.lose(mem, now, why);
         } else {
             self.begin(mem, now, Step::Ready);
         }
@@ -223,9 +216,8 @@ impl Controller {
     ) {
         let State::Starting(startup) = &self.state else { return };
         let step = startup.step;
-        // Old controllers know no descriptors: Identify Namespace told enough.
-        let optional = matches!(step, Step::Descriptors(_));
-        if !status.is_success() && !optional {
+        // A survey knows what it can do without.
+        if !status.is_success() && step != Step::Survey {
             let [result, _] = dwords(result);
             return self.lose(mem, now, Why::Refused { stage: step.stage(), status, result });
         }
@@ -238,15 +230,12 @@ impl Controller {
             Step::Ready => self.looked(result, now),
             Step::Controller => self.identified(mem, len),
             Step::QueueCount => Ok(self.count_queues(result)),
-            Step::Active(_) => Ok(self.list(mem, len)),
-            Step::Namespace(at) => Ok(self.look_at(mem, at, len)),
-            Step::Descriptors(at) => Ok(self.name(mem, at, len, status)),
-            Step::Log => self.read_log(mem, len),
+            Step::Survey => return self.surveyed_first(mem, now, status, len),
             Step::Tcp(_) | Step::Initialize(_) | Step::Pause(_) => return,
         };
         match next {
             Ok(Some(step)) => self.begin(mem, now, step),
-            Ok(None) => self.arrive(None),
+            Ok(None) => {}
             Err(why) => self.lose(mem, now, why),
         }
     }
@@ -267,7 +256,7 @@ impl Controller {
     /// The next queue, or what comes after the last one.
     fn after_queue(&self, queue: u16) -> Option<Step> {
         let more = usize::from(queue) + 1 < self.queues.len();
-        Some(if more { Step::Tcp(queue + 1) } else { Step::Active(0) })
+        Some(if more { Step::Tcp(queue + 1) } else { Step::Survey })
     }
 
     fn read_capabilities(&mut self, result: u64) -> Result<Option<Step>, Why> {
@@ -319,11 +308,11 @@ impl Controller {
         };
         let page = Page(&mem.bytes(scratch)[..len as usize]);
         let info = ControllerInfo::parse(&page, &expected).map_err(Why::Unsuitable)?;
-        let next = match info.is_discovery {
-            true => Step::Log,
-            false if self.config.io_queues == 0 => Step::Active(0),
-            false => Step::QueueCount,
-        };
+        if info.is_discovery {
+            startup.survey = Survey::of_log();
+        }
+        let only_admin = info.is_discovery || self.config.io_queues == 0;
+        let next = if only_admin { Step::Survey } else { Step::QueueCount };
         startup.controller = Some(info);
         Ok(Some(next))
     }
@@ -345,91 +334,39 @@ impl Controller {
         Some(Step::Tcp(1))
     }
 
-    /// Takes a page of the list of active namespaces.
-    fn list<M: Memory>(&mut self, mem: &M, len: u32) -> Option<Step> {
+    /// Takes what the survey's command brought; at its end the association is live.
+    fn surveyed_first<M: Memory>(&mut self, mem: &mut M, now: Instant, status: Status, len: u32) {
         let (State::Starting(startup), Some(scratch)) = (&mut self.state, &self.scratch) else {
-            return None;
+            return;
         };
-        let (before, max) = (startup.ids.len(), self.config.namespaces_max as usize);
-        let after = startup.ids.last().copied().unwrap_or(0);
-        let page = &mem.bytes(scratch)[..len as usize];
-        startup.ids.extend(active_ids(page, after).take(max - before.min(max)));
-        match startup.ids.last() {
-            None => None,
-            Some(&last) if startup.ids.len() - before == ACTIVE_IDS_MAX => Some(Step::Active(last)),
-            Some(_) => Some(Step::Namespace(0)),
-        }
-    }
-
-    /// Takes what Identify Namespace brought.
-    fn look_at<M: Memory>(&mut self, mem: &M, at: usize, len: u32) -> Option<Step> {
-        let (State::Starting(startup), Some(scratch)) = (&mut self.state, &self.scratch) else {
-            return None;
-        };
-        let page = Page(&mem.bytes(scratch)[..len as usize]);
-        match NamespaceInfo::parse(startup.ids[at], &page) {
-            Some(namespace) => {
-                startup.namespaces.push(namespace);
-                Some(Step::Descriptors(at))
+        match startup.survey.take(status, &mem.bytes(scratch)[..len as usize]) {
+            Ok(Next::Ask) => self.begin(mem, now, Step::Survey),
+            Ok(Next::Namespaces(namespaces)) => self.arrive(mem, now, namespaces),
+            Ok(Next::Log(entries)) => {
+                self.arrive(mem, now, Vec::new());
+                self.events.push_back(Event::Discovered(entries));
             }
-            None => startup.next_namespace(at),
-        }
-    }
-
-    /// Takes a namespace's descriptors.
-    fn name<M: Memory>(&mut self, mem: &M, at: usize, len: u32, status: Status) -> Option<Step> {
-        let (State::Starting(startup), Some(scratch)) = (&mut self.state, &self.scratch) else {
-            return None;
-        };
-        if let Some(namespace) = startup.namespaces.last_mut()
-            && status.is_success()
-        {
-            namespace.read_descriptors(&mem.bytes(scratch)[..len as usize]);
-        }
-        startup.next_namespace(at)
-    }
-
-    fn read_log<M: Memory>(&mut self, mem: &M, len: u32) -> Result<Option<Step>, Why> {
-        let (State::Starting(startup), Some(scratch)) = (&mut self.state, &self.scratch) else {
-            return Ok(None);
-        };
-        match startup.log.take(&mem.bytes(scratch)[..len as usize]) {
-            Next::Read => Ok(Some(Step::Log)),
-            Next::Failed => Err(Why::Unsuitable(Unsuitable::DiscoveryLog)),
-            Next::Done(entries) => {
-                self.arrive(Some(entries));
-                Ok(None)
-            }
+            Err(why) => self.lose(mem, now, why),
         }
     }
 
     /// Everything is found out: the association is live.
-    fn arrive(&mut self, log: Option<Vec<Entry>>) {
+    fn arrive<M: Memory>(&mut self, mem: &mut M, now: Instant, namespaces: Vec<NamespaceInfo>) {
         let State::Starting(startup) = &mut self.state else { return };
         let Some(controller) = startup.controller.take() else { return };
         let live = Live {
             controller,
-            namespaces: core::mem::take(&mut startup.namespaces),
+            namespaces,
             io_queues: startup.granted,
             queue_commands: startup.entries.saturating_sub(1),
             digests: self.config.digests,
         };
-        self.go_live(live);
-        if let Some(entries) = log {
-            self.events.push_back(Event::Discovered(entries));
-        }
+        self.transfer_bytes_max = live.controller.transfer_bytes_max;
+        self.backoff.succeeded(now);
+        self.state = State::Live;
+        self.events.push_back(Event::Live(Box::new(live.clone())));
+        self.watch(mem, now, live);
     }
-}
-
-impl Startup {
-    /// The namespace after this one, if there is one.
-    fn next_namespace(&self, at: usize) -> Option<Step> {
-        if at + 1 < self.ids.len() { Some(Step::Namespace(at + 1)) } else { None }
-    }
-}
-
-const fn identification(cns: u8, nsid: u32) -> (Command, Data) {
-    (identify(cns, nsid), Data::Received(IDENTIFY_BYTES))
 }
 
 /// Set Features, Number of Queues: as many submission as completion queues, 0-based.

@@ -126,7 +126,7 @@ fn it_comes_back_and_looks_at_everything_anew() {
         bench.free(completed);
         assert!(bench.try_submit(Operation::Flush, None, 0).is_err(), "not live");
         bench.model.namespaces.push(100 + round);
-        bench.pass_served(Duration::from_millis(151));
+        bench.pass_served(Duration::from_millis(601));
         assert_eq!(bench.take_live().namespaces.len(), 3 + round as usize);
         bench.submit(Operation::Flush, None, 0);
         bench.serve();

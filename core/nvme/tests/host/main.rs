@@ -8,4 +8,5 @@ mod malformed;
 mod memory;
 mod model;
 mod startup;
+mod watch;
 mod wire;

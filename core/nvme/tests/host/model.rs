@@ -30,6 +30,8 @@ pub(crate) struct Model {
     /// One block of payload for every read.
     pub(crate) disk: Vec<u8>,
     pub(crate) commands: Vec<Pdu>,
+    /// Requests for notice that wait.
+    pub(crate) notice_cids: Vec<u16>,
     /// Writes whose data comes by R2T: what is here of it.
     transfers: HashMap<u16, (u16, Vec<u8>, u32)>,
     /// Bytes asked for at once.
@@ -54,6 +56,7 @@ impl Model {
             namespaces: vec![1, 5],
             disk: (0..128 << 10).map(|n: u32| (n % 251) as u8).collect(),
             commands: Vec::new(),
+            notice_cids: Vec::new(),
             transfers: HashMap::new(),
             r2t_bytes: u32::MAX,
         }
@@ -97,6 +100,10 @@ impl Model {
                 self.send(cid, &page, digests)
             }
             (0, 0x09) => ok(u64::from(self.granted - 1) * 0x1_0001),
+            (0, 0x0c) => {
+                self.notice_cids.push(cid);
+                Vec::new()
+            }
             (0, 0x18) => {
                 self.keep_alives += 1;
                 ok(0)
