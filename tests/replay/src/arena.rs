@@ -39,7 +39,14 @@ impl Arena {
         &self.buffer(span.lease).bytes[span.offset as usize..][..span.len as usize]
     }
 
-    /// The same, as the kernel would fill them.
+    /// The bytes of a batch, as the kernel would gather them.
+    pub(crate) fn gather(&self, spans: &[Span]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        spans.iter().for_each(|span| bytes.extend_from_slice(self.span(*span)));
+        bytes
+    }
+
+    /// The bytes that a span names, as the kernel would fill them.
     pub(crate) fn span_mut(&mut self, span: Span) -> &mut [u8] {
         self.buffer(span.lease);
         let bytes = &mut self.buffers[span.lease.index as usize].bytes;

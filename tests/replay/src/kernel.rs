@@ -36,7 +36,7 @@ pub(crate) struct Kernel {
 pub(crate) struct End {
     /// The other end, if the shard has that too.
     peer: Option<u32>,
-    inbox: VecDeque<u8>,
+    inbox: Vec<u8>,
     /// Nothing comes after the inbox.
     ended: bool,
     receive: Option<Receive>,
@@ -175,7 +175,7 @@ impl Kernel {
         match &mut end.receive {
             Some(Receive::Exact { span, filled, .. }) => {
                 let len = len.min((span.len - *filled) as usize);
-                let bytes: Vec<u8> = end.inbox.drain(..len).collect();
+                let bytes = take(&mut end.inbox, len);
                 arena.span_mut(*span)[*filled as usize..][..len].copy_from_slice(&bytes);
                 *filled += u32::try_from(len).expect("a piece");
             }
@@ -183,7 +183,7 @@ impl Kernel {
                 // As the reactor: without a buffer the bytes wait in the socket.
                 let Some(lease) = arena.alloc(Class::Medium) else { return };
                 let len = len.min(Class::Medium.bytes() as usize);
-                let bytes: Vec<u8> = end.inbox.drain(..len).collect();
+                let bytes = take(&mut end.inbox, len);
                 arena.bytes_mut(&lease)[..len].copy_from_slice(&bytes);
                 let len = u32::try_from(len).expect("a piece");
                 self.events.push_back(Event::Received { token: *token, lease, len });
@@ -202,7 +202,7 @@ impl Kernel {
     ) {
         let Some(end) = self.sockets.get_mut(&socket) else { return };
         let Some(Send { token, spans, content }) = end.send.take() else { return };
-        assert!(gather(arena, &spans) == content, "a buffer was changed while it was sent");
+        assert!(arena.gather(&spans) == content, "a buffer was changed while it was sent");
         let (peer, len) = (end.peer, u32::try_from(content.len()).expect("a batch"));
         match (peer, result) {
             (Some(peer), Ok(())) => self.put(peer, &content),
@@ -255,9 +255,11 @@ impl Kernel {
     fn carry_out(&mut self, arena: &mut Arena, what: &What) -> u32 {
         match *what {
             What::Read { span, offset } => {
+                let content = arena.span_mut(span).chunks_mut(BLOCK);
                 let blocks = self.blocks(offset, u64::from(span.len)).iter();
-                let content: Vec<u8> = blocks.flat_map(|block| stamp(block.newest())).collect();
-                arena.span_mut(span).copy_from_slice(&content);
+                content
+                    .zip(blocks)
+                    .for_each(|(to, block)| to.copy_from_slice(&stamp(block.newest())));
                 span.len
             }
             What::Write { span, offset, durable, ref content } => {
@@ -346,7 +348,7 @@ impl Kernel {
     fn send(&mut self, arena: &Arena, shard: &Shard, token: Token, socket: Socket, batch: u32) {
         let spans = shard.batch(batch).to_vec();
         assert!(!spans.is_empty() && spans.len() <= 64, "a batch of {} pieces", spans.len());
-        let content = gather(arena, &spans);
+        let content = arena.gather(&spans);
         let end = self.end_mut(socket.0);
         assert!(!end.closed && end.send.is_none(), "sends twice on {socket:?}");
         end.send = Some(Send { token, spans, content });
@@ -402,6 +404,8 @@ pub(crate) fn read_stamp(block: &[u8]) -> Tag {
     Tag::from_le_bytes(words[0])
 }
 
-fn gather(arena: &Arena, spans: &[Span]) -> Vec<u8> {
-    spans.iter().flat_map(|span| arena.span(*span).to_vec()).collect()
+/// The first `len` bytes of a queue.
+fn take(queue: &mut Vec<u8>, len: usize) -> Vec<u8> {
+    let rest = queue.split_off(len);
+    std::mem::replace(queue, rest)
 }

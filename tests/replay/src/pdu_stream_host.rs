@@ -189,8 +189,7 @@ impl Run {
 
     fn complete_send(&mut self, queue: u16, result: Result<(), IoError>) {
         let Some((spans, content)) = self.sending.remove(&queue) else { return };
-        let now: Vec<u8> = spans.iter().flat_map(|span| self.arena.span(*span).to_vec()).collect();
-        assert!(now == content, "a buffer was changed while it was sent");
+        assert!(self.arena.gather(&spans) == content, "a buffer was changed while it was sent");
         self.honest &= result.is_ok();
         self.host.sent(&mut self.arena, self.now, queue, result);
     }
@@ -291,8 +290,7 @@ impl Run {
     fn send(&mut self, queue: u16) {
         let spans = self.host.batch(queue).to_vec();
         assert!(!spans.is_empty() && spans.len() <= 64, "a batch of {} pieces", spans.len());
-        let content: Vec<u8> =
-            spans.iter().flat_map(|span| self.arena.span(*span).to_vec()).collect();
+        let content = self.arena.gather(&spans);
         if let Err(error) = self.peer.take(queue, &content) {
             assert!(!self.honest, "an honest peer finds {error:?} in what our host sends");
             self.peer.hang_up(queue);
