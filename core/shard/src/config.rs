@@ -134,7 +134,7 @@ impl Default for Limits {
             connections_max: 512,
             controllers_max: 128,
             io_queues_max: 16,
-            queue_entries_max: 128,
+            queue_entries_max: 256,
             ops_max: 8192,
             effects_max: 4096,
             arena_bytes: 64 << 20,
