@@ -142,8 +142,7 @@ fn a_namespace_that_vanishes_while_we_look_is_left_out() {
     let mut bench = watched();
     notify(&mut bench, NAMESPACES_CHANGED);
     let mut refused = false;
-    loop {
-        let Some(pdu) = bench.heard(0) else { break };
+    while let Some(pdu) = bench.heard(0) {
         let identify = pdu.opcode() == 0x06 && pdu.cdw(10) == 0;
         let answer = if identify && !refused {
             refused = true;

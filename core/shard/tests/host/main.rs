@@ -1,5 +1,6 @@
 //! Our host side against our target side, back to back in memory.
 
+mod chaos;
 #[path = "../../../nvme/tests/host/memory.rs"]
 mod memory;
 mod net;

@@ -37,6 +37,8 @@ struct End {
     stopping: bool,
     send: Option<(Token, Vec<Span>, Vec<u8>)>,
     closed: bool,
+    /// The stream was reset.
+    broken: bool,
 }
 
 /// A shard with its memory and its sockets.
@@ -65,6 +67,8 @@ pub(crate) struct Net {
     pub(crate) no_connects: bool,
     /// Closed streams' effects stay in flight.
     pub(crate) no_rest: bool,
+    /// One of so many pieces gets a bit flipped; 0: none does.
+    pub(crate) flip: u64,
 }
 
 impl Node {
@@ -97,6 +101,7 @@ impl Node {
             stopping: false,
             send: None,
             closed: false,
+            broken: false,
         };
         self.ends.insert(socket, end);
         socket
@@ -112,7 +117,7 @@ impl Net {
     pub(crate) fn new(configs: Vec<Config>, seed: u64) -> Self {
         let now = Instant::from_nanos(1_000_000_000);
         let nodes = configs.into_iter().map(|config| Node::new(config, now, seed)).collect();
-        Self { nodes, now, dice: Dice(seed), no_connects: false, no_rest: false }
+        Self { nodes, now, dice: Dice(seed), no_connects: false, no_rest: false, flip: 0 }
     }
 
     /// A node dies and comes back with nothing but its configuration.
@@ -124,22 +129,21 @@ impl Net {
         self.nodes[node] = Node::new(config, self.now, 99);
     }
 
-    fn reset(&mut self, node: usize, socket: u32) {
-        let now = self.now;
-        let Some(end) = self.nodes[node].ends.get_mut(&socket) else { return };
-        end.over = true;
-        end.inbox.clear();
-        let receive = end.receive.take();
-        let send = end.send.take();
-        let node = &mut self.nodes[node];
-        if let Some((token, spans, _)) = send {
-            node.mem.release(&spans);
-            let result = Err(IoError::Reset);
-            node.shard.handle(&mut node.mem, now, Event::Done { token, result });
+    /// One of a node's streams, chosen by dice, is reset.
+    pub(crate) fn cut(&mut self, node: usize) {
+        let open = self.nodes[node].ends.iter().filter(|(_, end)| !end.closed && !end.broken);
+        let open: Vec<_> = open.map(|(socket, end)| (*socket, end.peer)).collect();
+        if !open.is_empty() {
+            let (socket, (peer, theirs)) = open[self.dice.below(open.len() as u64) as usize];
+            self.reset(node, socket);
+            self.reset(peer, theirs);
         }
-        if let Some(Receive::Exact(token, _) | Receive::Stream(token)) = receive {
-            let result = Err(IoError::Reset);
-            node.shard.handle(&mut node.mem, now, Event::Done { token, result });
+    }
+
+    fn reset(&mut self, node: usize, socket: u32) {
+        if let Some(end) = self.nodes[node].ends.get_mut(&socket) {
+            end.broken = true;
+            end.inbox.clear();
         }
     }
 
@@ -159,6 +163,16 @@ impl Net {
             }
         }
         panic!("the shards never come to rest");
+    }
+
+    /// Runs for a few turns only, so that things are half done.
+    pub(crate) fn some(&mut self, turns: u64) {
+        for _ in 0..self.dice.below(turns) {
+            for at in 0..self.nodes.len() {
+                self.turn(at);
+                self.world(at);
+            }
+        }
     }
 
     /// Time passes, from deadline to deadline.
@@ -244,7 +258,12 @@ impl Net {
         let mut any = self.make_connections(at);
         let sockets: Vec<u32> = self.nodes[at].ends.keys().copied().collect();
         for socket in sockets {
-            any |= self.nodes[at].ends[&socket].closed && self.rest(at, socket);
+            let end = &self.nodes[at].ends[&socket];
+            if end.closed || end.broken {
+                let error = if end.closed { IoError::Cancelled } else { IoError::Reset };
+                any |= self.rest(at, socket, error);
+                continue;
+            }
             any |= self.move_bytes(at, socket);
             any |= self.receive(at, socket);
         }
@@ -278,14 +297,14 @@ impl Net {
         node.shard.handle(&mut node.mem, self.now, Event::Done { token, result });
     }
 
-    /// A closed stream's effects come back, one at a time.
-    fn rest(&mut self, at: usize, socket: u32) -> bool {
+    /// The effects of a stream that is over come back, one at a time.
+    fn rest(&mut self, at: usize, socket: u32, error: IoError) -> bool {
         if self.no_rest {
             return false;
         }
         let node = &mut self.nodes[at];
         let end = node.ends.get_mut(&socket).unwrap();
-        let cancelled = Err(IoError::Cancelled);
+        let cancelled = Err(error);
         if let Some((token, spans, _)) = end.send.take() {
             node.mem.release(&spans);
             self.done(at, token, cancelled);
@@ -314,8 +333,9 @@ impl Net {
             return false;
         };
         let token = *token;
-        let moved: Vec<u8> = bytes.drain(..piece.min(bytes.len())).collect();
+        let mut moved: Vec<u8> = bytes.drain(..piece.min(bytes.len())).collect();
         let left = bytes.len();
+        self.flip(&mut moved);
         if let Some(other) = self.nodes[peer].ends.get_mut(&theirs).filter(|other| !other.closed) {
             other.inbox.extend(&moved);
         }
@@ -328,6 +348,14 @@ impl Net {
             self.done(at, token, Ok(len));
         }
         true
+    }
+
+    /// Flips a bit, rarely.
+    fn flip(&mut self, bytes: &mut [u8]) {
+        if self.flip > 0 && !bytes.is_empty() && self.dice.below(self.flip) == 0 {
+            let at = self.dice.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.dice.below(8);
+        }
     }
 
     /// Some bytes are received.
