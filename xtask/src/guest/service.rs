@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 /// An engine as a scenario describes it. `{disks}` in a namespace is the folder of its files.
@@ -157,8 +158,22 @@ impl Services {
     }
 }
 
-/// A TCP port of the loopback that nobody uses now.
+/// Ports below those that the kernel gives to anyone who connects: while an engine is away, nobody
+/// else gets its port by chance.
+const PORTS: std::ops::Range<u16> = 21_000..32_000;
+
+/// A TCP port of the loopback that nobody uses now, and that we did not give before.
 fn free_port() -> Outcome<u16> {
-    let socket = TcpListener::bind("127.0.0.1:0").explain(|| "no free TCP port".to_owned())?;
-    socket.local_addr().map(|address| address.port()).explain(|| "no TCP port".to_owned())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let width = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..width {
+        let step =
+            std::process::id().wrapping_mul(16).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let offset = u16::try_from(step % width).unwrap_or(0);
+        let port = PORTS.start + offset;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(Fault::new("no free TCP port on 127.0.0.1"))
 }
