@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::connect::Nqn;
+use crate::connect::{CNTLID_DYNAMIC, Nqn};
 use crate::pdu::Digests;
 
 /// Everything about an association but the address, which is the shell's.
@@ -14,6 +14,9 @@ pub struct Config {
     pub hostnqn: Nqn,
     /// Our host identifier: the same on all paths of this host.
     pub hostid: [u8; 16],
+    /// Controller to ask for: [`CNTLID_DYNAMIC`], or of a subsystem that gives out fixed ones
+    /// [`CNTLID_STATIC_ANY`](crate::connect::CNTLID_STATIC_ANY) or one of its ids.
+    pub cntlid: u16,
     /// I/O queues to ask for; the target may grant fewer.
     pub io_queues: u16,
     /// Entries of an I/O queue to ask for, 2 to [`Config::QUEUE_ENTRIES_MAX`]. One fewer commands
@@ -60,6 +63,7 @@ impl Config {
             subnqn,
             hostnqn,
             hostid,
+            cntlid: CNTLID_DYNAMIC,
             io_queues: 1,
             queue_entries: 128,
             kato: Duration::from_secs(5),

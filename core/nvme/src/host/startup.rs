@@ -22,6 +22,7 @@ use core::time::Duration;
 use zerocopy::IntoBytes;
 
 use super::commands::Data;
+use super::config::Config;
 use super::controller::{ADMIN_ENTRIES, Action, Controller, State};
 use super::event::{Event, Live};
 use super::identify::{CNS_CONTROLLER, ControllerInfo, Expected, IDENTIFY_BYTES, Page};
@@ -33,7 +34,7 @@ use super::slot::Owner;
 use super::survey::{Next, Survey};
 use super::why::{Stage, Unsuitable, Why};
 use crate::command::Command;
-use crate::connect::{CNTLID_DYNAMIC, CONNECT_DATA_BYTES, Connect, halves};
+use crate::connect::{CONNECT_DATA_BYTES, Connect, halves};
 use crate::property::{Capabilities, Configuration, ControllerStatus, Property};
 use crate::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES, Status};
 
@@ -92,17 +93,17 @@ pub(super) struct Startup {
 }
 
 impl Startup {
-    fn new(now: Instant, namespaces_max: u32) -> Self {
+    fn new(now: Instant, config: &Config) -> Self {
         Self {
             step: Step::Tcp(0),
             deadline: now,
-            cntlid: CNTLID_DYNAMIC,
+            cntlid: config.cntlid,
             capabilities: Capabilities::from_wire(0),
             version: 0,
             controller: None,
             granted: 0,
             entries: 0,
-            survey: Survey::of_namespaces(namespaces_max),
+            survey: Survey::of_namespaces(config.namespaces_max),
         }
     }
 
@@ -125,7 +126,7 @@ impl Startup {
 impl Controller {
     /// Begins to connect.
     pub(super) fn start<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        self.state = State::Starting(Box::new(Startup::new(now, self.config.namespaces_max)));
+        self.state = State::Starting(Box::new(Startup::new(now, &self.config)));
         self.queues.clear();
         self.queues.push(Queue::new(ADMIN_ENTRIES - 1, true, FABRICS_IN_CAPSULE_BYTES));
         self.scratch = mem.alloc(Class::Small);
@@ -326,7 +327,7 @@ impl Controller {
         let granted = submission.min(completion).saturating_add(1).min(self.config.io_queues);
         let commands_max = if info.commands_max == 0 { u16::MAX } else { info.commands_max };
         let offered = u16::try_from(startup.capabilities.queue_entries_max()).unwrap_or(u16::MAX);
-        let most = offered.min(commands_max).min(super::Config::QUEUE_ENTRIES_MAX);
+        let most = offered.min(commands_max).min(Config::QUEUE_ENTRIES_MAX);
         startup.entries = self.config.queue_entries.min(most).max(2);
         startup.granted = granted;
         let (commands, in_capsule) = (startup.entries - 1, info.in_capsule_bytes);

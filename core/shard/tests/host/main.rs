@@ -8,7 +8,7 @@ mod net;
 use std::time::Duration;
 
 use braid_block::{BlockSize, Class, Geometry, IoError, Key, Lease, Memory};
-use braid_nvme::connect::Nqn;
+use braid_nvme::connect::{CNTLID_STATIC_ANY, Nqn};
 use braid_nvme::host::{
     Completed, DeallocateRange, Event, Live, Operation, Reconnect, Stage, Submission, Why,
     identify_command,
@@ -512,6 +512,24 @@ fn a_host_that_is_not_allowed_is_told_so_and_stops() {
     assert!(matches!(net.event(), Event::Closed));
     net.pass(Duration::from_secs(30));
     net.give_back();
+}
+
+#[test]
+fn fixed_controller_ids_are_asked_for_by_number_or_any() {
+    let mut config = target();
+    config.subsystems[0].controllers = ControllerModel::Static;
+    let mut net = Net::new(vec![nobody(), config], 16);
+    let mut ids = Vec::new();
+    for cntlid in [CNTLID_STATIC_ANY, 9, CNTLID_STATIC_ANY] {
+        let mut config = host(NQN);
+        config.controller.cntlid = cntlid;
+        net.open(config);
+        ids.push(net.live().controller.cntlid);
+    }
+    assert!(ids[0] != ids[2] && ids[1] == 9, "{ids:?}");
+    net.open(host(NQN));
+    let Event::Lost { why: Why::Refused { stage, result, .. }, .. } = net.event() else { panic!() };
+    assert_eq!((stage, result), (Stage::Connect, 16 | 1 << 16), "CNTLID in the data");
 }
 
 #[test]
