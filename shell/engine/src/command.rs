@@ -39,10 +39,10 @@ enum Command {
     Perf(Box<perf::Options>),
     /// Show which subsystems a target has, and where
     #[command(after_help = discover::HELP)]
-    Discover(discover::Options),
+    Discover(Box<discover::Options>),
     /// Show what a subsystem says about its controller and its namespaces
     #[command(after_help = identify::HELP)]
-    Identify(identify::Options),
+    Identify(Box<identify::Options>),
 }
 
 /// Runs the command that the arguments ask for. The first of them is the program's name.

@@ -115,7 +115,8 @@ async fn run(
     let remote = reactor.remote();
     thread::Builder::new()
         .name("braid-shard-0".into())
-        .spawn(move || end.send(reactor.run(shard, load)))
+        // Nobody waits for it any more when the program is being ended.
+        .spawn(move || drop(end.send(reactor.run(shard, load))))
         .map_err(|error| Error::run(format!("cannot start a thread: {error}")))?;
     loop {
         tokio::select! {

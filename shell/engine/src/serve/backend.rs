@@ -109,7 +109,7 @@ fn file(
         prefill(path, open.size).map_err(|e| Error::run(format!("cannot fill it: {e}")))?;
     }
     let geometry = Geometry::of_bytes(open.size, block);
-    let discards = allocation == Allocation::Sparse;
+    let discards = allocation == Allocation::Sparse || has_holes(path);
     Ok(Backend { geometry, disk: Some(Disk { open, discards, atomic_blocks: 1 }) })
 }
 
@@ -150,6 +150,12 @@ fn missing(path: &Path, size: Option<u64>) -> Result<bool> {
     }
 }
 
+/// Whether a file takes less space than it shows: then nobody counts on having it reserved.
+fn has_holes(path: &Path) -> bool {
+    const UNIT: u64 = 512;
+    fs::metadata(path).is_ok_and(|metadata| metadata.blocks() * UNIT < metadata.len())
+}
+
 /// Takes back a file that was made but got no space, so that the next start is like this one.
 fn remove_unfilled(path: &Path, made: bool) {
     if made && fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0) {
@@ -184,7 +190,9 @@ fn device(path: &Path, force: bool, block: Option<BlockSize>) -> Result<Backend>
     let open = OpenDisk::open(path, &options).map_err(|error| refused(error, false))?;
     let geometry = device_geometry(open.size, open.logical_block, block)?;
     let bytes = u64::from(geometry.block.bytes());
-    let discards = number.queue_limit("discard_max_bytes").is_some_and(|bytes| bytes > 0);
+    // A discard has to leave zeros, so the device must be able to write them by itself.
+    let can = |limit| number.queue_limit(limit).is_some_and(|bytes| bytes > 0);
+    let discards = can("discard_max_bytes") && can("write_zeroes_max_bytes");
     let atomic = number.queue_limit("atomic_write_unit_max_bytes").unwrap_or(0) / bytes;
     let atomic_blocks = u16::try_from(atomic).unwrap_or(u16::MAX).max(1);
     Ok(Backend { geometry, disk: Some(Disk { open, discards, atomic_blocks }) })

@@ -183,3 +183,48 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use braid_reactor::{Options as ReactorOptions, Reactor, mesh};
+    use rustix::process::{Signal as Number, getpid, kill_process};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::serve::file;
+    use crate::serve::options::{Level, LogFormat};
+
+    /// Manages a shard that never ends, and asks for the end `signals` times.
+    fn manage_a_stuck_shard(drain: &str, signals: u32) -> String {
+        let text = format!("namespaces = ['mem:1MiB']\ndrain = '{drain}'");
+        let options = file::parse(&text).unwrap();
+        let plan = Plan::new(options.clone(), "machine", 1).unwrap();
+        let port = mesh(1).remove(0);
+        let nothing = (Vec::new(), Vec::new(), Vec::new());
+        let stuck =
+            Reactor::new(ReactorOptions::default(), port, nothing.0, nothing.1, nothing.2).unwrap();
+        let (_sender, ended) = mpsc::unbounded_channel();
+        let threads = Threads { remotes: vec![stuck.remote()], ended };
+        let reload = Reload::new(options, log::start(Level::Info, LogFormat::Text));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let heard = Signals::new().unwrap();
+            tokio::spawn(async move {
+                for _ in 0..signals {
+                    kill_process(getpid(), Number::TERM).unwrap();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            });
+            manage(&plan, threads, heard, None, reload).await.unwrap_err().to_string()
+        })
+    }
+
+    /// One test, because signals are the whole process's.
+    #[test]
+    fn what_does_not_end_is_ended_by_a_second_signal_or_the_deadline() {
+        let said = manage_a_stuck_shard("60s", 2);
+        assert!(said.contains("second signal"), "{said}");
+        let said = manage_a_stuck_shard("10ms", 1);
+        assert!(said.contains("still in flight"), "{said}");
+    }
+}

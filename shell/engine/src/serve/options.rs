@@ -52,7 +52,8 @@ pub struct Options {
     #[arg(long, value_name = "SWITCH")]
     pub data_digest: Option<Switch>,
 
-    /// Threads that serve; a subsystem lives on one [default: one per subsystem, at most one per CPU]
+    /// Threads that serve; a subsystem lives on one [default: one per subsystem, at most one
+    /// per CPU]
     #[arg(long, value_name = "N")]
     pub shards: Option<u16>,
 

@@ -73,23 +73,43 @@ fn spawn(
     let shard = config.shard;
     let work = move || {
         let server = Server::new(&config);
-        let run = std::panic::AssertUnwindSafe(|| reactor.run(Shard::new(config), server));
-        let result = match std::panic::catch_unwind(run) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Error::run(format!("shard {shard}: {error}"))),
-            Err(panic) => Err(Error::run(format!("shard {shard} panicked: {}", said(&*panic)))),
-        };
-        // Fails when the management thread is gone, and then the process is about to be.
-        let _ = ended.send(Ended { shard, result });
+        reactor.run(Shard::new(config), server).map(drop).map_err(|e| Error::run(e.to_string()))
     };
     thread::Builder::new()
         .name(format!("braid-shard-{shard}"))
-        .spawn(work)
+        .spawn(move || supervise(shard, &ended, work))
         .map(drop)
         .map_err(|error| Error::run(format!("cannot start a thread: {error}")))
+}
+
+/// Does a thread's work and tells how it ended, even if it panics: the others must not go on
+/// without it.
+fn supervise(shard: u16, ended: &mpsc::UnboundedSender<Ended>, work: impl FnOnce() -> Result<()>) {
+    let result = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.at(format_args!("shard {shard}"))),
+        Err(panic) => Err(Error::run(format!("shard {shard} panicked: {}", said(&*panic)))),
+    };
+    // Fails when the management thread is gone, and then the process is about to be.
+    let _ = ended.send(Ended { shard, result });
 }
 
 fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_like_any_other_end() {
+        let (sender, mut ended) = mpsc::unbounded_channel();
+        supervise(3, &sender, || panic!("lost {}", "count"));
+        supervise(4, &sender, || Ok(()));
+        let first = ended.try_recv().unwrap();
+        let said = first.result.unwrap_err().to_string();
+        assert_eq!((first.shard, said.as_str()), (3, "shard 3 panicked: lost count"));
+        assert!(ended.try_recv().unwrap().result.is_ok());
+    }
 }

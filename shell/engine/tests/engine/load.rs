@@ -110,3 +110,24 @@ fn an_engine_that_is_killed_and_comes_back_loses_nothing() {
     assert!(report["retries"].as_u64().unwrap() > 0, "{report}");
     engine.stop();
 }
+
+#[test]
+fn a_disk_that_forgets_is_found_out() {
+    let folder = Folder::new();
+    let disk = folder.path("disk");
+    let forgets = format!("file:{disk}?size=1MiB&lose-unflushed=1");
+    let engine = Engine::start(&[&forgets, "--allow-injection", "--nqn", "nqn.2026-01.io.braid:a"]);
+    let (address, uri) = (engine.address(), engine.uri(1));
+    let load =
+        thread::spawn(move || run(&["perf", &uri, "--rw", "mixed:90", "--verify", "--time", "3s"]));
+    engine.logs("host connected");
+    thread::sleep(Duration::from_millis(1000));
+    engine.kill();
+    let keeps = format!("file:{disk}");
+    let nqn = "nqn.2026-01.io.braid:a";
+    let engine = Engine::start(&[&keeps, "--listen", &address, "--nqn", nqn]);
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("mismatches"), "{ended:?}");
+    engine.stop();
+}

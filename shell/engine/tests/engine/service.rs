@@ -145,8 +145,23 @@ fn a_stop_is_orderly_while_a_host_works() {
 }
 
 #[test]
+#[ignore = "a shard still closes the admin queue before the I/O queues have drained"]
+fn a_stop_lets_commands_finish() {
+    let namespace = "mem:1MiB?inject=read,delay:2s,all,1";
+    let engine = Engine::start(&[namespace, "--allow-injection"]);
+    let uri = engine.uri(1);
+    let load = ["--queue-depth", "1", "--total", "4KiB", "-o", "json"];
+    let load = std::thread::spawn(move || run(&[&["perf", &uri], &load[..]].concat()));
+    engine.logs("host connected");
+    std::thread::sleep(Duration::from_millis(300));
+    engine.stop();
+    let report: Value = serde_json::from_str(&load.join().unwrap().stdout).unwrap();
+    assert_eq!((&report["read"]["commands"], &report["retries"]), (&1.into(), &0.into()));
+}
+
+#[test]
 fn the_drain_time_bounds_a_stop() {
-    let namespace = "mem:1MiB?inject=read,stall,all,1";
+    let namespace = "mem:1MiB?inject=read,delay:30s,all,1";
     let engine = Engine::start(&[namespace, "--allow-injection", "--drain", "300ms"]);
     let uri = engine.uri(1);
     std::thread::spawn(move || run(&["perf", &uri, "--queue-depth", "1", "--time", "1s"]));
