@@ -194,16 +194,23 @@ impl<C: Send + 'static> Reactor<C> {
             return drive.ring.submit(&mut drive.counters);
         }
         match spin(drive, &self.poller, from, due) {
-            Spin::Hit => self.poller.waited(nanos_since(from)),
+            // What completes while it is submitted says nothing about when the next one comes.
+            Spin::NoNeed => return,
+            Spin::Hit => self.poller.hit(),
             Spin::Missed => {
                 self.poller.missed();
                 block(drive, from, due);
             }
             Spin::Not => {
+                let submits = drive.ring.has_queued();
                 block(drive, from, due);
-                self.poller.waited(nanos_since(from));
+                if submits {
+                    return;
+                }
             }
         }
+        let waited = crate::now().since(from).as_nanos();
+        self.poller.waited(u64::try_from(waited).unwrap_or(u64::MAX));
     }
 
     /// Closes everything and waits until the kernel holds nothing.
@@ -257,14 +264,12 @@ fn world(drive: &mut Drive) -> World<'_> {
 enum Spin {
     /// It did not promise to pay.
     Not,
-    /// There is something to do.
+    /// There was something to do as soon as everything was submitted.
+    NoNeed,
+    /// Something came.
     Hit,
     /// Nothing came.
     Missed,
-}
-
-fn nanos_since(from: Instant) -> u64 {
-    u64::try_from(crate::now().since(from).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Submits and looks for completions without blocking, as long as that promises to pay.
@@ -272,7 +277,7 @@ fn spin(drive: &mut Drive, poller: &Poller, from: Instant, due: Option<Instant>)
     let Some(budget) = poller.budget() else { return Spin::Not };
     drive.ring.submit(&mut drive.counters);
     if drive.ring.is_ready() {
-        return Spin::Hit;
+        return Spin::NoNeed;
     }
     drive.counters.polls += 1;
     let until =

@@ -159,10 +159,15 @@ impl Ring {
         queue.taskrun() || queue.cq_overflow()
     }
 
+    /// Whether something was pushed that the kernel does not have yet.
+    pub(crate) fn has_queued(&mut self) -> bool {
+        !self.uring.submission().is_empty()
+    }
+
     /// Hands over what was pushed and brings forward what is done, without waiting; no system
     /// call when there is neither.
     pub(crate) fn submit(&mut self, counters: &mut Counters) {
-        if !self.uring.submission().is_empty() || self.is_called() {
+        if self.has_queued() || self.is_called() {
             self.enter(0, None, counters);
         }
     }
