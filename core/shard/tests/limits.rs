@@ -239,12 +239,12 @@ fn a_connection_goes_to_the_home_shard_of_its_subsystem() {
     peer.post(&mut world, command, zerocopy::IntoBytes::as_bytes(&data));
     let mail = world.mail.pop().expect("a letter to the home shard");
     assert_eq!(world.shard.connections(), 0, "nothing is left behind");
-    let Mail::Connection { socket, .. } = &*mail;
+    let Mail::Connection { socket, .. } = &mail;
     assert_eq!(*socket, Socket(peer.socket));
     let mut mem = TestMemory { limit: 64 << 20, ..TestMemory::default() };
     let now = Instant::from_nanos(1);
     home.handle(&mut mem, now, Event::Start { boot_id: [0; 16], seed: 2 });
-    home.handle(&mut mem, now, Event::Mail(mail));
+    home.handle(&mut mem, now, Event::Mail(Box::new(mail)));
     home.end_turn(&mut mem, now);
     let effects: Vec<Effect> = std::iter::from_fn(|| home.poll_effect()).collect();
     assert!(effects.iter().any(|e| matches!(e, Effect::ReceiveStream { .. })), "{effects:?}");

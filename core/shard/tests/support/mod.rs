@@ -179,7 +179,7 @@ pub struct World {
     /// Largest piece that a stream delivers.
     pub piece_bytes: usize,
     /// Letters to other shards, if there are to be any.
-    pub mail: Vec<Box<Mail>>,
+    pub mail: Vec<Mail>,
     pub keep_mail: bool,
     /// The address that new connections reach a wildcard listener at.
     pub local: Option<std::net::SocketAddr>,
@@ -372,7 +372,7 @@ impl World {
             }
             Effect::Mail { mail, .. } => {
                 assert!(self.keep_mail, "there is one shard");
-                self.mail.push(mail);
+                self.mail.push(*mail);
             }
             Effect::Note(note) => self.notes.push(note),
         }
