@@ -1,7 +1,7 @@
 //! `braid-engine discover`: what subsystems a target has, and where.
 
 use braid_nvme::DISCOVERY_NQN;
-use braid_nvme::connect::Nqn;
+use braid_nvme::connect::{CNTLID_DYNAMIC, Nqn};
 use braid_nvme::host::{Entry, Subtype, TransportFamily};
 use serde::Serialize;
 
@@ -64,7 +64,7 @@ pub fn discover(options: &Options) -> Result<()> {
     let nqn = Nqn::parse(DISCOVERY_NQN).expect("the well-known name is well-formed");
     let name = HostName::new(options.host_nqn.map(|name| name.0));
     let address = options.portal.resolve()?;
-    let answer = inquiry::ask(address, nqn, name, options.timeout.0)?;
+    let answer = inquiry::ask(address, nqn, CNTLID_DYNAMIC, name, options.timeout.0)?;
     let log = answer
         .log
         .ok_or_else(|| Error::run(format!("{address}: its discovery log could not be read")))?;

@@ -80,9 +80,9 @@ struct Namespace {
 /// # Errors
 /// Why it does not answer, or has no such namespace.
 pub fn identify(options: &Options) -> Result<()> {
-    let TargetUri { portal, nqn, nsid } = &options.target;
+    let TargetUri { portal, nqn, nsid, cntlid } = &options.target;
     let name = HostName::new(options.host_nqn.map(|name| name.0));
-    let answer = inquiry::ask(portal.resolve()?, *nqn, name, options.timeout.0)?;
+    let answer = inquiry::ask(portal.resolve()?, *nqn, *cntlid, name, options.timeout.0)?;
     let live = answer.live.ok_or_else(|| Error::run("the target said nothing about itself"))?;
     let identity = Identity::new(&live, nqn.as_str(), *nsid);
     if let (Some(nsid), true) = (nsid, identity.namespaces.is_empty()) {

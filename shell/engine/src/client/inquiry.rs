@@ -35,10 +35,17 @@ struct Inquiry {
 ///
 /// # Errors
 /// Why it does not answer, in one line.
-pub fn ask(address: SocketAddr, subnqn: Nqn, name: HostName, timeout: Duration) -> Result<Answer> {
+pub fn ask(
+    address: SocketAddr,
+    subnqn: Nqn,
+    cntlid: u16,
+    name: HostName,
+    timeout: Duration,
+) -> Result<Answer> {
     let never_again =
         Reconnect { min: Duration::ZERO, max: Duration::ZERO, give_up: Some(Duration::ZERO) };
     let config = host::Config {
+        cntlid,
         connect_timeout: timeout,
         reconnect: never_again,
         kato: Duration::ZERO,
@@ -82,7 +89,8 @@ pub fn refused(address: SocketAddr, subnqn: Nqn, why: Why) -> Error {
             if status.is(Status::CONNECT_INVALID_PARAMETERS)
                 && result & 0xffff == CNTLID_OFFSET =>
         {
-            "; it gives out fixed controller ids (--controllers static), which we do not ask for"
+            "; it gives out controller ids in another way: add controller=static to the URI, or \
+             leave it out"
                 .into()
         }
         Why::Refused { status, .. } if status.is(Status::CONNECT_INVALID_PARAMETERS) => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-use braid_nvme::connect::Nqn;
+use braid_nvme::connect::{CNTLID_DYNAMIC, CNTLID_MAX, CNTLID_STATIC_ANY, Nqn};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ pub struct TargetUri {
     pub nqn: Nqn,
     /// The namespace, if one is meant.
     pub nsid: Option<u32>,
+    /// The controller to ask for, as Connect names it: a new one, any fixed one, or this one.
+    pub cntlid: u16,
 }
 
 /// A host and a port as people write them.
@@ -49,25 +51,59 @@ impl FromStr for TargetUri {
         }
         let nqn = Nqn::parse(name)
             .ok_or_else(|| format!("'{name}' is not an NVMe qualified name; write {FORM}"))?;
-        Ok(Self { portal: portal.parse()?, nqn, nsid: nsid(query)? })
+        let mut uri = Self { portal: portal.parse()?, nqn, nsid: None, cntlid: CNTLID_DYNAMIC };
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            uri.set(option)?;
+        }
+        Ok(uri)
     }
 }
 
 impl fmt::Display for TargetUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "nvme+tcp://{}/{}", self.portal, self.nqn)?;
-        self.nsid.map_or(Ok(()), |nsid| write!(f, "?nsid={nsid}"))
+        let mut sign = '?';
+        if let Some(nsid) = self.nsid {
+            write!(f, "{sign}nsid={nsid}")?;
+            sign = '&';
+        }
+        match self.cntlid {
+            CNTLID_DYNAMIC => Ok(()),
+            CNTLID_STATIC_ANY => write!(f, "{sign}controller=static"),
+            id => write!(f, "{sign}controller={id}"),
+        }
     }
 }
 
-fn nsid(query: &str) -> std::result::Result<Option<u32>, String> {
-    if query.is_empty() {
-        return Ok(None);
+impl TargetUri {
+    fn set(&mut self, option: &str) -> std::result::Result<(), String> {
+        let understood = match option.split_once('=') {
+            Some(("nsid", nsid)) => {
+                self.nsid = nsid.parse().ok().filter(|&nsid| nsid > 0);
+                self.nsid.is_some()
+            }
+            Some(("controller", controller)) => {
+                let cntlid = controller_id(controller);
+                self.cntlid = cntlid.unwrap_or(self.cntlid);
+                cntlid.is_some()
+            }
+            _ => false,
+        };
+        if understood {
+            Ok(())
+        } else {
+            Err(format!(
+                "'{option}' is not understood; write nsid=N or controller=dynamic|static|ID"
+            ))
+        }
     }
-    let nsid = query.strip_prefix("nsid=").and_then(|nsid| nsid.parse().ok());
-    match nsid {
-        Some(0) | None => Err(format!("'{query}' is not understood; write {FORM}")),
-        nsid => Ok(nsid),
+}
+
+fn controller_id(text: &str) -> Option<u16> {
+    match text {
+        "dynamic" => Some(CNTLID_DYNAMIC),
+        "static" => Some(CNTLID_STATIC_ANY),
+        _ => text.parse().ok().filter(|id| (1..=CNTLID_MAX).contains(id)),
     }
 }
 
@@ -158,6 +194,11 @@ mod tests {
             ("nvme+tcp://node1/nqn.a", "nvme+tcp://node1:4420/nqn.a"),
             ("nvme+tcp://[::1]/nqn.a", "nvme+tcp://[::1]:4420/nqn.a"),
             ("nvme+tcp://[fe80::1]:1/nqn.a", "nvme+tcp://[fe80::1]:1/nqn.a"),
+            ("nvme+tcp://a:1/nqn.a?controller=static", "nvme+tcp://a:1/nqn.a?controller=static"),
+            (
+                "nvme+tcp://a:1/nqn.a?controller=7&nsid=1",
+                "nvme+tcp://a:1/nqn.a?nsid=1&controller=7",
+            ),
         ] {
             assert_eq!(text.parse::<TargetUri>().unwrap().to_string(), written);
         }
@@ -172,8 +213,9 @@ mod tests {
             ("nvme+tcp://::1/nqn.a", "[::1]:4420"),
             ("nvme+tcp:///nqn.a", "127.0.0.1:4420"),
             ("nvme+tcp://a/disk", "NVMe qualified name"),
-            ("nvme+tcp://a/nqn.a?nsid=0", "nsid=1"),
-            ("nvme+tcp://a/nqn.a?queue=0", "nsid=1"),
+            ("nvme+tcp://a/nqn.a?nsid=0", "nsid=N"),
+            ("nvme+tcp://a/nqn.a?queue=0", "nsid=N"),
+            ("nvme+tcp://a/nqn.a?controller=0", "controller=dynamic|static|ID"),
         ] {
             let error = text.parse::<TargetUri>().unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

@@ -33,6 +33,8 @@ its address, how often it was written and a checkable filling; whatever is read 
 it, and what was written is read back at the end. A mismatch names the LBA, what was expected and
 what was found, and the exit code is not 0.
 
+A target that gives out fixed controller ids is written with controller=static in its URI.
+
 Ctrl-C ends it early, with a report.
 
 Examples:
@@ -93,6 +95,7 @@ fn config(options: &Options) -> host::Config {
         give_up: Some(GIVE_UP),
     };
     host::Config {
+        cntlid: options.target.cntlid,
         io_queues: options.queues,
         // One entry of a queue stays empty.
         queue_entries: options.queue_depth + 1,

@@ -94,6 +94,21 @@ fn identity_that_is_given_is_kept() {
 }
 
 #[test]
+fn fixed_controllers_are_asked_for() {
+    let engine = Engine::start(&["mem:1MiB", "--controllers", "static"]);
+    let refused = run(&["identify", &engine.uri(1)]);
+    assert!(refused.stderr.contains("add controller=static"), "{refused:?}");
+    let any = format!("{}&controller=static", engine.uri(1));
+    assert_eq!(json(&["identify", &any])["controller"]["cntlid"], 1);
+    let third = format!("{}&controller=3", engine.uri(1));
+    assert_eq!(json(&["identify", &third])["controller"]["cntlid"], 3);
+    let load = ["--connections", "2", "--rw", "mixed", "--verify", "--total", "1MiB"];
+    let ended = run(&[&["perf", &any], &load[..]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    engine.stop();
+}
+
+#[test]
 fn several_subsystems_are_spread_over_shards() {
     let folder = Folder::new();
     let config = folder.write(
