@@ -197,7 +197,8 @@ fn alignment(path: &Path, fd: &OwnedFd, remarks: &mut Vec<String>) -> Result<u32
         .map_err(|errno| system(path, "statx", errno))?;
     if statx.stx_mask & StatxFlags::DIOALIGN.bits() == 0 {
         remarks.push(format!(
-            "{}: the file system ({}) does not say how to align direct I/O; using {ALIGNMENT_UNKNOWN}",
+            "{}: the file system ({}) does not say how to align direct I/O; taking \
+             {ALIGNMENT_UNKNOWN} bytes",
             path.display(),
             file_system(path)
         ));

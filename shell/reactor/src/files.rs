@@ -156,35 +156,11 @@ impl DiskOp {
     /// The operation that does what is left.
     fn entry(&self, file: Fixed, zeros: Option<*const u8>) -> squeue::Entry {
         let at = self.offset + self.done;
-        let left = self.len - self.done;
-        // Transfers are no longer than a span, which counts in 32 bits.
-        let count = u32::try_from(left).unwrap_or(u32::MAX);
-        let skip = usize::try_from(self.done).unwrap_or(usize::MAX);
         match self.action {
-            Action::Read(held) => {
-                let into = held.at.as_ptr().wrapping_add(skip);
-                match held.fixed {
-                    Some(fixed) => {
-                        opcode::ReadFixed::new(file, into, count, fixed).offset(at).build()
-                    }
-                    None => opcode::Read::new(file, into, count).offset(at).build(),
-                }
-            }
-            Action::Write { held, durable } => {
-                let from = held.at.as_ptr().wrapping_add(skip).cast_const();
-                let flags = if durable { libc::RWF_DSYNC } else { 0 };
-                match held.fixed {
-                    Some(fixed) => opcode::WriteFixed::new(file, from, count, fixed)
-                        .offset(at)
-                        .rw_flags(flags)
-                        .build(),
-                    None => {
-                        opcode::Write::new(file, from, count).offset(at).rw_flags(flags).build()
-                    }
-                }
-            }
+            Action::Read(held) => self.read(file, held, at),
+            Action::Write { held, durable } => self.write(file, held, at, durable),
             Action::WriteZeros => {
-                let count = left.min(ZEROS_BYTES as u64) as u32;
+                let count = self.left().min(ZEROS_BYTES as u32);
                 let from = zeros.unwrap_or(std::ptr::null());
                 opcode::Write::new(file, from, count).offset(at).build()
             }
@@ -192,6 +168,36 @@ impl DiskOp {
             Action::Discard => self.fallocate(file, libc::FALLOC_FL_PUNCH_HOLE),
             Action::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
         }
+    }
+
+    fn read(&self, file: Fixed, held: Held, at: u64) -> squeue::Entry {
+        let (into, count) = (self.resumed(held), self.left());
+        match held.fixed {
+            Some(fixed) => opcode::ReadFixed::new(file, into, count, fixed).offset(at).build(),
+            None => opcode::Read::new(file, into, count).offset(at).build(),
+        }
+    }
+
+    fn write(&self, file: Fixed, held: Held, at: u64, durable: bool) -> squeue::Entry {
+        let (from, count) = (self.resumed(held).cast_const(), self.left());
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        match held.fixed {
+            Some(fixed) => {
+                let entry = opcode::WriteFixed::new(file, from, count, fixed);
+                entry.offset(at).rw_flags(flags).build()
+            }
+            None => opcode::Write::new(file, from, count).offset(at).rw_flags(flags).build(),
+        }
+    }
+
+    /// Where to go on in the buffer: inside the held span, because something is left.
+    fn resumed(&self, held: Held) -> *mut u8 {
+        held.at.as_ptr().wrapping_add(usize::try_from(self.done).unwrap_or(0))
+    }
+
+    /// Bytes to go; what is transferred is no longer than a span, which counts in 32 bits.
+    fn left(&self) -> u32 {
+        u32::try_from(self.len - self.done).unwrap_or(u32::MAX)
     }
 
     fn fallocate(&self, file: Fixed, mode: libc::c_int) -> squeue::Entry {

@@ -23,8 +23,9 @@
 //! [`Application::turn`], [`Machine::end_turn`], all effects, one submit-and-wait.
 //!
 //! What a result means, beyond what [`braid_shard::Effect`] says: `Zero`, `Discard` and `Sync`
-//! end with `Ok(0)`; after a `Close` nothing is told as `Received` any more; an effect on a socket that is gone ends with [`IoError::Gone`]; a connect
-//! for which there is no room in the table ends with [`IoError::NoSpace`].
+//! end with `Ok(0)`; after a `Close` nothing is told as `Received` any more; an effect on a socket
+//! that is gone ends with [`IoError::Gone`]; a connect for which there is no room in the table
+//! ends with [`IoError::NoSpace`].
 //!
 //! [`IoError::Gone`]: braid_block::IoError::Gone
 //! [`IoError::NoSpace`]: braid_block::IoError::NoSpace

@@ -193,6 +193,12 @@ impl<C: Send + 'static> Reactor<C> {
         if due.is_some_and(|due| due <= from) {
             return drive.ring.submit(&mut drive.counters);
         }
+        self.wait(from, due);
+    }
+
+    /// Submits, spins if that promises to pay, then blocks, until something completes or is due.
+    fn wait(&mut self, from: Instant, due: Option<Instant>) {
+        let drive = &mut self.drive;
         match spin(drive, &self.poller, from, due) {
             // What completes while it is submitted says nothing about when the next one comes.
             Spin::NoNeed => return,
