@@ -1,4 +1,5 @@
 //! `cargo xtask`, the one door to building, trying and testing Braid.
+#![forbid(unsafe_code)]
 
 mod engine;
 mod fault;

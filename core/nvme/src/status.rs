@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-/// The status field of a completion without its phase bit: SC 7:0, SCT 10:8, CRD 12:11, M 13, DNR 14.
+/// The status field of a completion without its phase bit: SC 7:0, SCT 10:8, CRD 12:11, M 13,
+/// DNR 14.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(u16);
 

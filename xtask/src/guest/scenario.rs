@@ -13,7 +13,7 @@ pub(crate) struct Scenario {
     pub(crate) about: &'static str,
     /// The engines it talks to.
     pub(crate) engines: &'static [Plan],
-    /// Seconds after which the guest counts as hanging.
+    /// Seconds after which the guest counts as hanging; several times what a busy machine needs.
     seconds: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "discover",
         about: "the discovery log, by a passing and by a lasting controller",
         engines: &[memory("disk", &["mem:64MiB"])],
-        seconds: 60,
+        seconds: 150,
     },
     Scenario {
         name: "connect",
@@ -49,7 +49,7 @@ pub(crate) const ALL: &[Scenario] = &[
             memory("disk", &["mem:64MiB", "mem:32MiB?block=512"]),
             Plan { name: "small", namespaces: &["mem:64MiB"], options: &["--block-size", "512"] },
         ],
-        seconds: 180,
+        seconds: 300,
     },
     Scenario {
         name: "verify",
@@ -66,19 +66,18 @@ pub(crate) const ALL: &[Scenario] = &[
                 options: &[],
             },
         ],
-        seconds: 240,
+        seconds: 360,
     },
     Scenario {
         name: "admin",
         about: "nvme-cli: identify, logs, features, flush, write-zeroes, dsm, wrong commands",
         engines: &[Plan {
             name: "disk",
-            namespaces: &[
-                "file:{disks}/admin.img?size=64MiB&sparse=1&uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f",
-            ],
+            namespaces: &["file:{disks}/admin.img?size=64MiB&sparse=1\
+                 &uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f"],
             options: &["--serial", "BRAIDGUEST0001"],
         }],
-        seconds: 120,
+        seconds: 240,
     },
     Scenario {
         name: "ext4",
@@ -88,7 +87,7 @@ pub(crate) const ALL: &[Scenario] = &[
             namespaces: &["file:{disks}/ext4.img?size=512MiB&sparse=1"],
             options: &[],
         }],
-        seconds: 240,
+        seconds: 360,
     },
     Scenario {
         name: "xfs",
@@ -98,7 +97,7 @@ pub(crate) const ALL: &[Scenario] = &[
             namespaces: &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"],
             options: &[],
         }],
-        seconds: 240,
+        seconds: 360,
     },
     Scenario {
         name: "kill",
@@ -108,7 +107,7 @@ pub(crate) const ALL: &[Scenario] = &[
             namespaces: &["file:{disks}/kill.img?size=256MiB"],
             options: &[],
         }],
-        seconds: 240,
+        seconds: 360,
     },
     Scenario {
         name: "cut",
@@ -118,7 +117,7 @@ pub(crate) const ALL: &[Scenario] = &[
             namespaces: &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"],
             options: &["--allow-injection"],
         }],
-        seconds: 240,
+        seconds: 360,
     },
     Scenario {
         name: "stop",
@@ -128,7 +127,7 @@ pub(crate) const ALL: &[Scenario] = &[
             namespaces: &["file:{disks}/stop.img?size=256MiB"],
             options: &[],
         }],
-        seconds: 180,
+        seconds: 300,
     },
     Scenario {
         name: "refuse",
@@ -141,19 +140,19 @@ pub(crate) const ALL: &[Scenario] = &[
                 "nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111",
             ],
         }],
-        seconds: 60,
+        seconds: 150,
     },
     Scenario {
         name: "device",
         about: "the engine in the guest, on block devices, over IPv4 and IPv6; what it refuses",
         engines: &[],
-        seconds: 150,
+        seconds: 300,
     },
     Scenario {
         name: "peer",
         about: "our own host against the kernel's target: verified I/O, with and without digests",
         engines: &[],
-        seconds: 120,
+        seconds: 240,
     },
 ];
 
