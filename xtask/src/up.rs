@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// The address and port to serve on
     #[arg(long, default_value = "127.0.0.1:4420")]
     listen: SocketAddr,
+    /// The address and port for Prometheus metrics
+    #[arg(long, default_value = "127.0.0.1:9420")]
+    metrics: SocketAddr,
     /// The size of the file that is served
     #[arg(long, default_value = "1GiB")]
     size: String,
@@ -28,26 +31,33 @@ pub(crate) struct Options {
 struct Running {
     pid: u32,
     listen: String,
+    metrics: String,
 }
 
 /// Builds, starts, tries out and leaves running.
 pub(crate) fn up(options: &Options) -> Outcome<()> {
     let began = Instant::now();
     if let Some(running) = running()? {
-        show_next(&running.listen);
+        show_next(&running);
         println!("up: already up, process {}; `cargo xtask down` stops it", running.pid);
         return Ok(());
     }
     step("building the engine");
     let binary = workspace::build_engine()?;
-    check_port(options.listen)?;
+    check_port("--listen", options.listen)?;
+    check_port("--metrics", options.metrics)?;
     let folder = workspace::folder("up")?;
     let file = folder.join("disk.img");
     step(&format!("serving {} ({}) on {}", file.display(), options.size, options.listen));
     let log = folder.join("engine.log");
     let _ = fs::remove_file(&log);
     let engine = Engine::start_detached(&binary, &serve(options, &file), &log)?;
-    note(engine.pid(), options.listen)?;
+    let running = Running {
+        pid: engine.pid(),
+        listen: options.listen.to_string(),
+        metrics: options.metrics.to_string(),
+    };
+    note(&running)?;
     if let Err(fault) = try_out(&binary, options.listen) {
         let stopped = engine.stop();
         let _ = fs::remove_file(pid_file());
@@ -55,7 +65,7 @@ pub(crate) fn up(options: &Options) -> Outcome<()> {
         let log = log.display();
         return Err(Fault::new(format!("our host found a failure: {fault}{end}; see {log}")));
     }
-    show_next(&options.listen.to_string());
+    show_next(&running);
     let seconds = began.elapsed().as_secs_f64();
     let pid = engine.pid();
     println!("up: verified I/O in {seconds:.1} s; process {pid} serves until `cargo xtask down`");
@@ -90,15 +100,17 @@ pub(crate) fn down() -> Outcome<()> {
 fn serve(options: &Options, file: &Path) -> Vec<String> {
     let namespace = format!("file:{}?size={}", file.display(), options.size);
     let listen = options.listen.to_string();
-    ["serve", &namespace, "--listen", &listen, "--nqn", NQN].map(str::to_owned).to_vec()
+    let metrics = options.metrics.to_string();
+    let words = ["serve", &namespace, "--listen", &listen, "--nqn", NQN, "--metrics", &metrics];
+    words.map(str::to_owned).to_vec()
 }
 
 /// A taken port is told before anything is started.
-fn check_port(listen: SocketAddr) -> Outcome<()> {
-    let other = SocketAddr::new(listen.ip(), listen.port().wrapping_add(1));
-    TcpListener::bind(listen).map(drop).map_err(|error| {
+fn check_port(option: &str, address: SocketAddr) -> Outcome<()> {
+    let other = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    TcpListener::bind(address).map(drop).map_err(|error| {
         Fault::new(format!(
-            "cannot serve on {listen}: {error}; choose another: cargo xtask up --listen {other}"
+            "cannot serve on {address}: {error}; choose another: cargo xtask up {option} {other}"
         ))
     })
 }
@@ -116,8 +128,9 @@ fn try_out(binary: &Path, listen: SocketAddr) -> Outcome<()> {
     Ok(())
 }
 
-fn show_next(listen: &str) {
-    let (address, port) = listen.rsplit_once(':').unwrap_or((listen, "4420"));
+fn show_next(running: &Running) {
+    let Running { listen, metrics, .. } = running;
+    let (address, port) = listen.rsplit_once(':').unwrap_or((listen.as_str(), "4420"));
     let address = address.trim_matches(['[', ']']);
     let binary = workspace::target().join("debug/braid-engine");
     let binary = binary.display();
@@ -129,6 +142,7 @@ fn show_next(listen: &str) {
     println!("  {binary} discover {listen}");
     println!("  {binary} identify 'nvme+tcp://{listen}/{NQN}?nsid=1'");
     println!("  {binary} perf 'nvme+tcp://{listen}/{NQN}?nsid=1' --rw read --time 10s");
+    println!("  curl http://{metrics}/metrics");
     println!("  cargo xtask guest ext4       a real Linux host makes a file system");
     println!("The engine writes to {}", log.display());
     println!();
@@ -142,19 +156,17 @@ fn pid_file() -> PathBuf {
     workspace::target().join("up/engine.pid")
 }
 
-fn note(pid: u32, listen: SocketAddr) -> Outcome<()> {
+fn note(running: &Running) -> Outcome<()> {
     let path = pid_file();
-    fs::write(&path, format!("{pid} {listen}\n"))
+    let Running { pid, listen, metrics } = running;
+    fs::write(&path, format!("{pid} {listen} {metrics}\n"))
         .explain(|| format!("cannot write {}", path.display()))
 }
 
 /// What the pid file tells, if that process still is an engine.
 fn running() -> Outcome<Option<Running>> {
     let Ok(text) = fs::read_to_string(pid_file()) else { return Ok(None) };
-    let noted = text.trim().split_once(' ').and_then(|(pid, listen)| {
-        Some(Running { pid: pid.parse().ok()?, listen: listen.to_owned() })
-    });
-    match noted {
+    match parse(&text) {
         Some(running) if lives(running.pid) => Ok(Some(running)),
         _ => {
             let path = pid_file();
@@ -164,8 +176,28 @@ fn running() -> Outcome<Option<Running>> {
     }
 }
 
+fn parse(noted: &str) -> Option<Running> {
+    let mut words = noted.split_whitespace();
+    let pid = words.next()?.parse().ok()?;
+    let (listen, metrics) = (words.next()?.to_owned(), words.next()?.to_owned());
+    Some(Running { pid, listen, metrics })
+}
+
 /// Whether a process is an engine that has not ended; a dead one has no command line.
 fn lives(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).contains("braid-engine")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_pid_file_that_was_cut_short_is_none() {
+        assert!(parse("12 127.0.0.1:4420 127.0.0.1:9420\n").is_some());
+        for text in ["", "12", "12 127.0.0.1:4420", "x 127.0.0.1:4420 127.0.0.1:9420"] {
+            assert!(parse(text).is_none(), "{text}");
+        }
+    }
 }

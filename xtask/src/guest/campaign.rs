@@ -62,6 +62,7 @@ impl Campaign {
     }
 
     fn try_run(&mut self, scenario: &Scenario) -> Outcome<()> {
+        self.guest()?;
         let mut services = Services::start(&self.engine, scenario.name, scenario.engines)?;
         let done = self.converse(scenario, &mut services);
         let logs: Vec<PathBuf> = services.logs().map(Path::to_path_buf).collect();
