@@ -239,11 +239,12 @@ impl Application for Load {
     fn note(&mut self, _: &Shard, _: &mut World<'_>, _: Note) {}
 
     fn control(&mut self, _: &mut Shard, _: &mut World<'_>, (): ()) {
-        self.phase = match self.phase {
-            Phase::Running => Phase::Settling,
-            phase @ Phase::Settling => phase,
-            Phase::Connecting | Phase::ReadingBack(_) | Phase::Closing => Phase::Closing,
-        };
+        match self.phase {
+            Phase::Running => self.phase = Phase::Settling,
+            Phase::ReadingBack(_) => self.phase = Phase::Closing,
+            Phase::Connecting | Phase::Settling => self.fail(Error::run("given up")),
+            Phase::Closing => {}
+        }
     }
 
     fn turn(&mut self, machine: &mut Shard, world: &mut World<'_>) {

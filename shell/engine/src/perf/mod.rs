@@ -44,8 +44,6 @@ Examples:
   braid-engine perf URI --rw write --sequential --block-size 128KiB --total 1GiB --verify
   braid-engine perf URI --rw read --queue-depth 1 --poll always -o json";
 
-/// How long a lost target is waited for.
-const GIVE_UP: Duration = Duration::from_secs(30);
 /// Beside the commands' buffers: what the stream receivers and batches need.
 const ARENA_SPARE: u64 = 16 << 20;
 /// More than this is a mistake.
@@ -92,7 +90,7 @@ fn config(options: &Options) -> host::Config {
     let reconnect = Reconnect {
         min: Duration::from_millis(100),
         max: Duration::from_secs(2),
-        give_up: Some(GIVE_UP),
+        give_up: Some(options.give_up.0),
     };
     host::Config {
         cntlid: options.target.cntlid,

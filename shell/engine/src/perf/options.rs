@@ -65,6 +65,10 @@ pub struct Options {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub fsync_every: u32,
 
+    /// How long a target that was lost is waited for
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub give_up: Period,
+
     /// Demand a checksum over PDU headers
     #[arg(long)]
     pub header_digest: bool,

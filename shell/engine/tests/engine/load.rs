@@ -131,3 +131,17 @@ fn a_disk_that_forgets_is_found_out() {
     assert!(ended.stderr.contains("mismatches"), "{ended:?}");
     engine.stop();
 }
+
+#[test]
+fn a_target_that_stays_away_is_given_up() {
+    let engine = Engine::start(&["mem:1MiB"]);
+    let uri = engine.uri(1);
+    let load = thread::spawn(move || {
+        run(&["perf", &uri, "--rw", "mixed", "--verify", "--time", "60s", "--give-up", "500ms"])
+    });
+    engine.logs("host connected");
+    engine.kill();
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("connection refused"), "{ended:?}");
+}

@@ -124,6 +124,24 @@ impl Drop for Engine {
     }
 }
 
+/// A command that is ended with its owner, at the latest.
+pub(crate) struct Background(Child);
+
+impl Background {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(quiet.args(arguments).spawn().unwrap())
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Runs the program until it ends.
 pub(crate) fn run(arguments: &[&str]) -> Ended {
     run_command(Command::new(PROGRAM).args(arguments))

@@ -143,6 +143,17 @@ fn too_few_descriptors() {
 }
 
 #[test]
+fn too_little_lockable_memory() {
+    if !tool("setpriv", &["--version"]) || !tool("prlimit", &["--version"]) {
+        return eprintln!("skipped: there is no setpriv or prlimit here");
+    }
+    let limits = ["--bounding-set=-ipc_lock", "prlimit", "--memlock=0:0"];
+    let serve = [PROGRAM, "serve", "mem:1MiB", "--listen", "127.0.0.1:0"];
+    let ended = run_command(Command::new("setpriv").args(limits).args(serve));
+    refused(&ended, 1, &["lockable memory", "ulimit -l", "LimitMEMLOCK"]);
+}
+
+#[test]
 fn io_uring_is_forbidden() {
     // A seccomp filter like those of containers: io_uring_setup (425) ends with EPERM.
     const FILTER: &str = "

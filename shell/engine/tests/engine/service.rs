@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::process::{Engine, Folder, PROGRAM, run};
+use crate::process::{Background, Engine, Folder, PROGRAM, run};
 
 /// Runs a command that prints JSON.
 fn json(arguments: &[&str]) -> Value {
@@ -148,15 +148,12 @@ fn it_counts() {
 #[test]
 fn a_stop_is_orderly_while_a_host_works() {
     let engine = Engine::start(&["mem:16MiB"]);
-    let uri = engine.uri(1);
-    let load = std::thread::spawn(move || run(&["perf", &uri, "--rw", "mixed", "--time", "30s"]));
+    let _load = Background::start(&["perf", &engine.uri(1), "--rw", "mixed", "--time", "30s"]);
     engine.logs("host connected");
     let begun = Instant::now();
     let log = engine.stop();
     assert!(begun.elapsed() < Duration::from_secs(9), "{log}");
     assert!(log.contains("stopped"), "{log}");
-    // The host waits for the target to come back; it is not what is tested here.
-    drop(load);
 }
 
 #[test]
@@ -177,13 +174,11 @@ fn a_stop_lets_commands_finish() {
 #[test]
 fn the_drain_time_bounds_a_stop() {
     let namespace = "mem:1MiB?inject=read,delay:30s,all,1";
-    let engine = Engine::start(&[namespace, "--allow-injection", "--drain", "300ms"]);
-    let uri = engine.uri(1);
-    std::thread::spawn(move || run(&["perf", &uri, "--queue-depth", "1", "--time", "1s"]));
+    let mut engine = Engine::start(&[namespace, "--allow-injection", "--drain", "300ms"]);
+    let _load = Background::start(&["perf", &engine.uri(1), "--queue-depth", "1"]);
     engine.logs("host connected");
     std::thread::sleep(Duration::from_millis(300));
     let begun = Instant::now();
-    let mut engine = engine;
     engine.signal(Signal::TERM);
     engine.wait();
     assert!(begun.elapsed() < Duration::from_secs(5), "{}", engine.log());
