@@ -123,18 +123,14 @@ impl Kernel {
         }
     }
 
-    /// Whether anything is in flight or waits to be delivered.
-    pub(crate) fn is_busy(&self) -> bool {
+    /// Whether anything is in flight or waits to be delivered; on the disk too, if that counts.
+    pub(crate) fn is_busy(&self, disk: bool) -> bool {
         let streams = self.sockets.values().any(|end| {
             let hears = end.receive.is_some() && (!end.inbox.is_empty() || end.ended);
             end.send.is_some() || hears
         });
-        streams || !self.events.is_empty() || !self.operations.is_empty() || self.is_connecting()
-    }
-
-    /// Whether a connection is being made.
-    pub(crate) fn is_connecting(&self) -> bool {
-        !self.connecting.is_empty()
+        let disk = disk && !self.operations.is_empty();
+        streams || disk || !self.events.is_empty() || !self.connecting.is_empty()
     }
 
     /// A stranger connects; returns the shard's end.

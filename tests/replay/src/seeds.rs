@@ -50,7 +50,14 @@ fn shard_seeds() -> impl Iterator<Item = Seed> {
         5, 0x83, 3, 40, 5, 0x8b, 4, 2, 5, 0x80, 3, 40, 5, 0x85, 5, 1, 5, 0x86, 0, 0, 5, 3, 3, 0, 5,
         0, 3, 3,
     ];
-    let between: [(&str, &[u8]); 8] = [
+    // A write that the disk sits on, the association lost and made anew, another write that the
+    // disk does at once; then the disk does the first.
+    const STUCK: &[u8] = &[
+        0, 5, 0x83, 3, 40, 0x10, 0x0b, 10, 255, 0x10, 10, 255, 0x10, 5, 0x83, 3, 40, 0x10, 0x13,
+        0x10, 3, 0, 5, 0x80, 3, 40,
+    ];
+    let between: [(&str, &[u8]); 9] = [
+        ("a-stuck-disk", STUCK),
         ("nothing", &[]),
         ("a-failure", &[1, 255, 0x11, 255, 4, 1, 0]),
         ("a-cut", &[2, 0x11, 255, 0x3b, 0, 10, 255, 0, 10, 255, 0]),

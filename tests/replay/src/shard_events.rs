@@ -116,7 +116,8 @@ impl World {
         let choice = input.byte();
         let which = usize::from(choice >> 4 & 7);
         match choice & 15 {
-            0 => self.converse(),
+            // A disk that is stuck holds nothing else up.
+            0 => self.converse(which == 0),
             1 => self.deliver(which, 1 + usize::from(input.byte())),
             2 => self.complete_send(which, Ok(())),
             3 => self.complete_operation(which, Ok(())),
@@ -137,18 +138,20 @@ impl World {
         }
     }
 
-    /// Everything that can go on goes on, until nothing does.
-    fn converse(&mut self) {
+    /// Everything that can go on goes on, until nothing does; the disk if it is said to.
+    fn converse(&mut self, disk: bool) {
         for _ in 0..400 {
             self.kernel.connect(Ok(()));
-            self.complete_operation(0, Ok(()));
+            if disk {
+                self.complete_operation(0, Ok(()));
+            }
             let sockets: Vec<u32> = self.kernel.sockets.keys().copied().collect();
             for socket in sockets {
                 self.kernel.complete_send(&self.arena, socket, Ok(()));
                 self.kernel.deliver(&mut self.arena, socket, usize::MAX);
             }
             self.turn();
-            if !self.kernel.is_busy() && !self.shard.has_work() {
+            if !self.kernel.is_busy(disk) && !self.shard.has_work() {
                 break;
             }
         }
@@ -406,7 +409,7 @@ impl World {
         assert!(self.shard.set_injections(SUBSYSTEM, ON_DISK, &[]));
         self.shard.stop(&mut self.arena, self.now);
         for _ in 0..100 {
-            self.converse();
+            self.converse(true);
             if self.drained {
                 break;
             }
