@@ -126,6 +126,12 @@ impl Transmit {
         self.filling.spans.is_empty() && !self.in_flight
     }
 
+    /// Bytes of headers that wait to be launched: how much a batch is worth its system call.
+    #[must_use]
+    pub const fn waiting_header_bytes(&self) -> u32 {
+        self.filling.headers_len
+    }
+
     /// Whether a batch is in flight.
     #[must_use]
     pub const fn in_flight(&self) -> bool {

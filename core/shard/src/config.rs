@@ -116,6 +116,8 @@ pub struct Limits {
     pub in_capsule_bytes: u32,
     /// Commands taken from one connection in a turn.
     pub commands_per_connection_turn: u32,
+    /// The same beside a connection that gives a command or two at a time.
+    pub commands_beside_quiet_turn: u32,
     /// Commands taken from all connections in a turn.
     pub commands_per_turn: u32,
     /// How long a connection may stay in a state before its Connect is answered.
@@ -140,6 +142,7 @@ impl Default for Limits {
             arena_bytes: 64 << 20,
             in_capsule_bytes: 8 << 10,
             commands_per_connection_turn: 64,
+            commands_beside_quiet_turn: 8,
             commands_per_turn: 512,
             handshake: Duration::from_secs(10),
             send_stall: Duration::from_secs(30),

@@ -113,6 +113,8 @@ pub struct Shard {
     /// Number of the turn, and commands taken in it.
     turn: u64,
     taken: u32,
+    /// The last connection that gave only a command or two in a turn, and in which.
+    quiet: Option<(Key, u64)>,
 }
 
 /// A controller, as logs and metrics name it.
@@ -166,6 +168,7 @@ impl Shard {
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
             turn: 0,
             taken: 0,
+            quiet: None,
             config,
         }
     }
@@ -209,6 +212,7 @@ impl Shard {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.runnable = false;
                 if conn.is_open() {
+                    self.mark_dirty(key);
                     self.run(mem, now, key);
                 }
             }

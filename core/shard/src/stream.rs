@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! 1. A connection gives so many commands a turn and no more; what is left runs in the next turn.
+//!    Beside a connection that gives one at a time it gives fewer: that one waits for whole turns.
 //! 2. A command is taken only while there is room for it: an op, its effects, its reply.
 //! 3. In-capsule data always finds a buffer in the end: the connection's own, if no other.
 
@@ -15,6 +16,11 @@ use crate::effect::Effect;
 use crate::note::Why;
 use crate::receive::{Armed, PIECES_HIGH, Piece};
 use crate::token;
+
+/// A connection that gives no more than so many commands in a turn waits for each of them.
+const QUIET_COMMANDS: u32 = 2;
+/// Turns for which the others leave room after a quiet connection was heard of: some milliseconds.
+const QUIET_TURNS: u64 = 256;
 
 impl Shard {
     /// A piece of a stream arrived.
@@ -95,6 +101,9 @@ impl Shard {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let Role::Queue(queue) = &mut conn.role else { return };
             let Some(piece) = conn.receive.pieces.front_mut() else {
+                if queue.qid != 0 && queue.turn == self.turn && queue.taken <= QUIET_COMMANDS {
+                    self.quiet = Some((key, self.turn));
+                }
                 return self.arm_stream(key);
             };
             match queue.connection.step(mem, &piece.lease, piece.at, piece.end) {
@@ -158,13 +167,23 @@ impl Shard {
     /// Whether this connection may give another command in this turn.
     fn may_take(&mut self, key: Key) -> bool {
         let limits = &self.config.limits;
-        let (taken_max, turn_max) = (limits.commands_per_connection_turn, limits.commands_per_turn);
+        let taken_max = if self.is_beside_quiet(key) {
+            limits.commands_beside_quiet_turn
+        } else {
+            limits.commands_per_connection_turn
+        };
+        let turn_max = limits.commands_per_turn;
         let room = self.outbox.has_room() && !self.ops.is_full() && self.taken < turn_max;
         let turn = self.turn;
         match self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) {
             Some(queue) if queue.turn == turn => room && queue.taken < taken_max,
             _ => room,
         }
+    }
+
+    /// Whether another connection waits for each of its commands, and so for this one's turns.
+    pub(crate) fn is_beside_quiet(&self, key: Key) -> bool {
+        self.quiet.is_some_and(|(quiet, turn)| quiet != key && self.turn - turn <= QUIET_TURNS)
     }
 
     /// Goes on with this connection in the next turn.
