@@ -18,7 +18,7 @@ pub(crate) const BLOCK: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is done over and over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Way {
     /// 4 KiB reads.
     Read,
@@ -70,7 +70,9 @@ impl Load {
         let mut out = Vec::with_capacity(usize::from(depth) * (CAPSULE + data));
         for cid in 0..depth {
             out.extend(block_command(opcode, nsid, cid, way == Way::Write).as_bytes());
-            out.extend((0..data).map(|i| u8::try_from((i * 7 + usize::from(cid)) % 251).unwrap_or(0)));
+            out.extend(
+                (0..data).map(|i| u8::try_from((i * 7 + usize::from(cid)) % 251).unwrap_or(0)),
+            );
         }
         let depth = usize::from(depth);
         Self {
@@ -201,7 +203,9 @@ impl Load {
         let header = &self.into[at..at + ANSWER];
         let right = match self.way {
             Way::Read => header[0] == PduType::C2hData as u8 && header[1] & FLAG_SUCCESS != 0,
-            Way::Write => header[0] == PduType::Response as u8 && header[22] >> 1 == 0 && header[23] == 0,
+            Way::Write => {
+                header[0] == PduType::Response as u8 && header[22] >> 1 == 0 && header[23] == 0
+            }
         };
         // Both kinds of answers have the command id in their own place.
         let id = if self.way == Way::Read { 8 } else { 20 };

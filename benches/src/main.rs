@@ -12,13 +12,16 @@ mod table;
 mod wire;
 
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use machine::Setup;
 use table::Row;
+use wire::Controller;
 
 #[derive(Parser)]
 #[command(name = "braid-bench", about = "Measures an engine of the same build")]
@@ -31,6 +34,8 @@ struct Line {
 enum Task {
     /// Measures the target and prints a table
     Target(Options),
+    /// Loads a target for a while: for profilers, and to compare other targets
+    Load(LoadOptions),
     /// Serves the bare wire, for `target`
     #[command(hide = true)]
     Framing,
@@ -64,6 +69,28 @@ struct Options {
     output: Output,
 }
 
+#[derive(clap::Args)]
+struct LoadOptions {
+    /// Where the target listens
+    address: SocketAddr,
+    /// Read or write
+    #[arg(value_enum)]
+    way: load::Way,
+    /// Commands in flight
+    depth: u16,
+    /// For how long
+    seconds: u64,
+    /// The subsystem
+    #[arg(long, default_value = wire::NQN)]
+    nqn: String,
+    /// 4 KiB blocks of namespace 1 to use
+    #[arg(long, default_value_t = 65536)]
+    blocks: u64,
+    /// Connect to the bare wire instead
+    #[arg(long)]
+    bare: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
@@ -88,6 +115,7 @@ enum Which {
 fn main() -> ExitCode {
     let done = match Line::parse().task {
         Task::Target(options) => target(&options),
+        Task::Load(options) => load(&options),
         Task::Framing => framing::serve(),
         Task::Shard { file } => direct::serve(&file),
     };
@@ -127,6 +155,30 @@ fn target(options: &Options) -> io::Result<()> {
         return Ok(());
     }
     println!("{}", table::summary(&rows));
+    Ok(())
+}
+
+fn load(options: &LoadOptions) -> io::Result<()> {
+    let LoadOptions { way, depth, blocks, .. } = *options;
+    let mut held = None;
+    let stream = if options.bare {
+        TcpStream::connect(options.address)?
+    } else {
+        let new = Controller::connect(options.address, &options.nqn, 1, Duration::ZERO)?;
+        held.insert(new).queue(1)?
+    };
+    let mut load = load::Load::new(stream, way, 1, depth, blocks);
+    load.watch();
+    let (done, took) = load.run(Duration::from_secs(options.seconds))?;
+    let micros = |part| {
+        load.latency.as_ref().map_or(0.0, |l| measure::count(l.value_at_quantile(part)) / 1e3)
+    };
+    println!(
+        "{} IOPS, latency p50 {:.1} us, p99 {:.1} us",
+        u128::from(done) * 1_000_000 / took.as_micros().max(1),
+        micros(0.5),
+        micros(0.99)
+    );
     Ok(())
 }
 

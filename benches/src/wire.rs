@@ -15,8 +15,8 @@ use zerocopy::{FromBytes, IntoBytes};
 
 /// The subsystem that benchmarks serve.
 pub(crate) const NQN: &str = "nqn.2026-11.io.braid:bench";
-/// Entries of an I/O queue; one less may be outstanding.
-pub(crate) const ENTRIES: u32 = 128;
+/// Entries of an I/O queue.
+pub(crate) const ENTRIES: u32 = 256;
 /// Bytes of a command capsule without data.
 pub(crate) const CAPSULE: usize = 72;
 /// Bytes of every header that a target sends in answer to I/O.
@@ -28,6 +28,7 @@ const ADMIN_ENTRIES: u32 = 32;
 /// A controller: its admin queue, and who we are to it.
 pub(crate) struct Controller {
     address: SocketAddr,
+    subsystem: Nqn,
     host: Nqn,
     hostid: [u8; 16],
     cntlid: u16,
@@ -36,17 +37,24 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Connects as the host of this number, with a keep alive time-out or (zero) without one.
-    pub(crate) fn connect(address: SocketAddr, host: u8, kato: Duration) -> io::Result<Self> {
+    pub(crate) fn connect(
+        address: SocketAddr,
+        nqn: &str,
+        host: u8,
+        kato: Duration,
+    ) -> io::Result<Self> {
+        let subsystem = Nqn::parse(nqn).ok_or_else(|| bad(format!("'{nqn}' is no NQN")))?;
         let name = format!("nqn.2014-08.org.nvmexpress:uuid:{host:032x}");
         let host_nqn = Nqn::parse(&name).ok_or_else(|| bad("no NQN".to_owned()))?;
         let mut new = Self {
             address,
+            subsystem,
             host: host_nqn,
             hostid: [host; 16],
             cntlid: CNTLID_DYNAMIC,
             admin: open(address)?,
         };
-        let (command, data) = new.connect_command(0, ADMIN_ENTRIES, kato)?.to_wire();
+        let (command, data) = new.connect_command(0, ADMIN_ENTRIES, kato).to_wire();
         let answer = exchange(&mut new.admin, command, data.as_bytes())?;
         let [low, high, ..] = answer.result.get().to_le_bytes();
         new.cntlid = u16::from_le_bytes([low, high]);
@@ -58,7 +66,7 @@ impl Controller {
     /// Opens an I/O queue, with no flow control: answers to reads carry no completion.
     pub(crate) fn queue(&self, qid: u16) -> io::Result<TcpStream> {
         let mut stream = open(self.address)?;
-        let (command, data) = self.connect_command(qid, ENTRIES, Duration::ZERO)?.to_wire();
+        let (command, data) = self.connect_command(qid, ENTRIES, Duration::ZERO).to_wire();
         exchange(&mut stream, command, data.as_bytes())?;
         Ok(stream)
     }
@@ -68,11 +76,18 @@ impl Controller {
         exchange(&mut self.admin, Command::new(admin::KEEP_ALIVE, 0), &[]).map(drop)
     }
 
-    fn connect_command(&self, qid: u16, entries: u32, kato: Duration) -> io::Result<Connect> {
-        let subnqn = Nqn::parse(NQN).ok_or_else(|| bad("no NQN".to_owned()))?;
-        let (cntlid, hostid, hostnqn) = (self.cntlid, self.hostid, self.host);
-        let flow_control = false;
-        Ok(Connect { cid: 1, qid, entries, flow_control, kato, cntlid, hostid, subnqn, hostnqn })
+    fn connect_command(&self, qid: u16, entries: u32, kato: Duration) -> Connect {
+        Connect {
+            cid: 1,
+            qid,
+            entries,
+            flow_control: false,
+            kato,
+            cntlid: self.cntlid,
+            hostid: self.hostid,
+            subnqn: self.subsystem,
+            hostnqn: self.host,
+        }
     }
 }
 

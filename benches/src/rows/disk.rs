@@ -133,9 +133,7 @@ fn direct(shard: &mut Server, way: Way) -> io::Result<Slice> {
     let cpu = crate::measure::cpu_time(shard.pid())?.saturating_sub(before);
     let mut numbers = answer.split(' ').map(str::parse::<u64>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(done)), Some(Ok(nanos))) => {
-            Ok(Slice::new(done, Duration::from_nanos(nanos), cpu))
-        }
+        (Some(Ok(done)), Some(Ok(nanos))) => Ok(Slice::new(done, Duration::from_nanos(nanos), cpu)),
         _ => Err(bad(format!("'{answer}' from the shard"))),
     }
 }

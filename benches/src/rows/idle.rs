@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::machine::{Server, Setup};
 use crate::measure::{self, Figure, count};
 use crate::table::{Aim, Row};
-use crate::wire::Controller;
+use crate::wire::{Controller, NQN};
 
 const NAMESPACES: usize = 100;
 /// Hosts, with an admin queue and an I/O queue each.
@@ -21,7 +21,7 @@ pub(crate) fn rows(setup: &Setup, told: &mut dyn FnMut(Row)) -> io::Result<()> {
     for (kato, name) in [(Duration::ZERO, "no keep alive"), (KATO, "keep alive 5 s")] {
         let mut hosts = Vec::new();
         for host in 0..HOSTS {
-            let controller = Controller::connect(address, host, kato)?;
+            let controller = Controller::connect(address, NQN, host, kato)?;
             let queue = controller.queue(1)?;
             hosts.push((controller, queue));
         }

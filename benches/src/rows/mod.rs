@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::load::{Load, Way};
-use crate::wire::Controller;
+use crate::wire::{Controller, NQN};
 
 /// Size of a namespace in memory.
 const MEMORY: &str = "mem:256MiB";
@@ -26,5 +26,5 @@ fn fill(controller: &Controller, nsid: u32, blocks: u64) -> io::Result<()> {
 
 /// A controller of the engine there, without keep alive.
 fn controller(address: SocketAddr, host: u8) -> io::Result<Controller> {
-    Controller::connect(address, host, Duration::ZERO)
+    Controller::connect(address, NQN, host, Duration::ZERO)
 }

@@ -14,7 +14,7 @@ use crate::table::{Aim, Row};
 const DEPTHS: [(u16, Aim, Aim); 3] = [
     (1, Aim::None, Aim::None),
     (32, Aim::AtLeast(0.5), Aim::AtMost(2.9)),
-    (127, Aim::AtLeast(0.5), Aim::AtMost(2.2)),
+    (128, Aim::AtLeast(0.5), Aim::AtMost(2.2)),
 ];
 
 /// All ways and depths.
