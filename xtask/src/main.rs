@@ -1,6 +1,7 @@
 //! `cargo xtask`, the one door to building, trying and testing Braid.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod engine;
 mod fault;
 mod fuzz;
@@ -37,6 +38,8 @@ enum Task {
     Down,
     /// Runs the engine under a real Linux host in an emulated machine
     Guest(guest::Options),
+    /// Measures an optimised build
+    Bench(bench::Options),
     /// Feeds the parsers hostile input by libFuzzer
     Fuzz(fuzz::Options),
     /// Writes and checks numbered records on a block device; runs inside the guest
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::main(&options),
         Task::Up(options) => up::up(&options),
         Task::Down => up::down(),
+        Task::Bench(options) => bench::main(&options),
         Task::Fuzz(options) => fuzz::main(&options),
         Task::Guest(options) => guest::main(&options),
         Task::Record { work } => record::main(&work),
