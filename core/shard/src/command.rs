@@ -31,14 +31,14 @@ impl Shard {
             (queue.turn, queue.taken) = (turn, 0);
         }
         queue.taken += 1;
-        queue.outstanding += 1;
         self.taken += 1;
         self.counters.commands += 1;
         let Queue { qid, outstanding, entries, subsystem, controller, .. } = *queue;
-        if outstanding > entries + OUTSTANDING_SPARE {
+        if outstanding >= entries + OUTSTANDING_SPARE {
             self.discard_data(mem, key, capsule.data);
             return self.terminate(mem, now, key, FatalError::Sequence);
         }
+        queue.outstanding += 1;
         let cid = capsule.command.cid.get();
         if !capsule.intact {
             self.counters.data_digest_errors += 1;

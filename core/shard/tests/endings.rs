@@ -1,0 +1,35 @@
+//! How connections, commands and controllers end when several things end at once: nothing is
+//! said twice or too late, nobody waits for what never comes.
+
+mod support;
+
+use braid_nvme::command::io;
+use braid_nvme::pdu::Digests;
+use support::peer::{Got, Peer, capsule, read};
+use support::{World, config};
+
+const NONE: Digests = Digests { header: false, data: false };
+/// A PDU of a type that there is not.
+const MALFORMED: [u8; 8] = [8, 0, 24, 0, 24, 0, 0, 0];
+
+fn reads(count: u16, nsid: u32, blocks: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for cid in 0..count {
+        let mut command = read(nsid, 0, blocks, blocks * 4096);
+        command.cid.set(cid);
+        bytes.extend(capsule(&command, &[], NONE));
+    }
+    bytes
+}
+
+#[test]
+fn our_end_closes_after_a_host_overran_its_queue() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    world.send(io.socket, &reads(60, 2, 1));
+    assert!(matches!(io.take(&mut world).last(), Some(Got::Term { fes: 2, .. })));
+    world.disk_runs = true;
+    world.run();
+    assert!(world.stream(io.socket).shut, "nothing is in work any more");
+}
