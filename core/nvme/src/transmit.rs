@@ -12,16 +12,18 @@ use zerocopy::IntoBytes;
 use crate::command::{Command, Completion};
 use crate::pdu::{
     CommandCapsule, CommonHeader, DIGEST_BYTES, DataHeader, Digests, FatalError,
-    InitializeConnection, PduType, ResponseCapsule, TermReq,
+    InitializeConnection, PduType, ResponseCapsule, TERM_BYTES_MAX, TermReq,
 };
 
 /// Pieces that one system call gathers, at most.
 pub const BATCH_SPANS_MAX: usize = 64;
 
-/// Pieces that one addition takes at most: header, payload, digest with a response behind it.
-const PDU_SPANS_MAX: usize = 3;
-/// Header bytes that one addition takes at most: a padded data header, its digests, a response.
-const PDU_HEADER_BYTES_MAX: u32 = 256;
+/// Pieces that one addition takes at most: header, payload, digest with a response behind it; and
+/// one for a termination request, which always finds room.
+const PDU_SPANS_MAX: usize = 4;
+/// Header bytes that one addition takes at most: a padded data header, its digests, a response;
+/// and a termination request.
+const PDU_HEADER_BYTES_MAX: u32 = 256 + TERM_BYTES_MAX;
 
 /// What a batch keeps until it is sent.
 #[derive(Debug)]
@@ -175,7 +177,8 @@ impl Transmit {
         self.filling.push_bytes(mem, pdu.as_bytes());
     }
 
-    /// Adds a termination request with the beginning of the PDU that caused it.
+    /// Adds a termination request with the beginning of the PDU that caused it. There is room for
+    /// one, even where [`Transmit::has_room`] says no; nothing may follow it.
     pub fn terminate<M: Memory>(
         &mut self,
         mem: &mut M,

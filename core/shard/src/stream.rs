@@ -6,6 +6,8 @@
 //! 2. A command is taken only while there is room for it: an op, its effects, its reply.
 //! 3. In-capsule data always finds a buffer in the end: the connection's own, if no other.
 
+use alloc::collections::VecDeque;
+
 use braid_block::{Instant, IoError, Key, Lease, Memory};
 use braid_nvme::pdu::{FatalError, PduType};
 use braid_nvme::target::connection::Step;
@@ -205,17 +207,19 @@ impl Shard {
         key: Key,
         error: FatalError,
     ) {
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let connection = match &conn.role {
-            Role::Handshake(greeting) => &greeting.connection,
-            Role::Queue(queue) => &queue.connection,
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.is_open()) else { return };
+        let (connection, unsent) = match &mut conn.role {
+            Role::Handshake(greeting) => (&greeting.connection, VecDeque::new()),
+            Role::Queue(queue) => (&queue.connection, core::mem::take(&mut queue.replies)),
         };
-        if conn.transmit.has_room(mem) {
-            let header = connection.offending_header();
-            conn.transmit.terminate(mem, PduType::C2hTermReq, error, header);
-        }
+        let header = connection.offending_header();
+        conn.transmit.terminate(mem, PduType::C2hTermReq, error, header);
         self.counters.terminated += 1;
         self.mark_dirty(key);
         self.end(mem, now, key, Why::Protocol(error));
+        // Replies that found no room before it may not follow it.
+        for (lease, _) in unsent.into_iter().filter_map(|reply| reply.data) {
+            self.give_back(mem, key, lease);
+        }
     }
 }

@@ -33,3 +33,21 @@ fn our_end_closes_after_a_host_overran_its_queue() {
     world.run();
     assert!(world.stream(io.socket).shut, "nothing is in work any more");
 }
+
+#[test]
+fn a_termination_request_finds_room_and_is_the_last_thing_said() {
+    // With 31 replies waiting behind a batch in flight, and with a batch that is full as well.
+    for more in [8, 40] {
+        let mut world = World::new(config());
+        let (_admin, mut io) = Peer::pair(&mut world, NONE);
+        world.stream(io.socket).stalled = true;
+        world.send(io.socket, &reads(31 + more, 1, 1));
+        world.send(io.socket, &reads(more, 1, 1));
+        world.send(io.socket, &MALFORMED);
+        world.stream(io.socket).stalled = false;
+        world.run();
+        let got = io.take(&mut world);
+        assert!(matches!(got.last(), Some(Got::Term { fes: 1, .. })), "{:?}", got.last());
+        assert!(world.stream(io.socket).shut);
+    }
+}
