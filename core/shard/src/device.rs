@@ -11,6 +11,7 @@ use braid_nvme::target::Ranges;
 
 use crate::Shard;
 use crate::backend::{Backend, Namespace, corrupt, op_token, range, status_of};
+use crate::conn::Phase;
 use crate::deadline::Reminder;
 use crate::effect::Effect;
 use crate::event::Disk;
@@ -94,11 +95,20 @@ impl Shard {
             Outcome::Done(status) => self.finish(mem, key, status, 0),
             Outcome::Emitted => {}
             Outcome::Again => self.unfinished.push_back(key),
+            Outcome::Needs(_) if self.is_orphan(key) => {
+                self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
+            }
             Outcome::Needs(len) => match self.buffer_for(mem, key, len) {
                 Some(lease) => self.on_buffer(mem, Instant::ZERO, key, lease),
                 None => self.wait_for_buffer(key, len),
             },
         }
+    }
+
+    /// Whether the connection of an op is closed, so that it gets no buffer any more.
+    fn is_orphan(&self, key: Key) -> bool {
+        let conn = self.ops.get(key).and_then(|op| self.conns.get(op.conn));
+        conn.is_none_or(|conn| conn.phase == Phase::Closed)
     }
 
     /// The device is done with an op.

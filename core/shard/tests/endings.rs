@@ -3,9 +3,10 @@
 
 mod support;
 
-use braid_nvme::command::io;
+use braid_nvme::command::{Command, admin, io};
+use braid_nvme::connect::CNTLID_DYNAMIC;
 use braid_nvme::pdu::Digests;
-use support::peer::{Got, Peer, capsule, read};
+use support::peer::{Got, Peer, capsule, connect, read};
 use support::{World, config};
 
 const NONE: Digests = Digests { header: false, data: false };
@@ -20,6 +21,12 @@ fn reads(count: u16, nsid: u32, blocks: u32) -> Vec<u8> {
         bytes.extend(capsule(&command, &[], NONE));
     }
     bytes
+}
+
+fn write_zeroes(nsid: u32, blocks: u32) -> Command {
+    let mut zeroes = Command::new(io::WRITE_ZEROES, nsid);
+    zeroes.set_cdw(12, blocks - 1);
+    zeroes
 }
 
 #[test]
@@ -50,4 +57,20 @@ fn a_termination_request_finds_room_and_is_the_last_thing_said() {
         assert!(matches!(got.last(), Some(Got::Term { fes: 1, .. })), "{:?}", got.last());
         assert!(world.stream(io.socket).shut);
     }
+}
+
+#[test]
+fn a_command_in_want_of_a_buffer_does_not_outlive_its_connection() {
+    let mut world = World::new(config());
+    world.zero_supported = false;
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    io.post(&mut world, write_zeroes(2, 1), &[]);
+    world.end(io.socket);
+    world.end(admin.socket);
+    world.disk_runs = true;
+    world.run();
+    assert_eq!(world.shard.ops(), 0);
+    let completion = Peer::open(&mut world, NONE).connect(&mut world, &connect(0, CNTLID_DYNAMIC));
+    assert!(completion.status().is_success(), "the host may come back");
 }
