@@ -21,6 +21,8 @@ use crate::op::{Op, State, Work};
 
 /// Bytes of memory that are zeroed in one go.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of zeros that are written in one go, where the device cannot zero.
+const ZEROS: u64 = Class::Large.bytes() as u64;
 
 /// What running an op came to.
 enum Outcome {
@@ -125,7 +127,9 @@ impl Shard {
             (Err(error), State::Syncing | State::Leaving(..)) => {
                 self.fail(mem, key, Operation::Flush, error);
             }
-            (Err(IoError::Unsupported), State::Running) if is_zero(&op.work) => {
+            (Err(IoError::Unsupported), State::Running)
+                if is_zero(&op.work) && op.lease.is_none() =>
+            {
                 // What cannot give space back may still zero it; where the file system cannot do
                 // that either, zeros are written from now on.
                 match (&mut op.work, &mut namespace.backend) {
@@ -184,6 +188,11 @@ impl Shard {
                     return self.fail(mem, key, Operation::Write, IoError::Device);
                 }
                 self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Zero { extent, done, .. })
+                if op.lease.is_some() && u64::from(moved) < (extent.len - *done).min(ZEROS) =>
+            {
+                self.fail(mem, key, Operation::Zero, IoError::Device);
             }
             (_, Work::Zero { .. } | Work::Deallocate { .. }) => {
                 advance(op);
@@ -389,7 +398,7 @@ fn flush<M: Memory>(
 /// A piece of work in pieces is done.
 fn advance(op: &mut Op) {
     let written = match op.lease {
-        Some(_) => u64::from(Class::Large.bytes()),
+        Some(_) => ZEROS,
         None => u64::MAX,
     };
     match &mut op.work {

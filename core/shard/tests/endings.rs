@@ -3,6 +3,8 @@
 
 mod support;
 
+use braid_block::IoError;
+use braid_nvme::Status;
 use braid_nvme::command::{Command, admin, io};
 use braid_nvme::connect::CNTLID_DYNAMIC;
 use braid_nvme::pdu::Digests;
@@ -73,4 +75,31 @@ fn a_command_in_want_of_a_buffer_does_not_outlive_its_connection() {
     assert_eq!(world.shard.ops(), 0);
     let completion = Peer::open(&mut world, NONE).connect(&mut world, &connect(0, CNTLID_DYNAMIC));
     assert!(completion.status().is_success(), "the host may come back");
+}
+
+/// A Write Zeroes of two blocks whose zeros are written, and what came of it.
+fn zeros_written(result: Result<u32, IoError>) -> Status {
+    let mut world = World::new(config());
+    world.zero_supported = false;
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    io.post(&mut world, write_zeroes(2, 2), &[]);
+    let (token, unsupported) = world.pending_disk.pop_front().unwrap();
+    world.event(braid_shard::Event::Done { token, result: unsupported });
+    world.run();
+    world.pending_disk[0].1 = result;
+    world.disk_runs = true;
+    world.run();
+    assert_eq!(world.counts.writes, 1);
+    match io.take(&mut world).as_slice() {
+        [Got::Completion(completion)] => completion.status(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn zeros_that_could_not_be_written_are_an_error() {
+    assert_eq!(zeros_written(Ok(8192)), Status::SUCCESS);
+    assert_eq!(zeros_written(Ok(4096)), Status::WRITE_FAULT);
+    assert_eq!(zeros_written(Err(IoError::Unsupported)), Status::WRITE_FAULT);
 }
