@@ -290,7 +290,8 @@ impl Shard {
     pub(crate) fn resume_held<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         for _ in 0..self.held.len() {
             let Some(key) = self.held.pop_front() else { break };
-            let held = match self.conns.get_mut(key).map(|conn| &mut conn.role) {
+            let conn = self.conns.get_mut(key).filter(|conn| conn.is_open());
+            let held = match conn.map(|conn| &mut conn.role) {
                 Some(Role::Handshake(greeting)) => greeting.held.take(),
                 Some(Role::Queue(_)) | None => None,
             };

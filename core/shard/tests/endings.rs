@@ -8,8 +8,9 @@ use braid_nvme::Status;
 use braid_nvme::command::{Command, admin, io};
 use braid_nvme::connect::CNTLID_DYNAMIC;
 use braid_nvme::pdu::Digests;
-use support::peer::{Got, Peer, capsule, connect, read};
+use support::peer::{Got, Peer, capsule, connect, read, write};
 use support::{World, config};
+use zerocopy::IntoBytes;
 
 const NONE: Digests = Digests { header: false, data: false };
 /// A PDU of a type that there is not.
@@ -102,4 +103,24 @@ fn zeros_that_could_not_be_written_are_an_error() {
     assert_eq!(zeros_written(Ok(8192)), Status::SUCCESS);
     assert_eq!(zeros_written(Ok(4096)), Status::WRITE_FAULT);
     assert_eq!(zeros_written(Err(IoError::Unsupported)), Status::WRITE_FAULT);
+}
+
+#[test]
+fn a_connect_that_was_put_off_is_not_answered_after_a_stop() {
+    let mut world = World::new(config());
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    io.post(&mut world, write(2, 0, 1, 4096), &[7; 4096]);
+    world.end(io.socket);
+    world.end(admin.socket);
+    let mut again = Peer::open(&mut world, NONE);
+    let (command, data) = connect(0, CNTLID_DYNAMIC).to_wire();
+    again.post(&mut world, command, data.as_bytes());
+    world.shard.stop(&mut world.mem, world.now);
+    world.run();
+    assert!(world.stream(again.socket).shut);
+    world.disk_runs = true;
+    world.run();
+    assert!(again.take(&mut world).is_empty(), "our end is closed");
+    assert_eq!(world.shard.controllers().count(), 0);
 }
