@@ -20,6 +20,7 @@ use crate::conn::{Conn, Greeting, Phase, Queue, Role};
 use crate::deadline::Reminder;
 use crate::effect::Effect;
 use crate::event::Socket;
+use crate::life::LOOK_AGAIN;
 use crate::mail::Mail;
 use crate::note::{Limit, Note, Why};
 use crate::receive::{Armed, Receive};
@@ -370,13 +371,11 @@ impl Shard {
             settle: false,
             last_seen: now,
         };
-        let patience = association.patience();
+        let patience = association.patience().unwrap_or(LOOK_AGAIN);
         let busy = Refusal::new(Status::CONNECT_CONTROLLER_BUSY);
         let controller = subsystem.controllers.insert(association).map_err(|_| busy)?;
-        if let Some(patience) = patience {
-            let at = u16::try_from(at).unwrap_or(u16::MAX);
-            self.deadlines.remind(now + patience, Reminder::Controller(at, controller));
-        }
+        let at = u16::try_from(at).unwrap_or(u16::MAX);
+        self.deadlines.remind(now + patience, Reminder::Controller(at, controller));
         Ok((controller, cntlid))
     }
 

@@ -14,6 +14,10 @@ use crate::op::{Reply, State};
 use crate::receive::Armed;
 use crate::{SWEEP, Shard};
 
+/// How soon a controller without a keep alive time-out is looked at again: Set Features may give
+/// it one, and a shutdown does.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 impl Shard {
     /// Ends a connection in order: no more input is looked at, what is in work finishes, replies
     /// leave, then our end is closed and the peer's awaited.
@@ -246,9 +250,7 @@ impl Shard {
         let subsystem = &self.subsystems[usize::from(at)];
         let Some(association) = subsystem.controllers.get(key).filter(|a| !a.dying) else { return };
         let Some(patience) = association.patience() else {
-            // Switched off by a shutdown or by Set Features; look again, it may be set again.
-            let again = now + Duration::from_secs(5);
-            return self.deadlines.remind(again, Reminder::Controller(at, key));
+            return self.deadlines.remind(now + LOOK_AGAIN, Reminder::Controller(at, key));
         };
         let queues = association.queues.iter().flatten();
         let seen = queues.filter_map(|key| self.conns.get(*key)).map(|conn| conn.last_seen);

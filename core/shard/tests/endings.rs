@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use braid_block::IoError;
 use braid_nvme::Status;
 use braid_nvme::command::{Command, admin, io};
@@ -123,4 +125,30 @@ fn a_connect_that_was_put_off_is_not_answered_after_a_stop() {
     world.run();
     assert!(again.take(&mut world).is_empty(), "our end is closed");
     assert_eq!(world.shard.controllers().count(), 0);
+}
+
+#[test]
+fn a_keep_alive_time_out_set_later_counts() {
+    let mut world = World::new(config());
+    let mut peer = Peer::open(&mut world, NONE);
+    let mut without = connect(0, CNTLID_DYNAMIC);
+    without.kato = Duration::ZERO;
+    assert!(peer.connect(&mut world, &without).status().is_success());
+    let enable = enable();
+    assert!(peer.command(&mut world, enable, &[]).status().is_success());
+    world.pass(Duration::from_secs(600));
+    assert!(!world.stream(peer.socket).closed);
+    let mut set = Command::new(admin::SET_FEATURES, 0);
+    set.set_cdw(10, 0x0f);
+    set.set_cdw(11, 2000);
+    assert!(peer.command(&mut world, set, &[]).status().is_success());
+    world.pass(Duration::from_secs(10));
+    assert!(world.stream(peer.socket).closed);
+}
+
+fn enable() -> Command {
+    let mut enable = Command::new(admin::FABRICS, 0);
+    enable.set_cdw(11, 0x14);
+    enable.set_cdw(12, 0x46_0001);
+    enable
 }
