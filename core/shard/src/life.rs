@@ -10,7 +10,7 @@ use crate::conn::{Phase, Role};
 use crate::deadline::Reminder;
 use crate::effect::Effect;
 use crate::note::{Note, Why};
-use crate::op::{Reply, State};
+use crate::op::State;
 use crate::receive::Armed;
 use crate::{SWEEP, Shard};
 
@@ -191,16 +191,18 @@ impl Shard {
                 Kept::Command(_) => {}
             }
         }
-        let (connection, replies) = match conn.role {
-            Role::Handshake(greeting) => (greeting.connection, None),
-            Role::Queue(queue) => (queue.connection, Some(queue.replies)),
-        };
-        for lease in connection.into_leases() {
-            self.give_back(mem, key, lease);
-        }
-        for Reply { data, .. } in replies.into_iter().flatten() {
-            if let Some((lease, _)) = data {
-                self.give_back(mem, key, lease);
+        match conn.role {
+            // No command's: it counts as nobody's share.
+            Role::Handshake(greeting) => {
+                greeting.connection.into_leases().for_each(|lease| mem.free(lease));
+            }
+            Role::Queue(queue) => {
+                for lease in queue.connection.into_leases() {
+                    self.give_back(mem, key, lease);
+                }
+                for (lease, _) in queue.replies.into_iter().filter_map(|reply| reply.data) {
+                    self.give_back(mem, key, lease);
+                }
             }
         }
         for header in headers {

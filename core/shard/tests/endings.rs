@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use braid_block::IoError;
 use braid_nvme::Status;
-use braid_nvme::command::{Command, admin, io};
+use braid_nvme::command::{Command, Sgl, admin, io};
 use braid_nvme::connect::CNTLID_DYNAMIC;
-use braid_nvme::pdu::Digests;
+use braid_nvme::pdu::{Digests, InitializeConnection, PduType};
 use support::peer::{Got, Peer, capsule, connect, read, write};
 use support::{World, config};
 use zerocopy::IntoBytes;
@@ -151,4 +151,28 @@ fn enable() -> Command {
     enable.set_cdw(11, 0x14);
     enable.set_cdw(12, 0x46_0001);
     enable
+}
+
+#[test]
+fn greetings_that_break_off_do_not_free_what_commands_hold() {
+    let mut config = config();
+    config.limits.arena_bytes = 2 << 20;
+    let mut world = World::new(config);
+    world.mem.limit = 64 << 20;
+    let pairs: Vec<_> = (0..7).map(|_| Peer::pair(&mut world, NONE)).collect();
+    world.disk_runs = false;
+    for (_, io) in &pairs {
+        world.send(io.socket, &reads(2, 2, 32));
+    }
+    assert_eq!(world.pending_disk.len(), 12, "three quarters of 2 MiB");
+    let (command, data) = connect(0, CNTLID_DYNAMIC).to_wire();
+    let bytes = capsule(&Command { sgl: Sgl::in_capsule(1024), ..command }, data.as_bytes(), NONE);
+    for _ in 0..16 {
+        let rude = world.connect();
+        let request = InitializeConnection::new(PduType::IcReq, NONE, 0);
+        world.send(rude, request.as_bytes());
+        world.send(rude, &bytes[..100]);
+        world.end(rude);
+    }
+    assert_eq!(world.pending_disk.len(), 12);
 }
