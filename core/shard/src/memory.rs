@@ -57,22 +57,24 @@ impl Shard {
         Some(lease)
     }
 
-    /// Ends the use of a command's buffer, which first refills the admin commands' own and its
-    /// connection's.
+    /// Ends the use of a command's buffer, which first refills its connection's own, for without
+    /// that its in-capsule data may wait for what others hold, then the admin commands'.
     pub(crate) fn give_back<M: Memory>(&mut self, mem: &mut M, key: Key, lease: Lease) {
         let bytes = u64::from(mem.capacity(&lease));
         self.pinned = self.pinned.saturating_sub(bytes);
         self.freed = true;
         let medium = bytes == u64::from(Class::Medium.bytes());
-        if let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) {
-            queue.pinned = queue.pinned.saturating_sub(bytes);
+        if let Some(conn) = self.conns.get_mut(key) {
+            if let Some(queue) = conn.queue_mut() {
+                queue.pinned = queue.pinned.saturating_sub(bytes);
+            }
+            if medium && conn.reserve.is_none() {
+                conn.reserve = Some(lease);
+                return;
+            }
         }
         if medium && self.admin_leases.len() < ADMIN_LEASES {
-            return self.admin_leases.push(lease);
-        }
-        let Some(conn) = self.conns.get_mut(key) else { return mem.free(lease) };
-        if medium && conn.reserve.is_none() {
-            conn.reserve = Some(lease);
+            self.admin_leases.push(lease);
         } else {
             mem.free(lease);
         }

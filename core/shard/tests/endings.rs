@@ -176,3 +176,21 @@ fn greetings_that_break_off_do_not_free_what_commands_hold() {
     }
     assert_eq!(world.pending_disk.len(), 12);
 }
+
+#[test]
+fn a_connection_gets_its_own_buffer_back_whatever_others_hold() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    let (mut slow, _) = Peer::pair(&mut world, NONE);
+    // Room for what arrives, and for no command: one of the admin commands' buffers is used.
+    world.mem.limit = world.mem.out + (16 << 10);
+    world.stream(slow.socket).stalled = true;
+    let mut identify = Command::new(admin::IDENTIFY, 0);
+    identify.set_cdw(10, 1);
+    identify.sgl = Sgl::transport(4096);
+    slow.post(&mut world, identify, &[]);
+    for n in 0..4 {
+        let completion = io.command(&mut world, write(2, n * 2, 2, 8192), &[7; 8192]);
+        assert!(completion.status().is_success());
+    }
+}
