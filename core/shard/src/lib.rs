@@ -236,7 +236,9 @@ impl Shard {
     #[must_use]
     pub fn has_work(&self) -> bool {
         let waiting = self.freed && !(self.waiting.is_empty() && self.starving.is_empty());
-        let put_off = !self.runnable.is_empty() || !self.unfinished.is_empty();
+        // Who waits for an op's entry goes on when one ends, which something else must tell.
+        let runs = self.runnable.iter().any(|key| self.has_op_for(*key));
+        let put_off = runs || !self.unfinished.is_empty();
         waiting || put_off || self.buried || self.hosts.has_work()
     }
 

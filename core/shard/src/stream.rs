@@ -23,6 +23,8 @@ use crate::token;
 const QUIET_COMMANDS: u32 = 2;
 /// Turns for which the others leave room after a quiet connection was heard of: some milliseconds.
 const QUIET_TURNS: u64 = 256;
+/// Entries of the table of ops that only admin commands get.
+const ADMIN_OPS: usize = 16;
 
 impl Shard {
     /// A piece of a stream arrived.
@@ -175,7 +177,7 @@ impl Shard {
             limits.commands_per_connection_turn
         };
         let turn_max = limits.commands_per_turn;
-        let room = self.outbox.has_room() && !self.ops.is_full() && self.taken < turn_max;
+        let room = self.outbox.has_room() && self.has_op_for(key) && self.taken < turn_max;
         let turn = self.turn;
         match self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) {
             Some(queue) if queue.turn == turn => room && queue.taken < taken_max,
@@ -186,6 +188,15 @@ impl Shard {
     /// Whether another connection waits for each of its commands, and so for this one's turns.
     pub(crate) fn is_beside_quiet(&self, key: Key) -> bool {
         self.quiet.is_some_and(|(quiet, turn)| quiet != key && self.turn - turn <= QUIET_TURNS)
+    }
+
+    /// Whether an entry is free for a command of this connection. The last ones are for admin
+    /// queues, so that a host is heard however many of its commands wait for a device.
+    pub(crate) fn has_op_for(&self, key: Key) -> bool {
+        let free = self.ops.capacity() - self.ops.len();
+        let kept = ADMIN_OPS.min(self.ops.capacity() / 8);
+        let admin = || self.conns.get(key).and_then(|conn| conn.queue()).is_none_or(|q| q.qid == 0);
+        free > kept || (free > 0 && admin())
     }
 
     /// Goes on with this connection in the next turn.

@@ -194,3 +194,23 @@ fn a_connection_gets_its_own_buffer_back_whatever_others_hold() {
         assert!(completion.status().is_success());
     }
 }
+
+#[test]
+fn a_keep_alive_is_answered_while_every_command_waits_for_the_disk() {
+    let mut config = config();
+    config.limits.ops_max = 64;
+    let mut world = World::new(config);
+    let mut admin = Peer::admin(&mut world, NONE);
+    let queues = [1, 2, 3].map(|qid| admin.io(&mut world, qid));
+    world.disk_runs = false;
+    for queue in &queues {
+        world.send(queue.socket, &reads(32, 2, 1));
+    }
+    let keep_alive = Command::new(admin::KEEP_ALIVE, 0);
+    assert!(admin.command(&mut world, keep_alive, &[]).status().is_success());
+    world.disk_runs = true;
+    world.run();
+    for mut queue in queues {
+        assert_eq!(queue.take(&mut world).len(), 32);
+    }
+}
