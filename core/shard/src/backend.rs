@@ -60,6 +60,9 @@ impl Namespace {
     /// Counts a command that ended.
     pub(crate) fn count(&mut self, work: &Work, status: Status) {
         let counters = &mut self.counters;
+        if matches!(work, Work::Admin(_)) {
+            return;
+        }
         if !status.is_success() {
             counters.errors += 1;
             counters.media_errors += u64::from(status.code_type() == MEDIA_ERROR);

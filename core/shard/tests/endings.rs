@@ -214,3 +214,14 @@ fn a_keep_alive_is_answered_while_every_command_waits_for_the_disk() {
         assert_eq!(queue.take(&mut world).len(), 32);
     }
 }
+
+#[test]
+fn a_refused_admin_command_is_no_error_of_a_namespace() {
+    let mut world = World::new(config());
+    let (mut admin, _io) = Peer::pair(&mut world, NONE);
+    let mut identify = Command::new(admin::IDENTIFY, 0);
+    identify.set_cdw(10, 0xff);
+    identify.sgl = Sgl::transport(4096);
+    assert!(admin.read(&mut world, identify).is_err());
+    assert!(world.shard.namespace_counters().all(|(_, _, counters)| counters.errors == 0));
+}
