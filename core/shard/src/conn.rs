@@ -114,6 +114,12 @@ impl Conn {
         matches!(self.phase, Phase::Open)
     }
 
+    /// Whether it is ending, and nothing is left to say on it.
+    pub(crate) fn has_said_all(&self) -> bool {
+        let busy = self.queue().is_some_and(|q| q.outstanding > 0 || !q.replies.is_empty());
+        !self.is_open() && !busy && self.transmit.is_empty()
+    }
+
     pub(crate) const fn queue_mut(&mut self) -> Option<&mut Queue> {
         match &mut self.role {
             Role::Queue(queue) => Some(queue),

@@ -1,12 +1,13 @@
 //! How connections and controllers end, and who is reminded of what.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::{Instant, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::transmit::Kept;
 
-use crate::conn::{Phase, Role};
+use crate::conn::{Conn, Phase, Role};
 use crate::deadline::Reminder;
 use crate::effect::Effect;
 use crate::note::{Note, Why};
@@ -35,18 +36,33 @@ impl Shard {
         self.finish_ending(now, key);
     }
 
-    /// Closes our end once nothing is left to say, and reads on until the peer closes its own.
+    /// Closes our end once nothing is left to say. In a stop a controller's queues go together: a
+    /// host that sees one of them end gives up what it waits for on the others.
     pub(crate) fn finish_ending(&mut self, now: Instant, key: Key) {
-        let linger = self.config.limits.terminate_linger;
-        let Some(conn) = self.conns.get_mut(key) else { return };
-        let busy = match &conn.role {
-            Role::Queue(queue) => queue.outstanding > 0 || !queue.replies.is_empty(),
-            Role::Handshake(_) => false,
-        };
-        let Phase::Ending { why, shut: false, .. } = conn.phase else { return };
-        if busy || !conn.transmit.is_empty() {
+        let Some(conn) = self.conns.get(key) else { return };
+        let Phase::Ending { why, .. } = conn.phase else { return };
+        if !conn.has_said_all() {
             return;
         }
+        let (Why::Stopping, Some(queue)) = (why, conn.queue()) else {
+            return self.shut(now, key);
+        };
+        let controllers = &self.subsystems[usize::from(queue.subsystem)].controllers;
+        let Some(association) = controllers.get(queue.controller) else {
+            return self.shut(now, key);
+        };
+        let queues = || association.queues.iter().flatten();
+        if queues().filter_map(|key| self.conns.get(*key)).all(Conn::has_said_all) {
+            let all: Vec<Key> = queues().copied().collect();
+            all.into_iter().for_each(|key| self.shut(now, key));
+        }
+    }
+
+    /// Closes our end, and reads on until the peer closes its own.
+    fn shut(&mut self, now: Instant, key: Key) {
+        let linger = self.config.limits.terminate_linger;
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        let Phase::Ending { why, shut: false, .. } = conn.phase else { return };
         conn.phase = Phase::Ending { why, shut: true, until: now + linger };
         let socket = conn.socket;
         self.outbox.emit(Effect::Shutdown { socket });
@@ -93,6 +109,12 @@ impl Shard {
         if let Some(association) = subsystem.controllers.get_mut(controller) {
             association.set_queue(qid, None);
             association.controller.leave(qid);
+            if self.stopping {
+                // The others may have waited for this one.
+                for key in association.queues.clone().into_iter().flatten() {
+                    self.mark_dirty(key);
+                }
+            }
         }
     }
 
@@ -288,7 +310,7 @@ impl Shard {
     }
 
     /// The keep alive time-out of a connection's controller.
-    fn patience(&self, conn: &crate::conn::Conn) -> Option<Duration> {
+    fn patience(&self, conn: &Conn) -> Option<Duration> {
         let queue = conn.queue()?;
         let subsystem = self.subsystems.get(usize::from(queue.subsystem))?;
         subsystem.controllers.get(queue.controller)?.patience()

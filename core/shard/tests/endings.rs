@@ -225,3 +225,35 @@ fn a_refused_admin_command_is_no_error_of_a_namespace() {
     assert!(admin.read(&mut world, identify).is_err());
     assert!(world.shard.namespace_counters().all(|(_, _, counters)| counters.errors == 0));
 }
+
+#[test]
+fn a_stop_closes_no_queue_of_a_controller_before_all_are_done() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    let mut idle = admin.io(&mut world, 2);
+    world.disk_runs = false;
+    io.post(&mut world, read(2, 0, 1, 4096), &[]);
+    world.shard.stop(&mut world.mem, world.now);
+    world.run();
+    for peer in [&mut admin, &mut idle] {
+        // A host that sees one queue end gives up what it waits for on the others.
+        assert!(!world.stream(peer.socket).shut);
+    }
+    world.disk_runs = true;
+    world.run();
+    assert!(matches!(io.take(&mut world).as_slice(), [Got::Data { .. }]));
+    for peer in [&mut admin, &mut idle, &mut io] {
+        assert!(world.stream(peer.socket).shut);
+    }
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_queue_that_its_host_closed() {
+    let mut world = World::new(config());
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    io.post(&mut world, read(2, 0, 1, 4096), &[]);
+    world.shard.stop(&mut world.mem, world.now);
+    world.end(io.socket);
+    assert!(world.stream(admin.socket).shut);
+}
