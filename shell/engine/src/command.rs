@@ -1,6 +1,7 @@
 //! The commands, and how each of them ends.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -69,10 +70,17 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
+/// Prints a result. Whoever closed our stdout did not want the rest.
+pub(crate) fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}
+
 /// Help and version are printed as they are, a mistake as one line.
 fn refused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        print!("{}", error.render());
+        print(&error.render().to_string());
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();

@@ -73,7 +73,7 @@ pub fn discover(options: &Options) -> Result<()> {
         Output::Table => table(&records),
         Output::Json => json(&records)?,
     };
-    print!("{text}");
+    crate::command::print(&text);
     Ok(())
 }
 

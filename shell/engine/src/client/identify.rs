@@ -94,7 +94,7 @@ pub fn identify(options: &Options) -> Result<()> {
             .map(|text| text + "\n")
             .map_err(|error| Error::run(error.to_string()))?,
     };
-    print!("{text}");
+    crate::command::print(&text);
     Ok(())
 }
 

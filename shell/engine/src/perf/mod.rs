@@ -64,7 +64,7 @@ pub fn perf(options: &Options) -> Result<()> {
     let mut load = runtime.block_on(run(options, address, reactor, shard))?;
     let failure = load.take_failure();
     if load.tallies().commands() > 0 || failure.is_none() {
-        print!("{}", text(&report(options, &load), options.output)?);
+        crate::command::print(&text(&report(options, &load), options.output)?);
     }
     match failure {
         Some(failure) => Err(failure),

@@ -11,13 +11,11 @@ use braid_reactor::{DiskError, OpenDisk, OpenOptions};
 
 use crate::error::{Error, Result};
 use crate::quantity::Bytes;
+use crate::serve::holder::{self, Holder};
 use crate::serve::plan::NamespacePlan;
 use crate::serve::signature;
 use crate::serve::uri::{Allocation, Source, check_size};
 use crate::serve::usage::{self, Number};
-
-/// How long to wait for an engine that was killed to let go of its disks.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a namespace's bytes are on, open.
 #[derive(Debug)]
@@ -92,12 +90,9 @@ fn file(
         create_bytes: size,
         sparse: allocation == Allocation::Sparse,
         exclusive: true,
-        patience: PATIENCE,
+        patience: Duration::ZERO,
     };
-    let open = OpenDisk::open(path, &options).map_err(|error| {
-        remove_unfilled(path, made);
-        refused(error, made)
-    })?;
+    let open = open_disk(path, &options, made).inspect_err(|_| remove_unfilled(path, made))?;
     check_size(open.size, block).map_err(Error::run)?;
     if open.alignment > block.bytes() {
         return Err(Error::run(format!(
@@ -186,8 +181,9 @@ fn device(path: &Path, force: bool, block: Option<BlockSize>) -> Result<Backend>
         check_free(path, number)?;
     }
     // A device that somebody else has can only be opened by not asking for it alone.
-    let options = OpenOptions { exclusive: !force, patience: PATIENCE, ..OpenOptions::default() };
-    let open = OpenDisk::open(path, &options).map_err(|error| refused(error, false))?;
+    let patience = Duration::ZERO;
+    let options = OpenOptions { exclusive: !force, patience, ..OpenOptions::default() };
+    let open = open_disk(path, &options, false)?;
     let geometry = device_geometry(open.size, open.logical_block, block)?;
     let bytes = u64::from(geometry.block.bytes());
     // A discard has to leave zeros, so the device must be able to write them by itself.
@@ -248,8 +244,15 @@ fn device_geometry(size: u64, logical: u32, asked: Option<BlockSize>) -> Result<
     Ok(Geometry::of_bytes(size, block))
 }
 
+fn open_disk(path: &Path, options: &OpenOptions, made: bool) -> Result<OpenDisk> {
+    let busy = |error: &DiskError| matches!(error, DiskError::Busy { .. });
+    let attempt = || OpenDisk::open(path, options);
+    holder::patiently(attempt, busy, || holder::of_disk(path))
+        .map_err(|(error, holder)| refused(error, made, holder))
+}
+
 /// What to do when a disk cannot be opened.
-fn refused(error: DiskError, made: bool) -> Error {
+fn refused(error: DiskError, made: bool, holder: Option<Holder>) -> Error {
     match error {
         DiskError::System { what, source, .. } => {
             let advice = match source.kind() {
@@ -260,9 +263,10 @@ fn refused(error: DiskError, made: bool) -> Error {
             };
             Error::run(format!("cannot {what}: {source}{advice}"))
         }
-        DiskError::Busy { .. } => Error::run(
-            "is in use by another program, perhaps another braid-engine; stop that first",
-        ),
+        DiskError::Busy { .. } => match holder {
+            Some(holder) => Error::run(format!("is in use by {holder}; stop that first")),
+            None => Error::run("is in use by another program; stop that first (lsof shows it)"),
+        },
         DiskError::NoDirectIo { file_system, .. } => Error::run(format!(
             "its file system ({file_system}) cannot do direct I/O (O_DIRECT); use one that can, \
              such as ext4, XFS or Btrfs"
@@ -296,8 +300,8 @@ mod tests {
         let path = "/x".into();
         let source = io::Error::from(io::ErrorKind::StorageFull);
         let full = DiskError::System { path, what: "reserve space", source };
-        assert!(refused(full, true).to_string().contains("sparse=1"));
+        assert!(refused(full, true, None).to_string().contains("sparse=1"));
         let old = DiskError::NoDirectIo { path: "/x".into(), file_system: "9p".into() };
-        assert!(refused(old, false).to_string().contains("9p"));
+        assert!(refused(old, false, None).to_string().contains("9p"));
     }
 }

@@ -1,6 +1,7 @@
 //! An engine's life on the management thread: start, signals, metrics, stop.
 
 use std::future::pending;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::{Error, Result};
 use crate::serve::config::Shards;
 use crate::serve::exporter::Exporter;
+use crate::serve::holder::{self, Holder};
 use crate::serve::options::Options;
 use crate::serve::plan::Plan;
 use crate::serve::reload::Reload;
@@ -19,9 +21,6 @@ use crate::serve::{log, ready};
 
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
-
-/// How long to wait for an engine that was killed to let go of its addresses.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Signals that an engine listens to.
 struct Signals {
@@ -64,36 +63,33 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
 
 /// Takes every address, or none.
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<Listener>> {
-    let give_up = std::time::Instant::now() + PATIENCE;
-    addresses.iter().map(|&address| bind_one(address, give_up).map_err(taken)).collect()
-}
-
-/// The kernel ends the rings of an engine that was killed in the background, and with them its
-/// listeners: whoever starts it again at once must not fail for that.
-fn bind_one(address: SocketAddr, give_up: std::time::Instant) -> Result<Listener, ListenError> {
-    loop {
-        match Listener::bind(address) {
-            Err(error)
-                if error.source.kind() == std::io::ErrorKind::AddrInUse
-                    && std::time::Instant::now() < give_up =>
-            {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            other => return other,
-        }
-    }
-}
-
-fn taken(error: ListenError) -> Error {
-    use std::io::ErrorKind;
-    let address = error.address;
-    let advice = match error.source.kind() {
-        ErrorKind::AddrInUse => "stop who has it (ss -ltnp shows who), or choose another --listen",
-        ErrorKind::AddrNotAvailable => "no interface here has that address (ip address shows them)",
-        ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose another",
-        _ => "choose another --listen",
+    let in_use = |error: &ListenError| error.source.kind() == ErrorKind::AddrInUse;
+    let bind = |&address: &SocketAddr| {
+        let of_port = || holder::of_port(address);
+        holder::patiently(|| Listener::bind(address), in_use, of_port)
+            .map_err(|(error, holder)| taken(&error, holder))
     };
-    Error::run(format!("cannot listen at {address}: {}; {advice}", error.source))
+    addresses.iter().map(bind).collect()
+}
+
+fn taken(error: &ListenError, holder: Option<Holder>) -> Error {
+    let ListenError { address, source } = error;
+    let advice = match (source.kind(), holder) {
+        (ErrorKind::AddrInUse, Some(holder)) => {
+            format!("{holder} has it: stop that, or choose another --listen")
+        }
+        (ErrorKind::AddrInUse, None) => {
+            "stop who has it (ss -ltnp shows who), or choose another --listen".into()
+        }
+        (ErrorKind::AddrNotAvailable, _) => {
+            "no interface here has that address (ip address shows them)".into()
+        }
+        (ErrorKind::PermissionDenied, _) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; choose another".into()
+        }
+        _ => "choose another --listen".into(),
+    };
+    Error::run(format!("cannot listen at {address}: {source}; {advice}"))
 }
 
 fn announce(plan: &Plan, listen: &[SocketAddr]) {

@@ -5,6 +5,7 @@ pub mod config;
 pub mod engine;
 pub mod exporter;
 pub mod file;
+pub mod holder;
 pub mod identity;
 pub mod injection;
 pub mod log;
@@ -80,5 +81,7 @@ pub fn serve(line: Options) -> Result<()> {
     let cpus = u16::try_from(cpus).unwrap_or(u16::MAX);
     let plan = plan::Plan::new(options, &identity::machine(), cpus)?;
     let log = log::start(plan.log, plan.log_format);
-    engine::run(&plan, line, log)
+    let result = engine::run(&plan, line, log.clone());
+    log.flush();
+    result
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use braid_block::Instant;
 use braid_reactor::Net;
 use braid_shard::{ControllerInfo, Note, Shard, Socket, Why};
 use tracing::{debug, error, info, warn};
@@ -19,8 +21,48 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Logs a note.
-pub fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
+/// Notes that one shard logs in a second, at most: a peer or a disk that fails all the time must
+/// not fill the log, nor cost the others much.
+const NOTES_PER_SECOND_MAX: u32 = 100;
+
+/// Logs the notes of one shard.
+#[derive(Debug)]
+pub struct Log {
+    shard: u16,
+    second: Instant,
+    told: u32,
+    left_out: u64,
+}
+
+impl Log {
+    /// Nothing was logged yet.
+    #[must_use]
+    pub const fn new(shard: u16) -> Self {
+        Self { shard, second: Instant::ZERO, told: 0, left_out: 0 }
+    }
+
+    /// Logs a note, unless there were too many of late.
+    pub fn note(&mut self, machine: &Shard, net: &Net, now: Instant, note: Note) {
+        if self.admits(now) {
+            log(self.shard, machine, net, note);
+        }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now.since(self.second) >= Duration::from_secs(1) {
+            if self.left_out > 0 {
+                warn!(shard = self.shard, left_out = self.left_out, "too many notes to log all");
+            }
+            (self.second, self.told, self.left_out) = (now, 0, 0);
+        }
+        self.told += 1;
+        let admits = self.told <= NOTES_PER_SECOND_MAX;
+        self.left_out += u64::from(!admits);
+        admits
+    }
+}
+
+fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
     let peer = |socket: Socket| Peer(net.peer(socket));
     match note {
         Note::Accepted { socket, listener } => {
@@ -61,5 +103,21 @@ fn closed(shard: u16, peer: &Peer, why: Why) {
             warn!(shard, %peer, ?why, "connection closed");
         }
         _ => debug!(shard, %peer, ?why, "connection closed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_notes_is_cut_to_what_a_second_may_have() {
+        let mut log = Log::new(0);
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let flood = |log: &mut Log, millis| (0..1000).filter(|_| log.admits(at(millis))).count();
+        assert_eq!(flood(&mut log, 5000), 100);
+        assert_eq!(flood(&mut log, 5999), 0);
+        assert_eq!(log.left_out, 1900);
+        assert_eq!(flood(&mut log, 6000), 100);
     }
 }

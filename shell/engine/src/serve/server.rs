@@ -34,6 +34,7 @@ pub struct Faults {
 #[derive(Debug)]
 pub struct Server {
     shard: u16,
+    log: notes::Log,
     drained: bool,
 }
 
@@ -41,7 +42,7 @@ impl Server {
     /// For the shard of this configuration.
     #[must_use]
     pub const fn new(config: &Config) -> Self {
-        Self { shard: config.shard, drained: false }
+        Self { shard: config.shard, log: notes::Log::new(config.shard), drained: false }
     }
 }
 
@@ -50,7 +51,7 @@ impl Application for Server {
 
     fn note(&mut self, machine: &Shard, world: &mut World<'_>, note: Note) {
         self.drained |= matches!(note, Note::Drained);
-        notes::log(self.shard, machine, world.net, note);
+        self.log.note(machine, world.net, world.now, note);
     }
 
     fn control(&mut self, machine: &mut Shard, world: &mut World<'_>, control: Control) {
