@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. A flush is emitted after every write it covers was done: `Sync` covers what was `Done`.
 //! 2. A buffer goes back only after the device let go of it.
-//! 3. Long work on memory is done in pieces, one a turn, so that it starves nobody.
+//! 3. Long work on memory is done in pieces, a few a turn, so that it starves nobody.
 
 use braid_block::{Class, Extent, Instant, IoError, Key, Memory};
 use braid_nvme::Status;
@@ -19,8 +19,8 @@ use crate::inject::{Fault, Injection};
 use crate::note::{Note, Operation};
 use crate::op::{Op, State, Work};
 
-/// Bytes of memory that are zeroed in one go.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes of memory that are zeroed in one go: as many as the largest command moves.
+const PIECE_BYTES: u64 = Class::Large.bytes() as u64;
 /// Bytes of zeros that are written in one go, where the device cannot zero.
 const ZEROS: u64 = Class::Large.bytes() as u64;
 

@@ -73,6 +73,9 @@ use subsystem::Subsystem;
 /// How often connections that are sending are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Commands put off that go on in one turn, so that many of them make no turn long.
+const UNFINISHED_PER_TURN: usize = 8;
+
 /// One core's world.
 pub struct Shard {
     config: Config,
@@ -202,7 +205,7 @@ impl Shard {
             self.resume_held(mem, now);
         }
         self.serve_waiting(mem, now);
-        for _ in 0..self.unfinished.len() {
+        for _ in 0..self.unfinished.len().min(UNFINISHED_PER_TURN) {
             if let Some(key) = self.unfinished.pop_front() {
                 self.proceed(mem, key);
             }

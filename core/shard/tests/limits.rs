@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_block::Instant;
 use braid_nvme::Status;
-use braid_nvme::command::{Command, Sgl, admin};
+use braid_nvme::command::{Command, Sgl, admin, io};
 use braid_nvme::connect::{CNTLID_DYNAMIC, CNTLID_STATIC_ANY};
 use braid_nvme::pdu::Digests;
 use braid_nvme::target::ControllerModel;
@@ -262,4 +262,24 @@ fn a_termination_is_waited_for_and_then_forced() {
     assert!(world.stream(io.socket).closed);
     let protocol = |n: &Note| matches!(n, Note::Closed { why: Why::Protocol(_), .. });
     assert!(world.notes.iter().any(protocol));
+}
+
+#[test]
+fn long_work_on_memory_takes_a_share_of_each_turn() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    let stall = Injection { len: 4 << 20, ..inject(Operation::Zero, Fault::Stall, u32::MAX) };
+    assert!(world.shard.set_injections(NQN, 1, &[stall]));
+    for cid in 0..31 {
+        let mut zeroes = Command::new(io::WRITE_ZEROES, 1);
+        zeroes.set_cdw(12, 63);
+        io.post_as(&mut world, cid, zeroes);
+    }
+    assert!(world.shard.set_injections(NQN, 1, &[]));
+    for turn in 1..4 {
+        world.shard.end_turn(&mut world.mem, world.now);
+        assert_eq!(world.shard.ops(), 31, "in turn {turn}");
+    }
+    world.run();
+    assert_eq!(io.take(&mut world).len(), 31);
 }
