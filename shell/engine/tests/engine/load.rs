@@ -112,6 +112,24 @@ fn an_engine_that_is_killed_and_comes_back_loses_nothing() {
 }
 
 #[test]
+fn an_engine_that_is_stopped_and_comes_back_fails_no_command() {
+    let folder = Folder::new();
+    let file = format!("file:{}?size=16MiB", folder.path("disk"));
+    let engine = Engine::start(&[&file]);
+    let (address, uri) = (engine.address(), engine.uri(1));
+    let load = thread::spawn(move || {
+        run(&["perf", &uri, "--rw", "mixed:50", "--verify", "--time", "3s", "--queues", "3"])
+    });
+    engine.logs("host connected");
+    thread::sleep(Duration::from_millis(500));
+    engine.stop();
+    let engine = Engine::start(&[&file, "--listen", &address]);
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    engine.stop();
+}
+
+#[test]
 fn a_disk_that_forgets_is_found_out() {
     let folder = Folder::new();
     let disk = folder.path("disk");
@@ -134,12 +152,13 @@ fn a_disk_that_forgets_is_found_out() {
 
 #[test]
 fn a_target_that_stays_away_is_given_up() {
-    let engine = Engine::start(&["mem:1MiB"]);
+    let engine = Engine::start(&["mem:1MiB", "--log", "debug"]);
     let uri = engine.uri(1);
     let load = thread::spawn(move || {
         run(&["perf", &uri, "--rw", "mixed", "--verify", "--time", "60s", "--give-up", "500ms"])
     });
-    engine.logs("host connected");
+    engine.logs("queue connected");
+    thread::sleep(Duration::from_millis(500));
     engine.kill();
     let ended = load.join().unwrap();
     assert_eq!(ended.code, Some(1), "{ended:?}");

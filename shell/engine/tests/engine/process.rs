@@ -26,6 +26,7 @@ pub(crate) struct Engine {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) namespaces: usize,
     log: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
 }
 
 /// How a command ended.
@@ -47,7 +48,7 @@ impl Engine {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = piped(command).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        collect(child.stderr.take().unwrap(), Arc::clone(&log));
+        let reader = Some(collect(child.stderr.take().unwrap(), Arc::clone(&log)));
         let (sender, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
@@ -64,7 +65,7 @@ impl Engine {
         assert!(line.starts_with("braid-engine: ready nqn="), "{line}");
         let listen = field("listen=").split(',').map(|a| a.parse().unwrap()).collect();
         let namespaces = field("namespaces=").parse().unwrap();
-        Self { child, nqn: field("nqn="), listen, namespaces, log }
+        Self { child, nqn: field("nqn="), listen, namespaces, log, reader }
     }
 
     /// The first address.
@@ -88,11 +89,22 @@ impl Engine {
         self.log.lock().unwrap().clone()
     }
 
-    /// Waits until the log says something.
-    pub(crate) fn logs(&self, text: &str) {
+    /// Waits until the log says something, and gives that line.
+    pub(crate) fn logs(&self, text: &str) -> String {
+        self.logs_times(text, 1)
+    }
+
+    /// Waits until the log has said something so often, and gives the last such line.
+    pub(crate) fn logs_times(&self, text: &str, times: usize) -> String {
         let begun = Instant::now();
-        while !self.log().contains(text) {
-            assert!(begun.elapsed() < PATIENCE, "'{text}' was not logged: {}", self.log());
+        loop {
+            let log = self.log();
+            // A line is only told of once it is whole.
+            let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
+            if let Some(line) = whole.lines().filter(|line| line.contains(text)).nth(times - 1) {
+                return line.to_owned();
+            }
+            assert!(begun.elapsed() < PATIENCE, "'{text}' was not logged: {log}");
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -105,9 +117,13 @@ impl Engine {
         self.log()
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and for the last of its log.
     pub(crate) fn wait(&mut self) -> Option<i32> {
-        wait(&mut self.child)
+        let code = wait(&mut self.child);
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        code
     }
 
     /// Kills it as a crash would.

@@ -217,7 +217,9 @@ impl Load {
 
 /// The path failed, not the command: another try may do.
 fn is_worth_a_retry(status: Status) -> bool {
-    let path = status.is_path_error() || status.is(Status::TRANSIENT_TRANSPORT);
+    // A target that is being stopped answers what it has not begun by the second.
+    let path = [Status::TRANSIENT_TRANSPORT, Status::ABORTED_QUEUE_DELETED];
+    let path = status.is_path_error() || path.iter().any(|path| status.is(*path));
     path && !status.do_not_retry()
 }
 
