@@ -61,7 +61,7 @@ impl Shard {
         let mut listed = 0;
         while let Some(&key) = self.dirty.get(listed) {
             listed += 1;
-            let waits = self.is_beside_quiet(key);
+            let waits = self.is_beside_quiet(key) && self.has_op_for(key);
             let Some(conn) = self.conns.get_mut(key) else { continue };
             conn.dirty = false;
             let small = conn.transmit.waiting_header_bytes() < WORTH_SENDING_BYTES;

@@ -257,3 +257,20 @@ fn a_stop_does_not_wait_for_a_queue_that_its_host_closed() {
     world.end(io.socket);
     assert!(world.stream(admin.socket).shut);
 }
+
+#[test]
+fn a_reply_leaves_though_its_connection_waits_for_the_disk() {
+    let mut config = config();
+    config.limits.ops_max = 64;
+    let mut world = World::new(config);
+    let admin = Peer::admin(&mut world, NONE);
+    let [first, second, mut third] = [1, 2, 3].map(|qid| admin.io(&mut world, qid));
+    world.disk_runs = false;
+    world.send(first.socket, &reads(32, 2, 1));
+    world.send(second.socket, &reads(22, 2, 1));
+    // A quiet connection: beside it, a busy one collects its replies while it has more to do.
+    world.send(second.socket, &reads(1, 2, 1));
+    world.send(third.socket, &[reads(1, 1, 1), reads(2, 2, 1)].concat());
+    assert_eq!(world.pending_disk.len(), 56, "one read waits for an entry");
+    assert!(matches!(third.take(&mut world).as_slice(), [Got::Data { .. }]));
+}
