@@ -137,11 +137,11 @@ mod tests {
 
     #[test]
     fn listeners_are_found_by_port() {
-        const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when \
-                             retrnsmt   uid  timeout inode\n   0: 0100007F:1144 00000000:0000 0A \
-                             00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100\n   \
-                             1: 0100007F:1144 0100007F:9999 01 00000000:00000000 00:00000000 \
-                             00000000     0        0 4712 1 0 100\n";
+        const TABLE: &str = "\
+sl local_address rem_address st queues timer retrnsmt uid timeout inode
+0: 0100007F:1144 00000000:0000 0A 0:0 00:0 0 0 0 4711 1 0 100
+1: 0100007F:1144 0100007F:9999 01 0:0 00:0 0 0 0 4712 1 0 100
+";
         assert_eq!(listeners(TABLE, 4420), [4711]);
         assert!(listeners(TABLE, 4421).is_empty());
     }
