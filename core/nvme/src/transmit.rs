@@ -18,6 +18,10 @@ use crate::pdu::{
 /// Pieces that one system call gathers, at most.
 pub const BATCH_SPANS_MAX: usize = 64;
 
+/// Bytes after which a batch takes no more: a peer must take a whole batch within its keep alive
+/// time-out, or it is given up.
+const BATCH_BYTES_HIGH: u32 = 1 << 20;
+
 /// Pieces that one addition takes at most: header, payload, digest with a response behind it; and
 /// one for a termination request, which always finds room.
 const PDU_SPANS_MAX: usize = 4;
@@ -41,11 +45,18 @@ struct Batch {
     /// Where headers and digests of this batch are laid out.
     headers: Lease,
     headers_len: u32,
+    bytes: u32,
 }
 
 impl Batch {
     const fn new(headers: Lease) -> Self {
-        Self { spans: ArrayVec::new_const(), kept: ArrayVec::new_const(), headers, headers_len: 0 }
+        Self {
+            spans: ArrayVec::new_const(),
+            kept: ArrayVec::new_const(),
+            headers,
+            headers_len: 0,
+            bytes: 0,
+        }
     }
 
     fn push_bytes<M: Memory>(&mut self, mem: &mut M, bytes: &[u8]) {
@@ -58,6 +69,7 @@ impl Batch {
 
     /// Adds a piece, as a longer last one where they touch.
     fn push_span(&mut self, span: Span) {
+        self.bytes += span.len;
         match self.spans.last_mut() {
             Some(last) if last.lease == span.lease && last.offset + last.len == span.offset => {
                 last.len += span.len;
@@ -117,6 +129,7 @@ impl Transmit {
     #[must_use]
     pub fn has_room<M: Memory>(&self, mem: &M) -> bool {
         self.filling.spans.len() + PDU_SPANS_MAX <= BATCH_SPANS_MAX
+            && self.filling.bytes < BATCH_BYTES_HIGH
             && !self.filling.kept.is_full()
             && self.filling.headers_len + PDU_HEADER_BYTES_MAX
                 <= mem.capacity(&self.filling.headers)
@@ -161,6 +174,7 @@ impl Transmit {
         self.in_flight = false;
         self.flying.spans.clear();
         self.flying.headers_len = 0;
+        self.flying.bytes = 0;
         self.flying.kept.drain(..)
     }
 

@@ -283,3 +283,13 @@ fn long_work_on_memory_takes_a_share_of_each_turn() {
     world.run();
     assert_eq!(io.take(&mut world).len(), 31);
 }
+
+#[test]
+fn what_is_in_flight_to_a_peer_is_bounded() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    let before = world.counts.sends;
+    world.send(io.socket, &reads(0, 31, 1, 32));
+    assert_eq!(io.take(&mut world).len(), 31);
+    assert!(world.counts.sends - before >= 4, "4 MiB, of which a peer takes 1 MiB in time");
+}
