@@ -350,6 +350,17 @@ impl Shard {
                 return Err(wrong);
             }
             association.controller.admit(connect)?;
+            // An old write of a queue that broke must not land on a new one. The host may try
+            // again: without DNR.
+            let closed =
+                |conn: Key| self.conns.get(conn).is_none_or(|conn| conn.phase == Phase::Closed);
+            let mut ops = self.ops.iter().map(|(_, op)| op);
+            if ops.any(|op| {
+                (usize::from(op.subsystem), op.controller) == (at, found) && closed(op.conn)
+            }) {
+                association.controller.leave(connect.qid);
+                return Err(Refusal::new(Status::SEQUENCE_ERROR));
+            }
             association.set_queue(connect.qid, Some(key));
             association.last_seen = now;
             return Ok((found, connect.cntlid));

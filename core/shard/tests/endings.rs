@@ -274,3 +274,18 @@ fn a_reply_leaves_though_its_connection_waits_for_the_disk() {
     assert_eq!(world.pending_disk.len(), 56, "one read waits for an entry");
     assert!(matches!(third.take(&mut world).as_slice(), [Got::Data { .. }]));
 }
+
+#[test]
+fn a_queue_that_returns_waits_for_its_own_old_writes() {
+    let mut world = World::new(config());
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    io.post(&mut world, write(2, 0, 1, 4096), &[7; 4096]);
+    world.end(io.socket);
+    let mut again = Peer::open(&mut world, NONE);
+    let refused = again.connect(&mut world, &connect(1, admin.cntlid)).status();
+    assert_eq!(refused, Status::SEQUENCE_ERROR, "not now, and without DNR");
+    world.disk_runs = true;
+    world.run();
+    assert!(again.connect(&mut world, &connect(1, admin.cntlid)).status().is_success());
+}
