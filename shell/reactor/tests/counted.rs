@@ -1,5 +1,6 @@
 //! What a whole target costs on the real ring, counted: system calls, allocations, copies, CRC
-//! passes, buffers. A socket in front, memory and a file behind; bounds are exact, no clock is read.
+//! passes, buffers. A socket in front, memory and a file behind; bounds are exact, no clock is
+//! read.
 
 #[path = "support/host.rs"]
 mod host;
