@@ -26,6 +26,10 @@ impl Shard {
         capsule: Capsule,
     ) {
         let turn = self.turn;
+        if self.conns.get(key).is_none_or(|conn| !conn.is_open()) {
+            // It came after the stop began: its host will see the connection end, and ask again.
+            return self.discard_data(mem, key, capsule.data);
+        }
         let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) else { return };
         if queue.turn != turn {
             (queue.turn, queue.taken) = (turn, 0);

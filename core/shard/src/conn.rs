@@ -6,7 +6,7 @@
 //!                  |                                          |
 //!                  +-------------- end() ---------------------+
 //!                                   v
-//!          ending: input is thrown away, replies still leave, then Shutdown
+//!          ending: no new command is taken, replies still leave, then Shutdown
 //!                                   |  the peer closed, or it took too long
 //!                                   v
 //!          closed: waits for the last Done, then its leases and its entry are freed
@@ -112,6 +112,11 @@ pub(crate) struct Queue {
 impl Conn {
     pub(crate) const fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether its input is looked at: in a stop, too, for the data of commands that are in work.
+    pub(crate) const fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Ending { why: Why::Stopping, shut: false, .. })
     }
 
     /// Whether it is ending, and nothing is left to say on it.

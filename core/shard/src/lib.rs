@@ -214,7 +214,7 @@ impl Shard {
             let Some(key) = self.runnable.pop_front() else { break };
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.runnable = false;
-                if conn.is_open() {
+                if conn.is_reading() {
                     self.mark_dirty(key);
                     self.run(mem, now, key);
                 }

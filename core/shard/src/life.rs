@@ -20,8 +20,9 @@ use crate::{SWEEP, Shard};
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Shard {
-    /// Ends a connection in order: no more input is looked at, what is in work finishes, replies
-    /// leave, then our end is closed and the peer's awaited.
+    /// Ends a connection in order: no new command is taken, what is in work finishes, replies
+    /// leave, then our end is closed and the peer's awaited. Only a stop still reads the data
+    /// that commands in work wait for; a peer that broke the protocol is not listened to.
     pub(crate) fn end<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, why: Why) {
         let drain = self.config.limits.drain;
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -30,8 +31,10 @@ impl Shard {
         }
         conn.phase = Phase::Ending { why, shut: false, until: now + drain };
         self.deadlines.remind(now + drain, Reminder::Connection(key));
-        self.drop_input(mem, key);
-        self.forget_waiting(mem, key);
+        if why != Why::Stopping {
+            self.drop_input(mem, key);
+            self.forget_waiting(mem, key);
+        }
         self.mark_dirty(key);
         self.finish_ending(now, key);
     }

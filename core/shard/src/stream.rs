@@ -37,7 +37,7 @@ impl Shard {
         len: u32,
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return mem.free(lease) };
-        if !conn.is_open() || conn.queue().is_none() {
+        if !conn.is_reading() || conn.queue().is_none() {
             return mem.free(lease);
         }
         conn.last_seen = now;
@@ -70,7 +70,7 @@ impl Shard {
                 if conn.is_open() { self.greet(mem, now, key, len) } else { self.hear_out(key) }
             }
             (Armed::Stopping, Err(IoError::Cancelled)) => {
-                if conn.is_open() {
+                if conn.is_reading() {
                     self.run(mem, now, key)
                 } else {
                     self.hear_out(key)
@@ -203,7 +203,7 @@ impl Shard {
     pub(crate) fn put_off(&mut self, key: Key) {
         if let Some(conn) = self.conns.get_mut(key)
             && !conn.runnable
-            && conn.is_open()
+            && conn.is_reading()
         {
             conn.runnable = true;
             self.runnable.push_back(key);
@@ -218,7 +218,9 @@ impl Shard {
         key: Key,
         error: FatalError,
     ) {
-        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.is_open()) else { return };
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.is_open()) else {
+            return self.close(mem, key, Why::Protocol(error));
+        };
         let (connection, unsent) = match &mut conn.role {
             Role::Handshake(greeting) => (&greeting.connection, VecDeque::new()),
             Role::Queue(queue) => (&queue.connection, core::mem::take(&mut queue.replies)),

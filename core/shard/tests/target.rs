@@ -447,3 +447,40 @@ fn discovery_names_the_address_that_the_host_came_by() {
     );
     assert_eq!(&data[1024 + 512..1024 + 522], b"192.0.2.7 ");
 }
+
+#[test]
+fn a_stop_waits_for_the_data_of_a_write_and_takes_no_new_command() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    io.post(&mut world, write(2, 0, 4, 16384), &[]);
+    let got = io.take(&mut world);
+    let [Got::R2t(r2t)] = got.as_slice() else { panic!("{got:?}") };
+    world.shard.stop(&mut world.mem, world.now);
+    world.run();
+    let data = pattern(16384, 8);
+    io.post(&mut world, write(2, 8, 1, 4096), &data[..4096]);
+    assert!(io.take(&mut world).is_empty(), "a command that came after the stop is not taken");
+    assert!(!world.stream(io.socket).shut);
+    world.send(io.socket, &h2c(r2t, 0, &data, true, NONE));
+    match io.take(&mut world).as_slice() {
+        [Got::Completion(c)] => assert!(c.status().is_success()),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.disk[..16384], data);
+    assert!(world.disk[8 * 4096..9 * 4096].iter().all(|&byte| byte == 0));
+    assert!(world.stream(io.socket).shut);
+}
+
+#[test]
+fn a_stop_waits_no_longer_than_its_deadline() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    io.post(&mut world, write(2, 0, 4, 16384), &[]);
+    world.shard.stop(&mut world.mem, world.now);
+    world.run();
+    world.pass(Duration::from_secs(11));
+    assert!(world.stream(io.socket).closed);
+    assert!(world.notes.iter().any(|note| matches!(note, Note::Drained)));
+    world.shard.drop_leases(&mut world.mem);
+    assert_eq!(world.mem.leases(), 0);
+}
