@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use braid_block::Instant;
-use braid_shard::Event;
+use braid_shard::{Effect, Event};
 
 use crate::application::{Application, Machine, World};
 use crate::disk::OpenDisk;
@@ -27,6 +27,9 @@ use crate::ring::Completion;
 use crate::setup;
 use crate::start::{RunError, StartError};
 
+/// Transfers of a turn that are handed over together: a disk works on the first of many while the
+/// others are still being made. All at once would let it run dry meanwhile.
+const TRANSFERS_AT_ONCE: usize = 4;
 /// Completions taken in a turn at most.
 const COMPLETIONS_PER_TURN: usize = 512;
 /// How long an arena that is larger than at start is kept so while nothing happens.
@@ -151,11 +154,17 @@ impl<C: Send + 'static> Reactor<C> {
         application.turn(machine, &mut world(drive));
         machine.end_turn(&mut drive.arena, drive.now);
         setup::register_fresh(&drive.ring, &mut drive.arena);
+        let mut transfers = 0;
         while !drive.disks.ops.is_full()
             && let Some(effect) = machine.poll_effect()
         {
+            transfers += usize::from(matches!(effect, Effect::Read { .. } | Effect::Write { .. }));
             if let Some(note) = drive.carry_out(machine, effect) {
                 application.note(machine, &mut world(drive), note);
+            }
+            if transfers == TRANSFERS_AT_ONCE {
+                transfers = 0;
+                drive.ring.submit(&mut drive.counters);
             }
         }
         drive.feed();
