@@ -49,7 +49,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Token};
-use braid_nvme::DISCOVERY_NQN;
+use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Kind};
 
@@ -137,10 +137,13 @@ impl Shard {
     /// A shard that serves what the configuration gives it a home for.
     ///
     /// # Panics
-    /// If an NQN of the configuration is none: the shell checks them.
+    /// If an NQN of the configuration is none, or in-capsule data would not fit a connection's
+    /// own buffer: the shell checks them.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let limits = config.limits;
+        let in_capsule = FABRICS_IN_CAPSULE_BYTES..=Class::Medium.bytes();
+        assert!(in_capsule.contains(&limits.in_capsule_bytes), "in-capsule data out of bounds");
         let here = config.subsystems.iter().filter(|s| s.home == config.shard);
         let mut subsystems = alloc::vec![subsystem(Kind::Discovery, &discovery(), &config)];
         subsystems.extend(here.map(|s| subsystem(Kind::Io, s, &config)));
