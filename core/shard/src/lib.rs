@@ -49,9 +49,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Token};
-use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Kind};
+use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
 
 pub use config::{BackendConfig, Config, Limits, NamespaceConfig, SubsystemConfig};
 pub use counters::{Counters, NamespaceCounters};
