@@ -21,6 +21,8 @@ goes_on() {
         ok "$1" "$now records and more"
     else
         bad "$1" "stuck at $now: $(dmesg | tail -n 1)"
+        dmesg | tail -n 40
+        cat /proc/$writer/task/*/stack
     fi
 }
 
