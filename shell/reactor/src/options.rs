@@ -25,7 +25,8 @@ pub struct Options {
     pub sockets_max: u32,
     /// Operations on disks in flight; further ones wait in the machine.
     pub disk_ops_max: u32,
-    /// Medium buffers lent to the kernel for what arrives on streams; a power of two.
+    /// Medium buffers lent to the kernel for what arrives on streams; a power of two. They are
+    /// filled in turn, so all of them should fit into the CPU's cache beside everything else.
     pub receive_buffers: u16,
     /// Submission queue entries; completions get four times as many.
     pub ring_entries: u32,
@@ -49,7 +50,7 @@ impl Default for Options {
             arena: ArenaOptions::default(),
             sockets_max: 512,
             disk_ops_max: 8192,
-            receive_buffers: 64,
+            receive_buffers: 32,
             ring_entries: 1024,
             polling: Polling::Adaptive,
             poll: Duration::from_micros(50),
