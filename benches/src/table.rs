@@ -86,10 +86,11 @@ impl Row {
     #[must_use]
     pub(crate) fn line(&self) -> String {
         let other = self.other.map(|other| self.show(&other)).unwrap_or_default();
-        let ratio = if self.other.is_some() { show_ratio(&self.counts) } else { String::new() };
+        let is_ratio = self.other.is_some() && self.counts != self.ours;
+        let ratio = if is_ratio { show_ratio(&self.counts) } else { String::new() };
         let verdict = self.verdict().name();
         format!(
-            "| {:<4}| {:<47}| {:>24} | {:>24} | {:>18} | {:<22}| {:<18}|",
+            "| {:<4}| {:<52}| {:>22} | {:>22} | {:>17} | {:<20}| {:<18}|",
             self.id,
             self.what,
             self.show(&self.ours),
@@ -127,7 +128,7 @@ impl Row {
 #[must_use]
 pub(crate) fn head() -> String {
     let names = format!(
-        "| {:<4}| {:<47}| {:>24} | {:>24} | {:>18} | {:<22}| {:<18}|",
+        "| {:<4}| {:<52}| {:>22} | {:>22} | {:>17} | {:<20}| {:<18}|",
         "", "median (quartiles)", "ours", "other", "ratio", "aim", ""
     );
     format!("{names}\n|{}|", ["---"; 7].join("|"))

@@ -59,7 +59,7 @@ fn cpu_row(name: &str, share: f64) -> Row {
     Row {
         id: "P6",
         what: format!("idle, 100 namespaces, 16 connections, {name}"),
-        unit: "% of a core",
+        unit: "%",
         ours: share,
         other: None,
         counts: share,

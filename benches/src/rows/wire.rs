@@ -3,7 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 
-use super::{MEMORY, MEMORY_BLOCKS, controller, fill};
+use super::{controller, fill};
 use crate::load::{Load, Way};
 use crate::machine::{Server, Setup};
 use crate::measure::{Figure, SLICE, Slice, column};
@@ -17,33 +17,38 @@ const DEPTHS: [(u16, Aim, Aim); 3] = [
     (128, Aim::AtLeast(0.5), Aim::AtMost(2.2)),
 ];
 
-/// All ways and depths.
+/// Namespaces: one that stays in the CPU's cache, as the bytes of the bare wire do, and one that
+/// does not, whose every block comes from memory.
+const SIZES: [(&str, u64, &[usize]); 2] =
+    [("1 MiB", (1 << 20) / 4096, &[0, 1, 2]), ("256 MiB", (256 << 20) / 4096, &[1, 2])];
+
+/// All sizes, ways and depths.
 pub(crate) fn rows(setup: &Setup, told: &mut dyn FnMut(Row)) -> io::Result<()> {
-    let (engine, engine_at) = Server::engine(setup, &[MEMORY])?;
+    let (engine, engine_at) = Server::engine(setup, &["mem:1MiB", "mem:256MiB"])?;
     let (framing, framing_at) = Server::framing(setup)?;
     let controller = controller(engine_at, 1)?;
-    fill(&controller, 1, MEMORY_BLOCKS)?;
-    for way in [Way::Read, Way::Write] {
-        for (depth, ratio_aim, cpu_aim) in DEPTHS {
-            let bare = TcpStream::connect(framing_at)?;
-            bare.set_nodelay(true)?;
-            let mut ours = Load::new(controller.queue(1)?, way, 1, depth, MEMORY_BLOCKS);
-            let mut theirs = Load::new(bare, way, 1, depth, MEMORY_BLOCKS);
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            for _ in 0..setup.rounds() {
-                a.push(engine.slice(|| ours.run(SLICE))?);
-                b.push(framing.slice(|| theirs.run(SLICE))?);
-            }
-            for row in compared(way, depth, (&a, &b), (ratio_aim, cpu_aim)) {
-                told(row);
+    for (nsid, (size, blocks, depths)) in (1..).zip(SIZES) {
+        fill(&controller, nsid, blocks)?;
+        for way in [Way::Read, Way::Write] {
+            for (depth, ratio_aim, cpu_aim) in depths.iter().map(|at| DEPTHS[*at]) {
+                let bare = TcpStream::connect(framing_at)?;
+                bare.set_nodelay(true)?;
+                let mut ours = Load::new(controller.queue(1)?, way, nsid, depth, blocks);
+                let mut theirs = Load::new(bare, way, nsid, depth, blocks);
+                let (mut a, mut b) = (Vec::new(), Vec::new());
+                for _ in 0..setup.rounds() {
+                    a.push(engine.slice(|| ours.run(SLICE))?);
+                    b.push(framing.slice(|| theirs.run(SLICE))?);
+                }
+                let name = format!("{} 4 KiB, QD {depth}, {size}", way.name());
+                compared(&name, (&a, &b), (ratio_aim, cpu_aim)).into_iter().for_each(&mut *told);
             }
         }
     }
     Ok(())
 }
 
-fn compared(way: Way, depth: u16, (a, b): (&[Slice], &[Slice]), aims: (Aim, Aim)) -> [Row; 2] {
-    let name = format!("{} 4 KiB, QD {depth}, memory; other: bare wire", way.name());
+fn compared(name: &str, (a, b): (&[Slice], &[Slice]), aims: (Aim, Aim)) -> [Row; 2] {
     let (ours, other) = (column(a, |s| s.iops), column(b, |s| s.iops));
     let (our_cpu, other_cpu) = (column(a, |s| s.cpu), column(b, |s| s.cpu));
     let (iops_aim, cpu_aim) = aims;
@@ -51,7 +56,7 @@ fn compared(way: Way, depth: u16, (a, b): (&[Slice], &[Slice]), aims: (Aim, Aim)
     [
         Row {
             id: "P2",
-            what: name,
+            what: format!("{name}; other: bare wire"),
             unit: "IOPS",
             counts: Figure::ratio(&ours, &other),
             ours: Figure::of(ours),
@@ -61,7 +66,7 @@ fn compared(way: Way, depth: u16, (a, b): (&[Slice], &[Slice]), aims: (Aim, Aim)
         },
         Row {
             id: "P5",
-            what: format!("{} 4 KiB, QD {depth}, CPU per I/O", way.name()),
+            what: format!("{name}, CPU per I/O; other: bare wire"),
             unit: "us",
             counts: cpu,
             ours: cpu,
