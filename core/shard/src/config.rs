@@ -142,7 +142,7 @@ impl Default for Limits {
             arena_bytes: 64 << 20,
             in_capsule_bytes: 8 << 10,
             commands_per_connection_turn: 64,
-            commands_beside_quiet_turn: 8,
+            commands_beside_quiet_turn: 10,
             commands_per_turn: 512,
             handshake: Duration::from_secs(10),
             send_stall: Duration::from_secs(30),

@@ -13,9 +13,9 @@ use crate::note::Why;
 use crate::op::Reply;
 use crate::{SWEEP, Shard, token};
 
-/// Beside a quiet connection, one with more to do collects headers of 16 replies before it sends:
+/// Beside a quiet connection, one with more to do collects headers of 24 replies before it sends:
 /// short turns would make many small sends.
-const WORTH_SENDING_BYTES: u32 = 16 * 24;
+const WORTH_SENDING_BYTES: u32 = 24 * 24;
 
 impl Shard {
     /// Sends a reply, or lets it wait for room behind those that wait already.
