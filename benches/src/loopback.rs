@@ -106,7 +106,8 @@ impl Loopback {
             let inbox = &mut self.peers[IO].inbox;
             inbox.extend(pdu.as_bytes());
             if write {
-                inbox.extend([0x5a; BLOCK]);
+                // By reference: a copy of memory, not a loop over bytes.
+                inbox.extend([0x5a_u8; BLOCK].as_slice());
             }
         }
     }

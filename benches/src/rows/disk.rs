@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::controller;
 use crate::load::{Load, Way};
@@ -12,11 +12,11 @@ use crate::table::{Aim, Row};
 use crate::wire::bad;
 
 const DEPTH: u16 = 32;
-/// A slice: longer than elsewhere, because fio's own start is a pause that favours it on a disk
-/// that lets one save up for a burst.
+/// A slice: longer than elsewhere, because fio takes a while to start.
 const LONG: Duration = Duration::from_secs(1);
-/// Before each slice.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Before each slice; for fio its own start is a part of it. A disk that is limited lets one save
+/// up for a burst, so that all must have had the same rest.
+const PAUSE: Duration = Duration::from_millis(800);
 const FILE_BYTES: u64 = 1 << 30;
 
 /// Slices of all three.
@@ -50,13 +50,17 @@ fn in_turn(setup: &Setup, name: &str, way: Way) -> io::Result<Seen> {
     let controller = controller(address, 1)?;
     let blocks = FILE_BYTES / 4096;
     let mut load = Load::new(controller.queue(1)?, way, 1, DEPTH, blocks);
+    let mut start = Duration::from_millis(400);
     for round in 0..setup.rounds().div_ceil(4) {
         for turn in 0..3 {
-            // A disk that is shared or limited remembers what came before: all begin after the
-            // same pause, and each is first as often as the others.
-            std::thread::sleep(PAUSE);
-            match (round + turn) % 3 {
-                0 => seen.fio.push(fio(setup, name, way)?),
+            let which = (round + turn) % 3;
+            std::thread::sleep(if which == 0 { PAUSE.saturating_sub(start) } else { PAUSE });
+            match which {
+                0 => {
+                    let begun = Instant::now();
+                    seen.fio.push(fio(setup, name, way)?);
+                    start = begun.elapsed().saturating_sub(LONG);
+                }
                 1 => seen.shard.push(direct(&mut shard, way)?),
                 _ => seen.tcp.push(engine.slice(|| load.run(LONG))?),
             }
