@@ -271,6 +271,13 @@ impl Framer {
         }
     }
 
+    /// A header that was handed on is refused by its receiver: remembers it, and parses no more.
+    pub fn refuse(&mut self, header: &[u8]) {
+        self.kept_len = 0;
+        self.keep(header, header.len().min(HEADER_BYTES_MAX));
+        self.state = State::Failed;
+    }
+
     /// The header that ended `taken` bytes into `input` is refused for a reason that only its
     /// receiver knows: remembers it, and parses no more.
     pub fn reject(&mut self, input: &[u8], taken: u32) {

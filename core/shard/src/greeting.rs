@@ -184,6 +184,11 @@ impl Shard {
         let (digests, alignment) = match check_ic_req(request, offered) {
             Ok(agreed) => agreed,
             Err(error) => {
+                if let Some(Role::Handshake(greeting)) =
+                    self.conns.get_mut(key).map(|conn| &mut conn.role)
+                {
+                    greeting.connection.refuse(request);
+                }
                 self.terminate(mem, now, key, error);
                 return false;
             }

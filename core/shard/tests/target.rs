@@ -484,3 +484,14 @@ fn a_stop_waits_no_longer_than_its_deadline() {
     world.shard.drop_leases(&mut world.mem);
     assert_eq!(world.mem.leases(), 0);
 }
+
+#[test]
+fn a_refused_icreq_is_copied_into_the_termination_request() {
+    let mut world = World::new(config());
+    let peer = Peer::fresh(&mut world, NONE);
+    let mut request = [0; 128];
+    request[..12].copy_from_slice(&[0, 0, 128, 0, 128, 0, 0, 0, 1, 0, 0, 0]);
+    world.send(peer.socket, &request);
+    let sent = &world.stream(peer.socket).from_shard;
+    assert_eq!((sent.len(), &sent[24..]), (152, request.as_slice()));
+}

@@ -18,6 +18,7 @@
 use alloc::vec::Vec;
 
 use braid_block::{Key, Lease, Memory};
+use zerocopy::IntoBytes;
 
 use crate::FABRICS_IN_CAPSULE_BYTES;
 use crate::command::{Command, Sgl, admin};
@@ -121,6 +122,11 @@ impl Connection {
         let mut new = Self::new();
         new.initialize(digests);
         new
+    }
+
+    /// The ICReq asks for what we cannot do: a termination request will copy it.
+    pub fn refuse(&mut self, request: &InitializeConnection) {
+        self.framer.refuse(request.as_bytes());
     }
 
     /// The ICResp is on its way: PDUs carry these digests from now on.
