@@ -293,3 +293,15 @@ fn what_is_in_flight_to_a_peer_is_bounded() {
     assert_eq!(io.take(&mut world).len(), 31);
     assert!(world.counts.sends - before >= 4, "4 MiB, of which a peer takes 1 MiB in time");
 }
+
+#[test]
+fn beside_a_quiet_connection_replies_leave_though_all_else_waits_for_their_buffers() {
+    let mut config = config();
+    config.limits.arena_bytes = 1 << 20;
+    let mut world = World::new(config);
+    let (_admin, mut quiet) = Peer::pair(&mut world, NONE);
+    let (_other_admin, mut loud) = Peer::pair(&mut world, NONE);
+    assert!(quiet.read(&mut world, read(1, 0, 1, 4096)).is_ok());
+    world.send(loud.socket, &reads(0, 31, 1, 4));
+    assert_eq!(loud.take(&mut world).len(), 31);
+}
