@@ -129,6 +129,23 @@ fn several_subsystems_are_spread_over_shards() {
 }
 
 #[test]
+fn the_number_of_shards_may_differ_at_every_start() {
+    let folder = Folder::new();
+    let file = folder.write("disk", &"16 bytes of text".repeat(32 << 10));
+    let namespace = format!("file:{file}?size=512KiB");
+    let mut seen = Vec::new();
+    for shards in ["2", "1", "3"] {
+        let engine = Engine::start(&[&namespace, "--shards", shards]);
+        let mut identity = json(&["identify", &engine.uri(1)]);
+        seen.push((engine.nqn.clone(), identity["namespaces"].take()));
+        let load = run(&["perf", &engine.uri(1), "--rw", "mixed", "--verify", "--total", "1MiB"]);
+        assert_eq!(load.code, Some(0), "{load:?}");
+        engine.stop();
+    }
+    assert!(seen.iter().all(|one| *one == seen[0]), "{seen:?}");
+}
+
+#[test]
 fn it_counts() {
     let engine = Engine::start(&["mem:1MiB", "--metrics", "127.0.0.1:0", "--log-format", "json"]);
     let load = ["perf", &engine.uri(1), "--rw", "write", "--total", "256KiB", "--fsync-every", "8"];
