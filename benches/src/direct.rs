@@ -66,12 +66,7 @@ fn config(disk: &OpenDisk) -> Config {
         nguid: [1; 16],
         uuid: [1; 16],
         geometry: Geometry::of_bytes(disk.size, BlockSize::B4096),
-        backend: BackendConfig::Disk {
-            disk: Disk(0),
-            discards: false,
-            atomic_blocks: 1,
-            alignment: disk.alignment,
-        },
+        backend: BackendConfig::Disk { disk: Disk(0), discards: false, atomic_blocks: 1 },
         injections: Vec::new(),
         lose_unflushed: false,
     };

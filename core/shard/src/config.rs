@@ -90,8 +90,6 @@ pub enum BackendConfig {
         /// Logical blocks that the device writes whole or not at all when power fails, from 1
         /// (AWUPF says one less).
         atomic_blocks: u16,
-        /// Bytes that transfers on this device must be aligned to.
-        alignment: u32,
     },
 }
 

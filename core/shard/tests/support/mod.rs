@@ -198,8 +198,7 @@ pub fn config() -> Config {
         injections: Vec::new(),
         lose_unflushed: false,
     };
-    let disk =
-        BackendConfig::Disk { disk: Disk(0), discards: true, atomic_blocks: 1, alignment: 512 };
+    let disk = BackendConfig::Disk { disk: Disk(0), discards: true, atomic_blocks: 1 };
     Config {
         shard: 0,
         shards: 1,

@@ -79,13 +79,11 @@ fn open(
             }
             let position = u16::try_from(disks.len())
                 .map_err(|_| Error::usage("too many disks for one shard; raise --shards"))?;
-            let alignment = disk.open.alignment;
             disks.push(disk.open);
             BackendConfig::Disk {
                 disk: Disk(position),
                 discards: disk.discards,
                 atomic_blocks: disk.atomic_blocks,
-                alignment,
             }
         }
     };
