@@ -11,6 +11,7 @@ use crate::Shard;
 use crate::backend::position;
 use crate::conn::{Conn, Queue, Role};
 use crate::op::{Op, Reply, State, Work};
+use crate::subsystem::{Association, Subsystem};
 
 /// Commands beyond a queue's entries that a host may have outstanding: event requests, which
 /// hosts do not count.
@@ -77,15 +78,24 @@ impl Shard {
         }
     }
 
+    /// A command's subsystem and controller, which may be gone by now.
+    fn association(
+        &self,
+        subsystem: u16,
+        controller: Key,
+    ) -> Result<(&Subsystem, &Association), Status> {
+        let subsystem = &self.subsystems[usize::from(subsystem)];
+        let association = subsystem.controllers.get(controller);
+        Ok((subsystem, association.ok_or(Status::ABORTED_QUEUE_DELETED)?))
+    }
+
     fn parse_admin(
         &self,
         subsystem: u16,
         controller: Key,
         command: &Command,
     ) -> Result<(Work, u16, Transfer), Status> {
-        let subsystem = &self.subsystems[usize::from(subsystem)];
-        let association =
-            subsystem.controllers.get(controller).ok_or(Status::ABORTED_QUEUE_DELETED)?;
+        let (_, association) = self.association(subsystem, controller)?;
         let transfer = association.controller.transfer(command)?;
         Ok((Work::Admin(*command), 0, transfer))
     }
@@ -96,9 +106,7 @@ impl Shard {
         controller: Key,
         command: &Command,
     ) -> Result<(Work, u16, Transfer), Status> {
-        let subsystem = &self.subsystems[usize::from(subsystem)];
-        let association =
-            subsystem.controllers.get(controller).ok_or(Status::ABORTED_QUEUE_DELETED)?;
+        let (subsystem, association) = self.association(subsystem, controller)?;
         let at = position(&subsystem.views, command.nsid.get());
         let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
         let (parsed, transfer) = association.controller.io(command, geometry)?;

@@ -1,41 +1,19 @@
 //! Nothing is allocated in the steady state: counted on the reactor's own thread.
 
+#[path = "support/allocator.rs"]
+mod allocator;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use allocator::ALLOCATIONS;
 use braid_block::{Class, Lease, Memory};
 use braid_reactor::{Application, Arena, Machine, OpenDisk, OpenOptions, Reactor, World, mesh};
 use braid_shard::{Disk, Effect, Event, Note};
 use support::echo::Echo;
 use support::{Directory, Fake, Parts, Todo, listener, options, token};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Says how often its thread allocated, when asked; ends when asked for the third time.
 struct Teller {

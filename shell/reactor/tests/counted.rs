@@ -2,17 +2,18 @@
 //! passes, buffers. A socket in front, memory and a file behind; bounds are exact, no clock is
 //! read.
 
+#[path = "support/allocator.rs"]
+mod allocator;
 #[path = "support/host.rs"]
 mod host;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use allocator::ALLOCATIONS;
 use braid_block::{BlockSize, Geometry};
 use braid_nvme::pdu::Digests;
 use braid_nvme::target::ControllerModel;
@@ -25,29 +26,6 @@ use braid_shard::{
 };
 use host::{BLOCK, Host, NQN};
 use support::{Directory, listener};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: everything is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const MEMORY: u32 = 1;
 const FILE: u32 = 2;
@@ -164,8 +142,7 @@ fn config() -> Config {
         injections: Vec::new(),
         lose_unflushed: false,
     };
-    let file =
-        BackendConfig::Disk { disk: Disk(0), discards: false, atomic_blocks: 1, alignment: 4096 };
+    let file = BackendConfig::Disk { disk: Disk(0), discards: false, atomic_blocks: 1 };
     let subsystem = SubsystemConfig {
         home: 0,
         nqn: NQN.to_owned(),
