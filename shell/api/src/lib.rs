@@ -1,0 +1,15 @@
+//! The wire vocabulary of the management service: generated from `proto/engine.proto`, which
+//! documents every call, its errors and the units of every field. No logic.
+#![forbid(unsafe_code)]
+
+/// Version 1: fields may be added, none is changed or taken away.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; what the calls and fields mean stands in the .proto"
+)]
+pub mod v1 {
+    tonic::include_proto!("braid.engine.v1");
+}
