@@ -1,0 +1,83 @@
+//! The superblock: what a pool is, who opened it last, and how it was left.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::page::PageHeader;
+
+/// Begins the content of every superblock.
+pub(crate) const MAGIC: [u8; 8] = *b"BRAIDPL1";
+/// Version of the format.
+pub(crate) const VERSION: u32 = 1;
+/// Feature bits that this version can serve; a pool with any other is refused.
+pub(crate) const FEATURES_KNOWN: u64 = 0;
+/// Stretches of the device: the first, and one for each time it grew.
+pub(crate) const SEGMENTS_MAX: usize = 64;
+/// Flag: the pool was stopped in order.
+pub(crate) const CLEAN: u32 = 1;
+/// Flag: the device failed a write or a flush since.
+pub(crate) const ERROR: u32 = 2;
+
+/// A stretch of the device that is cut into slabs.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Segment {
+    /// First byte.
+    pub(crate) start: U64,
+    /// Bytes.
+    pub(crate) bytes: U64,
+}
+
+/// Four copies: a pair at the beginning of the device, a pair at the end. `header.lsn` counts
+/// its versions; the newest valid one is the pool's. Its CRC is continued from 0.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Superblock {
+    pub(crate) header: PageHeader,
+    /// [`MAGIC`].
+    pub(crate) magic: [u8; 8],
+    /// [`VERSION`].
+    pub(crate) version: U32,
+    /// [`CLEAN`], [`ERROR`].
+    pub(crate) flags: U32,
+    /// Bits of which all must be known to open the pool.
+    pub(crate) features: U64,
+    /// Bits that an older version may ignore.
+    pub(crate) features_compatible: U64,
+    /// The pool's identity.
+    pub(crate) uuid: [u8; 16],
+    /// Size of the device, in bytes, as far as the pool uses it.
+    pub(crate) bytes: U64,
+    /// Blocks of the journal ring.
+    pub(crate) ring_blocks: U32,
+    /// Clusters of a slab.
+    pub(crate) slab_clusters: U32,
+    /// Clusters kept for metadata and merges.
+    pub(crate) reserve_clusters: U32,
+    /// Journals and sets of slabs; always 1 in this version.
+    pub(crate) lanes: U32,
+    /// Bytes of a block, and of a cluster.
+    pub(crate) block_bytes: U32,
+    pub(crate) cluster_bytes: U32,
+    /// Bumped at each open.
+    pub(crate) incarnation: U64,
+    /// The kernel's boot id at the last open.
+    pub(crate) boot_id: [u8; 16],
+    /// Changes whenever the replicas' instances do.
+    pub(crate) session: [u8; 16],
+    /// Who opened it last: UTF-8, padded with zeros.
+    pub(crate) owner: [u8; 64],
+    /// After an orderly stop, the last journal block: its number, its CRC, and the tail.
+    pub(crate) last_seq: U64,
+    pub(crate) last_crc: U32,
+    /// Segments in use.
+    pub(crate) segment_count: U32,
+    pub(crate) tail: U64,
+    /// Cluster at which the running scrub goes on; `u64::MAX`: none runs.
+    pub(crate) scrub: U64,
+    pub(crate) segments: [Segment; SEGMENTS_MAX],
+    pub(crate) reserved: [u8; 2824],
+}
+
+const _: () = assert!(size_of::<Superblock>() == 4096);
+const _: () = assert!(core::mem::offset_of!(Superblock, uuid) == 64);

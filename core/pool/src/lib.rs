@@ -1,0 +1,274 @@
+//! A pool: one disk or file as thin replicas, snapshots and clones, with a checksum for every
+//! block, that survives a power cut at any write.
+//!
+//! A shell calls [`Pool::submit`] with I/O requests and [`Pool::command`] with management, tells
+//! [`Pool::handle`] what its disk did, calls [`Pool::end_turn`] when a turn's events are through,
+//! then takes effects, completions and notes until there are none.
+//!
+//! Inside, `store` is what the journal's cells change (`map`, `space`, `sums`) and the only code
+//! that changes it; `journal` and `sync` make cells durable; `write`, `read`, `zero` and `region`
+//! are the flows of requests; `pages` and `checkpoint` move maps between memory and disk; `open`
+//! and `replay` bring a pool back; `layers` and `reclaim` make and unmake replicas.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod checkpoint;
+mod codec;
+mod config;
+mod counters;
+mod effect;
+mod geometry;
+mod hash;
+mod info;
+mod journal;
+mod layers;
+mod layout;
+mod lock;
+mod map;
+mod note;
+mod op;
+mod open;
+mod paged;
+mod pages;
+mod place;
+mod read;
+mod reclaim;
+mod region;
+mod request;
+mod scrub;
+mod space;
+mod status;
+mod stop;
+mod store;
+mod sums;
+mod sync;
+mod token;
+mod write;
+mod zero;
+
+use alloc::collections::VecDeque;
+
+use braid_block::{Instant, IoError, Memory, Slab, Token};
+
+pub use config::{Config, Device, Format, Limits, Plant};
+pub use counters::Counters;
+pub use effect::{Effect, Event};
+pub use info::{LayerInfo, PoolInfo};
+pub use note::{Note, Operation, Refusal};
+pub use request::{
+    Allocation, Bearing, Command, Completion, Create, Done, Failure, Fence, Handle, RECORD_MAX,
+    Request, Reservation, Work,
+};
+
+use checkpoint::Checkpoint;
+use journal::Journal;
+use layers::Commands;
+use layout::{Cell, Superblock};
+use lock::Locks;
+use op::{Op, Piece, Reads, Waiter};
+use open::Opening;
+use pages::Fetches;
+use reclaim::Reclaim;
+use scrub::Scrub;
+use stop::Stop;
+use store::Store;
+use sync::Syncer;
+
+/// Where a pool stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Reading its superblock, journal and maps, or writing them for the first time.
+    Opening,
+    /// At work.
+    Open,
+    /// Ending what is in work, then writing its maps.
+    Stopping,
+    /// Stopped in order, or just made: nothing more will come.
+    Stopped,
+    /// Not opened, or failed: every request is refused.
+    Failed,
+}
+
+/// A pool.
+#[derive(Debug)]
+pub struct Pool {
+    config: Config,
+    state: State,
+    /// As it was last written, or read.
+    superblock: Superblock,
+    store: Store,
+    journal: Journal,
+    sync: Syncer,
+    ops: Slab<Op>,
+    pieces: Slab<Piece>,
+    locks: Locks,
+    reads: Reads,
+    fetches: Fetches,
+    checkpoint: Checkpoint,
+    opening: Option<alloc::boxed::Box<Opening>>,
+    stop: Stop,
+    commands: Commands,
+    reclaim: Reclaim,
+    scrub: Scrub,
+    counters: Counters,
+    /// Who goes on at the end of the turn.
+    ready: VecDeque<Waiter>,
+    effects: VecDeque<Effect>,
+    completions: VecDeque<Completion>,
+    notes: VecDeque<Note>,
+    /// Number of the turn.
+    turn: u32,
+    /// Time of the last request, for letting caches go.
+    busy: Instant,
+}
+
+impl Pool {
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes one event.
+    pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
+        match event {
+            Event::Done { token, result } => self.on_done(mem, now, token, result),
+            // What is due is looked at when the turn ends.
+            Event::Elapsed => {}
+        }
+    }
+
+    fn on_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        token: Token,
+        result: Result<u32, IoError>,
+    ) {
+        let key = token.key();
+        match token.kind().wrapping_sub(self.config.token_base) {
+            token::PIECE => self.on_piece_done(mem, now, key, result),
+            token::JOURNAL => self.on_journal_done(mem, now, result),
+            token::SYNC => self.on_sync_done(mem, now, result),
+            token::FETCH => self.on_fetched(mem, now, key, result),
+            token::CHECKPOINT => self.on_checkpoint_done(mem, now, key, result),
+            token::DISCARD => self.on_discarded(mem, now, key),
+            token::OPENING => self.on_opening_done(mem, now, key, result),
+            token::JOB => self.on_job_done(mem, now, key, result),
+            _ => {}
+        }
+    }
+
+    /// Ends a turn: goes on with what was woken, commits the journal, begins what is due.
+    pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.turn = self.turn.wrapping_add(1);
+        for _ in 0..self.ready.len() {
+            let Some(waiter) = self.ready.pop_front() else { break };
+            self.resume(mem, now, waiter);
+        }
+        match self.state {
+            State::Opening => self.open_on(mem, now),
+            State::Open | State::Stopping => self.work_on(mem, now),
+            State::Stopped | State::Failed => {}
+        }
+    }
+
+    /// What goes on by itself while the pool is open.
+    fn work_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.layers_on(mem, now);
+        self.reclaim_on(mem, now);
+        self.scrub_on(mem, now);
+        self.regions_on(now);
+        self.checkpoint_on(mem, now);
+        if self.state == State::Stopping {
+            self.stop_on(mem, now);
+        }
+        self.sync_on(mem, now);
+        self.pages_on(mem, now);
+    }
+
+    /// Lets somebody go on who waited.
+    fn resume<M: Memory>(&mut self, mem: &mut M, now: Instant, waiter: Waiter) {
+        match waiter {
+            Waiter::Piece(key) => self.advance(mem, now, key),
+            // Jobs look at everything at the end of every turn.
+            Waiter::Job => {}
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next request or command that ended.
+    pub fn poll_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    /// The next thing to tell.
+    pub fn poll_note(&mut self) -> Option<Note> {
+        self.notes.pop_front()
+    }
+
+    /// When [`Event::Elapsed`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.pages_due(), self.checkpoint_due(), self.scrub_due()].into_iter().flatten().min()
+    }
+
+    /// Whether a turn would find work even if nothing happens: the shell must not wait.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Asks for another turn at once.
+    fn again(&mut self) {
+        if !self.ready.contains(&Waiter::Job) {
+            self.ready.push_back(Waiter::Job);
+        }
+    }
+
+    /// Adds a cell to the journal and carries it out; tells the number of its block.
+    fn record(&mut self, cell: Cell) -> u64 {
+        let seq = self.journal.push(cell);
+        self.store.apply(seq, cell, &[]);
+        seq
+    }
+
+    /// The same for a cell that can wait until its block is full.
+    fn record_lazy(&mut self, cell: Cell) -> u64 {
+        let seq = self.journal.push_lazy(cell);
+        self.store.apply(seq, cell, &[]);
+        seq
+    }
+
+    /// The same for cells that take effect together.
+    fn record_group(&mut self, group: &[(Cell, &[u8])]) -> u64 {
+        let seq = self.journal.push_group(group);
+        for (cell, payload) in group {
+            self.store.apply(seq, *cell, payload);
+        }
+        seq
+    }
+
+    /// The device failed: the pool does no more. Everything in work ends with an error.
+    fn fail<M: Memory>(&mut self, mem: &mut M, operation: Operation, offset: u64, error: IoError) {
+        if self.state == State::Failed {
+            return;
+        }
+        self.state = State::Failed;
+        self.notes.push_back(Note::Failed { operation, offset, error });
+        self.fail_requests(mem);
+        self.fail_commands();
+    }
+}

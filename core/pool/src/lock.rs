@@ -1,0 +1,106 @@
+//! Locks of blocks: overlapping writes to a block queue here.
+//!
+//! Invariants:
+//! 1. A block is locked by at most one piece.
+//! 2. Who waits is served in order: nobody passes one that waits for the same blocks.
+
+use alloc::collections::VecDeque;
+
+use braid_block::Key;
+use hashbrown::HashMap;
+
+use crate::hash::Fixed;
+
+/// Locked blocks of a cluster, and who waits for them.
+#[derive(Debug, Default)]
+struct Held {
+    mask: u64,
+    waiting: VecDeque<(Key, u64)>,
+}
+
+/// All locks, by layer and cluster.
+#[derive(Debug)]
+pub(crate) struct Locks {
+    clusters: HashMap<(u32, u32), Held, Fixed>,
+}
+
+impl Locks {
+    /// No lock.
+    pub(crate) fn new() -> Self {
+        Self { clusters: HashMap::with_hasher(Fixed) }
+    }
+
+    /// Locks blocks for a piece, or lets it wait.
+    pub(crate) fn lock(&mut self, layer: u32, lcluster: u32, mask: u64, piece: Key) -> bool {
+        let held = self.clusters.entry((layer, lcluster)).or_default();
+        let waited = held.waiting.iter().any(|(_, other)| other & mask != 0);
+        if held.mask & mask != 0 || waited {
+            held.waiting.push_back((piece, mask));
+            return false;
+        }
+        held.mask |= mask;
+        true
+    }
+
+    /// Unlocks blocks, and locks them for those who waited and can go on now.
+    pub(crate) fn unlock(
+        &mut self,
+        layer: u32,
+        lcluster: u32,
+        mask: u64,
+        mut granted: impl FnMut(Key),
+    ) {
+        let Some(held) = self.clusters.get_mut(&(layer, lcluster)) else { return };
+        debug_assert_eq!(held.mask & mask, mask, "what is unlocked was locked");
+        held.mask &= !mask;
+        let mut passed = 0;
+        let mut at = 0;
+        while at < held.waiting.len() {
+            let (piece, wanted) = held.waiting[at];
+            if held.mask & wanted == 0 && passed & wanted == 0 {
+                held.mask |= wanted;
+                held.waiting.remove(at);
+                granted(piece);
+            } else {
+                passed |= wanted;
+                at += 1;
+            }
+        }
+        if held.mask == 0 && held.waiting.is_empty() {
+            self.clusters.remove(&(layer, lcluster));
+        }
+    }
+
+    /// Whether any of the blocks is locked.
+    pub(crate) fn is_locked(&self, layer: u32, lcluster: u32, mask: u64) -> bool {
+        self.clusters.get(&(layer, lcluster)).is_some_and(|held| held.mask & mask != 0)
+    }
+
+    /// Whether nothing is locked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.clusters.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_is_served_in_order() {
+        let key = |index| Key { index, generation: 1 };
+        let mut locks = Locks::new();
+        assert!(locks.lock(1, 2, 0b0011, key(1)));
+        assert!(!locks.lock(1, 2, 0b0110, key(2)));
+        assert!(!locks.lock(1, 2, 0b0100, key(3)), "not past one that waits for the same block");
+        assert!(locks.lock(1, 2, 0b1000, key(4)));
+        let mut granted = alloc::vec::Vec::new();
+        locks.unlock(1, 2, 0b0011, |k| granted.push(k.index));
+        assert_eq!(granted, [2]);
+        locks.unlock(1, 2, 0b0110, |k| granted.push(k.index));
+        assert_eq!(granted, [2, 3]);
+        locks.unlock(1, 2, 0b0100, |_| ());
+        locks.unlock(1, 2, 0b1000, |_| ());
+        assert!(locks.is_empty());
+    }
+}

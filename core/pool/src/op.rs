@@ -1,0 +1,190 @@
+//! A request in work, and the pieces that it is cut into: one for each cluster that it touches.
+//!
+//! ```text
+//! write   Locking -> Mapping -> [Opening | Settling | Merging] -> Writing -> Journaled -> done
+//! read    Mapping -> Reading -> verified, or once more under the lock -> done
+//! zero    Locking -> Mapping -> [Settling] -> Journaled -> done
+//! ```
+//! A piece that lacks something says whom it waits for, and tries again from the top of its state
+//! when it is woken: maps may have changed meanwhile.
+
+use arrayvec::ArrayVec;
+use braid_block::{Key, Lease};
+
+use crate::request::{Failure, Work};
+
+/// Somebody who waits for a page, a lock, the journal or a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// A piece goes on.
+    Piece(Key),
+    /// Scrub, reclaim, checkpoint or open: they look for themselves.
+    Job,
+}
+
+/// A request in work.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) tag: u64,
+    pub(crate) layer: u32,
+    pub(crate) work: Work,
+    pub(crate) lease: Option<Lease>,
+    /// Pieces that are not done.
+    pub(crate) pieces: u32,
+    /// Next byte to be cut off, for long work that is done piece by piece.
+    pub(crate) next: u64,
+    /// What went wrong first.
+    pub(crate) failure: Option<Failure>,
+    /// Blocks of it that could not be verified.
+    pub(crate) unverified: u32,
+    /// Counted among its layer's writes.
+    pub(crate) counted: bool,
+    /// All pieces are done; it waits for this flush to be on the media.
+    pub(crate) flushing: Option<u64>,
+}
+
+/// What a piece does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Fills the request's buffer.
+    Read,
+    /// Writes the request's buffer.
+    Write,
+    /// Makes blocks read as zeros.
+    Zero,
+    /// Makes part of a block read as zeros, or blocks that must hide a parent's: writes zeros.
+    WriteZeros,
+}
+
+/// Where a piece stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// For its blocks to be unlocked.
+    Locking,
+    /// Finding out what to do.
+    Mapping,
+    /// For reads of blocks of which only a part is to be written.
+    Merging,
+    /// In the device.
+    Transfer,
+    /// For its journal block to be written.
+    Journaled(u64),
+}
+
+/// A run of blocks that one read fetches: first block on the device, and count; whose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// First block on the device: cluster times 64 plus position.
+    pub(crate) block: u64,
+    /// Position in the cluster.
+    pub(crate) at: u8,
+    pub(crate) count: u8,
+    /// The layer that owns it.
+    pub(crate) layer: u32,
+}
+
+/// Blocks of a piece, at most.
+pub(crate) const PIECE_BLOCKS: usize = 64;
+
+/// A part of a request, within one cluster.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) op: Key,
+    pub(crate) kind: Kind,
+    pub(crate) step: Step,
+    pub(crate) layer: u32,
+    pub(crate) lcluster: u32,
+    /// First byte in the cluster, and bytes.
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    /// Where its bytes are in the request's buffer.
+    pub(crate) at: u32,
+    /// It holds the lock of its blocks.
+    pub(crate) locked: bool,
+    /// It is among those who wait for the lock.
+    pub(crate) queued: bool,
+    /// Transfers that are not done.
+    pub(crate) transfers: u32,
+    /// What went wrong in them.
+    pub(crate) failed: bool,
+    /// Newest journal block with a cell of it.
+    pub(crate) seq: u64,
+    /// It counts among the first writes in flight, which hold `settled` back below this block.
+    pub(crate) first: Option<u64>,
+    /// It counts among the writes of its region.
+    pub(crate) touched: bool,
+    /// The epoch of reads that it counts in.
+    pub(crate) epoch: Option<u64>,
+    /// Buffers beside the request's: partial blocks at both ends, or zeros.
+    pub(crate) side: [Option<Lease>; 2],
+    /// What the reads in flight fetch.
+    pub(crate) runs: ArrayVec<Run, PIECE_BLOCKS>,
+    /// Space was made once already.
+    pub(crate) retried: bool,
+    /// When its transfer began.
+    pub(crate) since: braid_block::Instant,
+}
+
+impl Piece {
+    /// First block in the cluster, and count.
+    pub(crate) const fn blocks(&self) -> (u32, u32) {
+        let first = self.start / 4096;
+        let end = (self.start + self.len).div_ceil(4096);
+        (first, end - first)
+    }
+
+    /// Its blocks, a bit each.
+    pub(crate) const fn mask(&self) -> u64 {
+        let (first, count) = self.blocks();
+        crate::store::mask(first, count)
+    }
+
+    /// First block in its layer.
+    pub(crate) const fn lblock(&self) -> u64 {
+        self.lcluster as u64 * 64 + self.blocks().0 as u64
+    }
+}
+
+/// Which reads are in flight: a freed cluster is used again only when every read that was begun
+/// before it was freed has ended.
+///
+/// Reads begun in epoch `e` count in slot `e % 2`; the epoch advances when the other slot is
+/// empty. What was freed in epoch `e` is out of reach when the epoch is `e + 2`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reads {
+    epoch: u64,
+    in_flight: [u64; 2],
+}
+
+impl Reads {
+    /// The epoch now.
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// A read begins.
+    pub(crate) const fn begin(&mut self) -> u64 {
+        self.in_flight[(self.epoch % 2) as usize] += 1;
+        self.epoch
+    }
+
+    /// A read that began in this epoch ends.
+    pub(crate) const fn end(&mut self, epoch: u64) {
+        self.in_flight[(epoch % 2) as usize] -= 1;
+    }
+
+    /// Advances as far as it can; tells whether it did.
+    pub(crate) const fn advance(&mut self) -> bool {
+        let older = ((self.epoch + 1) % 2) as usize;
+        if self.in_flight[older] != 0 {
+            return false;
+        }
+        self.epoch += 1;
+        true
+    }
+
+    /// Whether nothing that was begun up to this epoch is still in flight.
+    pub(crate) const fn is_over(&self, epoch: u64) -> bool {
+        self.epoch >= epoch + 2
+    }
+}

@@ -1,0 +1,15 @@
+//! Reading everything once in a while.
+
+use braid_block::{Instant, Memory};
+
+use crate::Pool;
+
+#[derive(Debug, Default)]
+pub(crate) struct Scrub {}
+
+impl Pool {
+    pub(crate) fn scrub_on<M: Memory>(&mut self, _mem: &mut M, _now: Instant) {}
+    pub(crate) fn scrub_due(&self) -> Option<Instant> {
+        None
+    }
+}
