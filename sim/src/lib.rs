@@ -1,0 +1,23 @@
+//! The world of the pure core, made up: virtual time, a disk that forgets, an arena that counts,
+//! and one specification of what a volume may say.
+//!
+//! [`Disk`] and [`Cuts`] are the disk and what a power cut leaves of it, [`SimMemory`] the
+//! arena, [`World`] carries out a pool's effects in random order, [`Oracle`] says what may be
+//! read. A seed decides everything: the same seed is the same run, byte for byte.
+#![forbid(unsafe_code)]
+
+mod cut;
+mod disk;
+mod image;
+mod memory;
+mod oracle;
+mod payload;
+mod random;
+
+pub use cut::Cuts;
+pub use disk::{Counts, Disk, Flight, Work};
+pub use image::{BLOCK, Image};
+pub use memory::SimMemory;
+pub use oracle::{Crash, End, Kind, Layer, Oracle, Stage, Tick, Uuid, Violation};
+pub use payload::{SECTOR, Said, fill, said};
+pub use random::Random;
