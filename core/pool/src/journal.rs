@@ -252,6 +252,11 @@ impl Journal {
         Some(Commit { span, offset: layout.journal_block(first), blocks })
     }
 
+    /// The write in flight failed: nothing more is written.
+    pub(crate) fn on_failed(&mut self) {
+        self.flight = None;
+    }
+
     /// The write in flight is done.
     pub(crate) fn on_written(&mut self) {
         if let Some((last, settled)) = self.flight.take() {

@@ -42,6 +42,7 @@ mod space;
 mod status;
 mod stop;
 mod store;
+mod submit;
 mod sums;
 mod sync;
 mod token;
@@ -50,7 +51,7 @@ mod zero;
 
 use alloc::collections::VecDeque;
 
-use braid_block::{Instant, IoError, Memory, Slab, Token};
+use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Token};
 
 pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;
@@ -71,6 +72,7 @@ use op::{Op, Piece, Reads, Waiter};
 use open::Opening;
 use pages::Fetches;
 use reclaim::Reclaim;
+use region::Regions;
 use scrub::Scrub;
 use stop::Stop;
 use store::Store;
@@ -104,7 +106,18 @@ pub struct Pool {
     ops: Slab<Op>,
     pieces: Slab<Piece>,
     locks: Locks,
+    regions: Regions,
     reads: Reads,
+    /// Pieces that wait for room in the journal.
+    starved: VecDeque<Key>,
+    /// Pieces that wait for freed clusters to come out of quarantine.
+    hungry: VecDeque<Key>,
+    /// Pieces that wait for a buffer.
+    bufferless: VecDeque<Key>,
+    /// A large buffer of zeros, once it was needed.
+    zeros: Option<Lease>,
+    /// CRC32C of a block of zeros.
+    zero_crc: u32,
     fetches: Fetches,
     checkpoint: Checkpoint,
     opening: Option<alloc::boxed::Box<Opening>>,
@@ -122,6 +135,8 @@ pub struct Pool {
     turn: u32,
     /// Time of the last request, for letting caches go.
     busy: Instant,
+    /// The device has not answered for too long.
+    stalled: bool,
 }
 
 impl Pool {
@@ -187,6 +202,7 @@ impl Pool {
         self.reclaim_on(mem, now);
         self.scrub_on(mem, now);
         self.regions_on(now);
+        self.requests_on(mem, now);
         self.checkpoint_on(mem, now);
         if self.state == State::Stopping {
             self.stop_on(mem, now);
@@ -199,6 +215,7 @@ impl Pool {
     fn resume<M: Memory>(&mut self, mem: &mut M, now: Instant, waiter: Waiter) {
         match waiter {
             Waiter::Piece(key) => self.advance(mem, now, key),
+            Waiter::Op(key) => self.resume_op(mem, now, key),
             // Jobs look at everything at the end of every turn.
             Waiter::Job => {}
         }
@@ -222,13 +239,25 @@ impl Pool {
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.pages_due(), self.checkpoint_due(), self.scrub_due()].into_iter().flatten().min()
+        [self.pages_due(), self.checkpoint_due(), self.scrub_due(), self.regions_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    fn emit(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    /// A token of ours.
+    const fn token(&self, kind: u8, key: Key) -> Token {
+        Token::new(self.config.token_base + kind, key)
     }
 
     /// Asks for another turn at once.

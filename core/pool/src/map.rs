@@ -129,9 +129,11 @@ impl Leaf {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Touch {
     /// Number of the last flush issued when a write to it was submitted or done.
-    pub(crate) flush: u32,
+    pub(crate) flush: u64,
     /// Writes in flight.
     pub(crate) writes: u32,
+    /// Newest journal block with a cell about it.
+    pub(crate) seq: u64,
 }
 
 /// What a layer's page holds.

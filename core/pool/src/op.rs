@@ -18,6 +18,8 @@ use crate::request::{Failure, Work};
 pub(crate) enum Waiter {
     /// A piece goes on.
     Piece(Key),
+    /// A request goes on: it is cut further, or finds out which parts are allocated.
+    Op(Key),
     /// Scrub, reclaim, checkpoint or open: they look for themselves.
     Job,
 }
@@ -29,18 +31,31 @@ pub(crate) struct Op {
     pub(crate) layer: u32,
     pub(crate) work: Work,
     pub(crate) lease: Option<Lease>,
-    /// Pieces that are not done.
+    /// Pieces that are not done; of a status request, entries of its answer.
     pub(crate) pieces: u32,
     /// Next byte to be cut off, for long work that is done piece by piece.
     pub(crate) next: u64,
+    /// Pieces are being cut off it now.
+    pub(crate) cutting: bool,
     /// What went wrong first.
     pub(crate) failure: Option<Failure>,
     /// Blocks of it that could not be verified.
     pub(crate) unverified: u32,
     /// Counted among its layer's writes.
     pub(crate) counted: bool,
-    /// All pieces are done; it waits for this flush to be on the media.
-    pub(crate) flushing: Option<u64>,
+}
+
+impl Op {
+    /// First byte, and the end.
+    pub(crate) const fn range(&self) -> (u64, u64) {
+        match self.work {
+            Work::Read { offset, len } | Work::Write { offset, len, .. } => {
+                (offset, offset + len as u64)
+            }
+            Work::Zero { offset, len, .. } | Work::Status { offset, len } => (offset, offset + len),
+            Work::Flush { .. } => (0, 0),
+        }
+    }
 }
 
 /// What a piece does.
@@ -67,6 +82,8 @@ pub(crate) enum Step {
     Merging,
     /// In the device.
     Transfer,
+    /// For checksums to compare with.
+    Verifying,
     /// For its journal block to be written.
     Journaled(u64),
 }
@@ -119,6 +136,8 @@ pub(crate) struct Piece {
     pub(crate) side: [Option<Lease>; 2],
     /// What the reads in flight fetch.
     pub(crate) runs: ArrayVec<Run, PIECE_BLOCKS>,
+    /// Both ends are merged into the side buffers.
+    pub(crate) merged: bool,
     /// Space was made once already.
     pub(crate) retried: bool,
     /// When its transfer began.

@@ -1,7 +1,22 @@
-use crate::Pool;
-use crate::map::PageId;
-use crate::op::{PIECE_BLOCKS, Run};
+//! A read: find the blocks, fetch them, compare them with their checksums.
+//!
+//! Invariants:
+//! 1. Nothing is returned that does not match its checksum, but a block of a region that was open
+//!    when the pool was not stopped in order.
+//! 2. A mismatch counts only under the block's lock: before, a write may have been on its way.
+
 use arrayvec::ArrayVec;
+use braid_block::{Class, Instant, Key, Memory};
+
+use crate::effect::Effect;
+use crate::layout::{BLOCK, CLUSTER_BLOCKS, REGION_BLOCKS};
+use crate::map::{Look, PageId};
+use crate::op::{Kind, PIECE_BLOCKS, Run, Step, Waiter};
+use crate::request::Failure;
+use crate::store::{binding, mask, place_cluster};
+use crate::sums::Sum;
+use crate::write::{BLOCK_BYTES, bits, side_of};
+use crate::{Note, Pool, token};
 
 /// What came of looking for blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +29,382 @@ pub(crate) enum Resolve {
     Lost,
 }
 
+/// What came of comparing blocks.
+enum Verdict {
+    /// All match, but so many that could not be verified after an unclean stop.
+    Good(u32),
+    /// A checksum page is to be read first.
+    Wait(u64),
+    /// The block at this position in the cluster does not match.
+    Bad(u32),
+}
+
 impl Pool {
     /// Finds out where blocks of a cluster are.
     pub(crate) fn resolve(
         &mut self,
-        _layer: u32,
-        _lcluster: u32,
-        _mask: u64,
-        _runs: &mut ArrayVec<Run, PIECE_BLOCKS>,
+        layer: u32,
+        lcluster: u32,
+        mask: u64,
+        runs: &mut ArrayVec<Run, PIECE_BLOCKS>,
     ) -> Resolve {
-        unimplemented!()
+        let (index, at) = place_cluster(lcluster);
+        let (mut left, mut id) = (mask, layer);
+        runs.clear();
+        loop {
+            match self.store.map.look(id, index) {
+                Look::Missing(page) => return Resolve::Missing(page),
+                Look::Lost(_) => return Resolve::Lost,
+                Look::Absent => {}
+                Look::Here => {
+                    let Some(leaf) = self.store.map.leaves.get_mut(&(id, index)) else { break };
+                    leaf.used = self.turn;
+                    let map = leaf.page.get();
+                    if let Some(phys) = map.phys(at) {
+                        add_runs(runs, id, phys, map.own[at] & left);
+                    }
+                    left &= !map.own[at];
+                    if map.opaque(at) {
+                        break;
+                    }
+                }
+            }
+            let parent = self.store.map.layers.get(&id).and_then(|l| l.state().parent);
+            let (false, Some(parent)) = (left == 0, parent) else { break };
+            id = parent;
+        }
+        Resolve::Ready
+    }
+
+    /// Sends the reads of a piece.
+    pub(crate) fn map_read<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (layer, lcluster, touched) = (piece.layer, piece.lcluster, piece.mask());
+        let mut runs = ArrayVec::new();
+        match self.resolve(layer, lcluster, touched, &mut runs) {
+            Resolve::Ready => {}
+            Resolve::Missing(page) => return self.wait_for_page(mem, now, key, page),
+            Resolve::Lost => return self.end_piece(mem, now, key, Some(self.media(key))),
+        }
+        if !self.is_aligned(key) && !self.side_for_read(mem, key) {
+            return;
+        }
+        self.fill_zeros(mem, key, touched, &runs);
+        for run in &runs {
+            for block in [run.block, run.block + u64::from(run.count) - 1] {
+                if let Sum::Missing(page) = self.store.sums.get(&self.store.layout, block) {
+                    self.fetch_sums(mem, now, page, Waiter::Piece(key));
+                }
+            }
+        }
+        let epoch = (!runs.is_empty()).then(|| self.reads.begin());
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        piece.epoch = epoch;
+        piece.since = now;
+        piece.transfers = u32::try_from(runs.len()).unwrap_or(0);
+        piece.step = if runs.is_empty() { Step::Verifying } else { Step::Transfer };
+        piece.runs = runs;
+        self.emit_reads(key);
+        self.verify(mem, now, key);
+    }
+
+    fn is_aligned(&self, key: Key) -> bool {
+        let piece = self.pieces.get(key);
+        piece.is_some_and(|p| {
+            p.start.is_multiple_of(BLOCK_BYTES) && p.len.is_multiple_of(BLOCK_BYTES)
+        })
+    }
+
+    /// Blocks of which only a part is wanted are read whole, into a buffer of their own.
+    fn side_for_read<M: Memory>(&mut self, mem: &mut M, key: Key) -> bool {
+        if self.pieces.get(key).is_some_and(|piece| piece.side[0].is_some()) {
+            return true;
+        }
+        let blocks = self.pieces.get(key).map_or(0, |piece| piece.blocks().1);
+        let class = Class::holding(blocks * BLOCK_BYTES).unwrap_or(Class::Large);
+        let Some(lease) = self.buffer(mem, key, class) else { return false };
+        if let Some(piece) = self.pieces.get_mut(key) {
+            piece.side[0] = Some(lease);
+        }
+        true
+    }
+
+    /// Position of a block of a piece in the buffer that it is read into.
+    fn in_buffer(&self, key: Key, block: u32) -> u32 {
+        let Some(piece) = self.pieces.get(key) else { return 0 };
+        let at = (block - piece.blocks().0) * BLOCK_BYTES;
+        if piece.side[0].is_some() { at } else { piece.at + at }
+    }
+
+    fn fill_zeros<M: Memory>(&self, mem: &mut M, key: Key, touched: u64, runs: &[Run]) {
+        let there =
+            runs.iter().fold(0, |all, run| all | mask(u32::from(run.at), u32::from(run.count)));
+        let Some(piece) = self.pieces.get(key) else { return };
+        let lease = piece.side[0].as_ref();
+        let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else { return };
+        for block in bits(touched & !there) {
+            let at = self.in_buffer(key, block) as usize;
+            mem.bytes_mut(lease)[at..at + BLOCK as usize].fill(0);
+        }
+    }
+
+    fn emit_reads(&mut self, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let token = self.token(token::PIECE, key);
+        for i in 0..piece.runs.len() {
+            let Some(piece) = self.pieces.get(key) else { return };
+            let run = piece.runs[i];
+            let at = self.in_buffer(key, u32::from(run.at));
+            let lease = piece.side[0].as_ref();
+            let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else {
+                return;
+            };
+            let span = lease.span(at, u32::from(run.count) * BLOCK_BYTES);
+            let offset = self.store.layout.block(run.block);
+            self.counters.device_reads += 1;
+            self.counters.device_read_bytes += u64::from(span.len);
+            self.emit(Effect::Read { token, span, offset });
+        }
+    }
+
+    /// Compares what was read, once all of it and its checksums are there.
+    pub(crate) fn verify<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        if piece.step != Step::Verifying || piece.transfers > 0 {
+            return;
+        }
+        match self.compare(mem, key) {
+            Verdict::Wait(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
+            Verdict::Good(unverified) => self.give(mem, now, key, unverified),
+            Verdict::Bad(block) => {
+                let Some(piece) = self.pieces.get_mut(key) else { return };
+                if piece.locked {
+                    return self.report(mem, now, key, block);
+                }
+                piece.step = Step::Locking;
+                self.advance(mem, now, key);
+            }
+        }
+    }
+
+    fn compare<M: Memory>(&mut self, mem: &M, key: Key) -> Verdict {
+        let Some(piece) = self.pieces.get(key) else { return Verdict::Good(0) };
+        let (layer, lcluster, locked) = (piece.layer, piece.lcluster, piece.locked);
+        let tree = self.store.map.layers.get(&layer).map_or(0, |l| l.state().tree);
+        let mut unverified = 0;
+        for i in 0..piece.runs.len() {
+            let Some(piece) = self.pieces.get(key) else { return Verdict::Good(0) };
+            let run = piece.runs[i];
+            for n in 0..u32::from(run.count) {
+                let (block, at) = (run.block + u64::from(n), u32::from(run.at) + n);
+                let lblock = u64::from(lcluster) * CLUSTER_BLOCKS + u64::from(at);
+                let stored = match self.store.sums.get(&self.store.layout, block) {
+                    Sum::Missing(page) => return Verdict::Wait(page),
+                    Sum::Unknown => None,
+                    Sum::Known(crc) => Some(crc),
+                };
+                let Some(piece) = self.pieces.get(key) else { return Verdict::Good(0) };
+                let lease = piece.side[0].as_ref();
+                let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else {
+                    return Verdict::Good(0);
+                };
+                let from = self.in_buffer(key, at);
+                let crc = mem.crc(lease, from..from + BLOCK_BYTES, 0) ^ binding(tree, lblock);
+                self.counters.crc_blocks += 1;
+                if stored == Some(crc) {
+                    continue;
+                }
+                // Under the lock nothing is on its way: what does not match now never will.
+                if !locked || !self.is_unadopted(run.layer, lblock) {
+                    return Verdict::Bad(at);
+                }
+                unverified += 1;
+            }
+        }
+        Verdict::Good(unverified)
+    }
+
+    /// Whether a block is in a region that was open when the pool was not stopped in order.
+    pub(crate) fn is_unadopted(&self, layer: u32, lblock: u64) -> bool {
+        let (index, ..) = crate::store::place(lblock);
+        let leaf = self.store.map.leaves.get(&(layer, index));
+        leaf.is_some_and(|leaf| leaf.unadopted >> (lblock / REGION_BLOCKS % 64) & 1 != 0)
+    }
+
+    /// Hands a piece's bytes over.
+    fn give<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, unverified: u32) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let Some(op) = self.ops.get_mut(piece.op) else { return };
+        op.unverified += unverified;
+        self.counters.unverified += u64::from(unverified);
+        if let (Some(side), Some(lease)) = (&piece.side[0], &op.lease) {
+            let from = piece.start % BLOCK_BYTES;
+            mem.copy(lease, piece.at, side, from..from + piece.len);
+        }
+        self.end_piece(mem, now, key, None);
+    }
+
+    /// A block is lost.
+    fn report<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, block: u32) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let lblock = u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block);
+        let run = piece.runs.iter().find(|run| {
+            (u32::from(run.at)..u32::from(run.at) + u32::from(run.count)).contains(&block)
+        });
+        let device = run.map_or(0, |run| {
+            self.store.layout.block(run.block + u64::from(block) - u64::from(run.at))
+        });
+        let handle = self.store.map.layers.get(&piece.layer).and_then(|layer| layer.handle);
+        let offset = lblock * BLOCK;
+        self.counters.checksum_errors += 1;
+        self.notes.push_back(Note::Media { handle, offset, device });
+        self.end_piece(mem, now, key, Some(Failure::Media(offset)));
+    }
+
+    /// Makes the partial blocks at a piece's ends whole, in buffers of their own: reads what they
+    /// hold, then merges. True when that is done, or there is nothing to be done.
+    pub(crate) fn merge_ends<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
+        let Some(piece) = self.pieces.get(key) else { return false };
+        let zeros = piece.kind == Kind::WriteZeros;
+        let needs_zeros = zeros && self.zeros.is_none();
+        let (first, count) = piece.blocks();
+        let ends = [first, first + count - 1].map(|block| side_of(piece, block).map(|_| block));
+        if needs_zeros {
+            let Some(lease) = self.buffer(mem, key, Class::Large) else { return false };
+            mem.bytes_mut(&lease).fill(0);
+            self.zeros = Some(lease);
+        }
+        if ends == [None, None] || self.pieces.get(key).is_some_and(|piece| piece.merged) {
+            return true;
+        }
+        for (i, block) in ends.into_iter().enumerate() {
+            let needed = block.is_some() && !(i == 1 && count == 1);
+            if needed && self.pieces.get(key).is_some_and(|piece| piece.side[i].is_none()) {
+                let Some(lease) = self.buffer(mem, key, Class::Small) else { return false };
+                mem.bytes_mut(&lease).fill(0);
+                if let Some(piece) = self.pieces.get_mut(key) {
+                    piece.side[i] = Some(lease);
+                }
+            }
+        }
+        self.read_ends(mem, now, key);
+        false
+    }
+
+    fn read_ends<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
+        let (first, count) = piece.blocks();
+        let (mut wanted, last) = (0, first + count - 1);
+        for (i, block) in [(0, first), (1, last)] {
+            if piece.side[i].is_some() {
+                wanted |= 1 << block;
+            }
+        }
+        let mut runs = ArrayVec::new();
+        match self.resolve(layer, lcluster, wanted, &mut runs) {
+            Resolve::Ready => {}
+            Resolve::Missing(page) => return self.wait_for_page(mem, now, key, page),
+            Resolve::Lost => return self.end_piece(mem, now, key, Some(self.media(key))),
+        }
+        // Neighbours may have become one run: each block has a buffer of its own.
+        let each: ArrayVec<Run, PIECE_BLOCKS> = runs
+            .iter()
+            .flat_map(|run| {
+                (0..run.count).map(|n| Run {
+                    block: run.block + u64::from(n),
+                    at: run.at + n,
+                    count: 1,
+                    layer: run.layer,
+                })
+            })
+            .collect();
+        let epoch = (!each.is_empty()).then(|| self.reads.begin());
+        let token = self.token(token::PIECE, key);
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        piece.epoch = epoch;
+        piece.since = now;
+        piece.step = Step::Merging;
+        piece.transfers = u32::try_from(each.len()).unwrap_or(0);
+        piece.runs = each;
+        for i in 0..piece.runs.len() {
+            let Some(piece) = self.pieces.get(key) else { return };
+            let run = piece.runs[i];
+            let side = usize::from(u32::from(run.at) != first);
+            let Some(lease) = piece.side[side].as_ref() else { continue };
+            let span = lease.span(0, BLOCK_BYTES);
+            let offset = self.store.layout.block(run.block);
+            self.counters.device_reads += 1;
+            self.counters.device_read_bytes += BLOCK;
+            self.emit(Effect::Read { token, span, offset });
+        }
+        if self.pieces.get(key).is_some_and(|piece| piece.transfers == 0) {
+            self.merged(mem, now, key);
+        }
+    }
+
+    /// The blocks at a piece's ends were read: verifies and merges them.
+    pub(crate) fn merged<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (layer, lcluster, first) = (piece.layer, piece.lcluster, piece.blocks().0);
+        let tree = self.store.map.layers.get(&layer).map_or(0, |l| l.state().tree);
+        for i in 0..piece.runs.len() {
+            let Some(piece) = self.pieces.get(key) else { return };
+            let run = piece.runs[i];
+            let lblock = u64::from(lcluster) * CLUSTER_BLOCKS + u64::from(run.at);
+            let stored = match self.store.sums.get(&self.store.layout, run.block) {
+                Sum::Missing(page) => {
+                    return self.fetch_sums(mem, now, page, Waiter::Piece(key));
+                }
+                Sum::Unknown => None,
+                Sum::Known(crc) => Some(crc),
+            };
+            let side = usize::from(u32::from(run.at) != first);
+            let Some(piece) = self.pieces.get(key) else { return };
+            let Some(lease) = piece.side[side].as_ref() else { continue };
+            let crc = mem.crc(lease, 0..BLOCK_BYTES, 0) ^ binding(tree, lblock);
+            self.counters.crc_blocks += 1;
+            if stored != Some(crc) && !self.is_unadopted(run.layer, lblock) {
+                return self.report(mem, now, key, u32::from(run.at));
+            }
+        }
+        self.overlay_ends(mem, key);
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        piece.merged = true;
+        piece.runs.clear();
+        piece.step = Step::Mapping;
+        self.advance(mem, now, key);
+    }
+
+    /// Puts the request's bytes over what the partial blocks held.
+    fn overlay_ends<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (first, count) = piece.blocks();
+        let (start, end) = (piece.start, piece.start + piece.len);
+        for (i, block) in [(0, first), (1, first + count - 1)] {
+            let Some(side) = &piece.side[i] else { continue };
+            let from = start.max(block * BLOCK_BYTES);
+            let to = end.min((block + 1) * BLOCK_BYTES);
+            let at = from - block * BLOCK_BYTES;
+            if piece.kind == Kind::WriteZeros {
+                mem.bytes_mut(side)[at as usize..(at + to - from) as usize].fill(0);
+            } else if let Some(lease) = self.ops.get(piece.op).and_then(|op| op.lease.as_ref()) {
+                let source = piece.at + (from - start);
+                mem.copy(side, at, lease, source..source + (to - from));
+            }
+            self.counters.copied_blocks += 1;
+        }
+    }
+}
+
+/// Adds the blocks of a cluster that are owned, neighbours together.
+fn add_runs(runs: &mut ArrayVec<Run, PIECE_BLOCKS>, layer: u32, phys: u32, mut own: u64) {
+    while own != 0 {
+        let at = own.trailing_zeros();
+        let count = (own >> at).trailing_ones();
+        let block = u64::from(phys) * CLUSTER_BLOCKS + u64::from(at);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+        runs.push(Run { block, at: at as u8, count: count as u8, layer });
+        own &= !mask(at, count);
     }
 }

@@ -1,5 +1,243 @@
-use crate::Pool;
+//! Regions that may be overwritten in place: opened before, closed when they were quiet.
+//!
+//! Invariants:
+//! 1. No owned block is overwritten unless a durable cell says that its region is open: an Open
+//!    below `durable`, or a first write below `settled`.
+//! 2. A region is closed from the moment its Close enters the journal buffer; the next overwrite
+//!    needs a new Open.
+//! 3. A Close enters the buffer only after a flush over which the region was quiet, with no write
+//!    to it since that flush was issued and its cells durable.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
 use braid_block::Instant;
+use hashbrown::HashMap;
+
+use crate::Pool;
+use crate::hash::Fixed;
+use crate::layout::{Cell, LEAF_REGIONS};
+use crate::map::{Leaf, Touch};
+use crate::op::Waiter;
+
+/// Regions of a leaf, as cells number them.
+const LEAF: u32 = LEAF_REGIONS as u32;
+/// User writes for which one region may be closed: it costs a flush to open it again.
+const WRITES_PER_CLOSE: u32 = 128;
+/// Regions that a sequential stream marks ahead, at most.
+const AHEAD_MAX: u32 = 64;
+/// After so long without requests, regions are closed as fast as they can be.
+const IDLE: Duration = Duration::from_secs(1);
+/// Regions looked at in a turn.
+const LOOKS: usize = 32;
+
+/// What will make a region's mark durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    /// Journal block of its Open.
+    open: Option<u64>,
+    /// Journal block of its first write.
+    first: Option<u64>,
+}
+
+/// Regions whose marks are on their way, and open ones in the order in which they may be closed.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    pending: HashMap<(u32, u32), Pending, Fixed>,
+    open: VecDeque<(u32, u32)>,
+    /// User writes since the last Close.
+    writes: u32,
+    /// The flush that the close of idle regions waits for.
+    asked: u64,
+}
+
+impl Regions {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self { pending: HashMap::with_hasher(Fixed), open: VecDeque::new(), writes: 0, asked: 0 }
+    }
+
+    /// A write request was taken.
+    pub(crate) const fn took_write(&mut self) {
+        self.writes = self.writes.saturating_add(1);
+    }
+
+    /// Regions that were opened and not closed.
+    pub(crate) fn open_len(&self) -> usize {
+        self.open.len()
+    }
+}
+
 impl Pool {
-    pub(crate) fn regions_on(&mut self, _now: Instant) {}
+    /// Whether a region may be overwritten in place; if not, it is being opened and `waiter` goes
+    /// on when it is. Its leaf is in memory.
+    pub(crate) fn region_ready(&mut self, layer: u32, region: u32, waiter: Waiter) -> bool {
+        if self.is_open(layer, region) {
+            let pending = self.regions.pending.get(&(layer, region)).copied();
+            let Some(Pending { open, first }) = pending else { return true };
+            if open.is_some_and(|seq| seq <= self.sync.durable())
+                || first.is_some_and(|seq| seq <= self.sync.settled())
+            {
+                self.regions.pending.remove(&(layer, region));
+                return true;
+            }
+            if let Some(seq) = open {
+                self.when_durable(seq, waiter);
+                return false;
+            }
+        }
+        let seq = self.open_regions(layer, region);
+        self.when_durable(seq, waiter);
+        false
+    }
+
+    /// Whether a region is open, as far as the journal buffer says.
+    pub(crate) fn is_open(&self, layer: u32, region: u32) -> bool {
+        let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
+        leaf.is_some_and(|leaf| leaf.page.get().open >> (region % LEAF) & 1 != 0)
+    }
+
+    /// Marks a region, and some ahead of a sequential stream.
+    fn open_regions(&mut self, layer: u32, region: u32) -> u64 {
+        let Some(held) = self.store.map.layers.get_mut(&layer) else { return 0 };
+        let (next, last) = held.stream;
+        let ahead = if region == next { (2 * last).min(AHEAD_MAX) } else { 1 };
+        let count = ahead.min(LEAF - region % LEAF);
+        held.stream = (region + count, ahead);
+        let known = |pool: &Self, region| {
+            pool.is_open(layer, region)
+                && pool.regions.pending.get(&(layer, region)).is_none_or(|p| p.open.is_some())
+        };
+        let listed: u64 = (0..count).map(|i| u64::from(known(self, region + i)) << i).sum();
+        let cell = Cell::Open { layer, region, count: u16::try_from(count).unwrap_or(1) };
+        let seq = self.record(cell);
+        for i in 0..count {
+            let (at, is_listed) = ((layer, region + i), listed >> i & 1 != 0);
+            if is_listed && i > 0 {
+                continue;
+            }
+            let pending = self.regions.pending.entry(at).or_default();
+            let fresh = pending.open.is_none() && pending.first.is_none();
+            pending.open = Some(seq);
+            if fresh && !is_listed {
+                self.regions.open.push_back(at);
+                self.counters.regions_opened += 1;
+            }
+        }
+        seq
+    }
+
+    /// A first write with a cell in journal block `seq` has made its region open.
+    pub(crate) fn region_written_first(&mut self, layer: u32, region: u32, seq: u64) {
+        let pending = self.regions.pending.entry((layer, region)).or_default();
+        if pending.open.is_none() && pending.first.is_none() {
+            pending.first = Some(seq);
+            self.regions.open.push_back((layer, region));
+            self.counters.regions_opened += 1;
+        }
+    }
+
+    /// A write to a region goes out; its newest cell is in journal block `seq`.
+    pub(crate) fn region_begin(&mut self, layer: u32, region: u32, seq: u64) {
+        let flush = self.sync.issued();
+        if let Some(touch) = self.touch(layer, region) {
+            *touch = Touch { flush, writes: touch.writes + 1, seq: touch.seq.max(seq) };
+        }
+    }
+
+    /// It is done.
+    pub(crate) fn region_end(&mut self, layer: u32, region: u32) {
+        let flush = self.sync.issued();
+        if let Some(touch) = self.touch(layer, region) {
+            touch.writes -= 1;
+            touch.flush = flush;
+        }
+    }
+
+    fn touch(&mut self, layer: u32, region: u32) -> Option<&mut Touch> {
+        let leaf: &mut Leaf = self.store.map.leaves.get_mut(&(layer, region / LEAF))?;
+        let regions = leaf.regions.get_or_insert_with(|| Box::new([Touch::default(); 64]));
+        Some(&mut regions[(region % LEAF) as usize])
+    }
+
+    /// Closes regions that were quiet over a flush: few under load, all of them when idle.
+    pub(crate) fn regions_on(&mut self, now: Instant) {
+        let idle = self.is_closing() || now.since(self.busy) >= IDLE;
+        let mut budget =
+            if idle { LOOKS } else { (self.regions.writes / WRITES_PER_CLOSE) as usize };
+        for _ in 0..self.regions.open.len().min(LOOKS) {
+            if budget == 0 || !self.journal.has_room() {
+                break;
+            }
+            let Some(at) = self.regions.open.pop_front() else { break };
+            match self.close_region(at.0, at.1) {
+                Closed::Yes => {
+                    budget -= 1;
+                    self.regions.writes = 0;
+                }
+                Closed::Gone => {}
+                Closed::NotYet => self.regions.open.push_back(at),
+            }
+        }
+        let asked = self.regions.asked > self.sync.done();
+        if idle && !self.regions.open.is_empty() && !asked {
+            self.regions.asked = self.ask_sync();
+        } else if idle && budget == 0 {
+            self.again();
+        }
+    }
+
+    /// Whether the pool is ending what it does: regions are closed at once.
+    fn is_closing(&self) -> bool {
+        self.state == crate::State::Stopping && self.ops.is_empty()
+    }
+
+    /// When idle regions are to be closed.
+    pub(crate) fn regions_due(&self) -> Option<Instant> {
+        let open = self.state == crate::State::Open && !self.regions.open.is_empty();
+        (open && self.regions.asked <= self.sync.done()).then(|| self.busy + IDLE)
+    }
+
+    fn close_region(&mut self, layer: u32, region: u32) -> Closed {
+        let Some(held) = self.store.map.layers.get(&layer) else {
+            self.regions.pending.remove(&(layer, region));
+            return Closed::Gone;
+        };
+        let (member, sealed) = (held.state().member, held.state().sealed);
+        let Some(leaf) = self.store.map.leaves.get(&(layer, region / LEAF)) else {
+            self.regions.pending.remove(&(layer, region));
+            return Closed::Gone;
+        };
+        let bit = 1 << (region % LEAF);
+        if leaf.page.get().open & bit == 0 {
+            self.regions.pending.remove(&(layer, region));
+            return Closed::Gone;
+        }
+        let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
+        let touch = touch.unwrap_or_default();
+        let pending = self.regions.pending.get(&(layer, region)).copied().unwrap_or_default();
+        let marked = pending.open.max(pending.first).unwrap_or(0).max(touch.seq);
+        let quiet = touch.writes == 0
+            && touch.flush < self.sync.done()
+            && marked <= self.sync.durable()
+            && leaf.unadopted & bit == 0;
+        if !quiet {
+            return Closed::NotYet;
+        }
+        // The marks of a mirror's member are cleared when the others are known to be alike.
+        let cell = Cell::Close { layer, region, open: true, dirty: !member && !sealed };
+        self.record_lazy(cell);
+        self.regions.pending.remove(&(layer, region));
+        self.counters.regions_closed += 1;
+        Closed::Yes
+    }
+}
+
+/// What came of looking at an open region.
+enum Closed {
+    Yes,
+    NotYet,
+    /// It is not open any more.
+    Gone,
 }

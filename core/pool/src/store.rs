@@ -157,9 +157,9 @@ impl Store {
         self.change_leaf(seq, layer, index, |map| {
             map.own[at] = 0;
             map.set_phys(at, None);
+            map.dirty |= region;
             if opaque {
                 map.set_opaque(at);
-                map.dirty |= region;
             }
         });
     }

@@ -1,24 +1,422 @@
-use crate::{Pool, Request};
-use braid_block::{Instant, IoError, Key, Memory};
+//! A write, piece by piece: lock, map, make ready, send, acknowledge.
+
+use braid_block::{Class, Instant, IoError, Key, Lease, Memory};
+
+use crate::effect::Effect;
+use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell, REGION_BLOCKS};
+use crate::map::{Look, PageId};
+use crate::op::{Kind, Piece, Step, Waiter};
+use crate::place::Placed;
+use crate::request::Failure;
+use crate::store::{binding, place_cluster};
+use crate::{Note, Operation, Plant, Pool, token};
+
+/// Bytes of a block, as offsets within a cluster are counted.
+pub(crate) const BLOCK_BYTES: u32 = BLOCK as u32;
+
 impl Pool {
-    /// Takes a request. Its completion comes by `poll_completion`, maybe at once.
-    pub fn submit<M: Memory>(&mut self, _mem: &mut M, _now: Instant, _request: Request) {
-        unimplemented!()
-    }
     /// Takes a piece further.
-    pub(crate) fn advance<M: Memory>(&mut self, _mem: &mut M, _now: Instant, _key: Key) {
-        unimplemented!()
+    pub(crate) fn advance<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        if self.state == crate::State::Failed {
+            if piece.transfers == 0 {
+                self.end_piece(mem, now, key, Some(Failure::Failed));
+            }
+            return;
+        }
+        match (piece.step, piece.kind) {
+            (Step::Locking, _) => self.lock_piece(mem, now, key),
+            (Step::Mapping, Kind::Read) => self.map_read(mem, now, key),
+            (Step::Mapping, Kind::Zero) => self.map_zero(mem, now, key),
+            (Step::Mapping, Kind::Write | Kind::WriteZeros) => self.map_write(mem, now, key),
+            (Step::Merging, _) if piece.transfers == 0 => self.merged(mem, now, key),
+            (Step::Verifying, _) => self.verify(mem, now, key),
+            (Step::Journaled(seq), _) if self.journal.written >= seq => {
+                self.end_piece(mem, now, key, None);
+            }
+            (Step::Merging | Step::Transfer | Step::Journaled(_), _) => {}
+        }
     }
+
+    fn lock_piece<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        if !piece.locked {
+            if piece.queued {
+                return;
+            }
+            let unlocked = self.config.plant == Some(Plant::NoLock) && piece.kind != Kind::Read;
+            if !unlocked && !self.locks.lock(piece.layer, piece.lcluster, piece.mask(), key) {
+                piece.queued = true;
+                return;
+            }
+            piece.locked = !unlocked;
+        }
+        piece.step = Step::Mapping;
+        self.advance(mem, now, key);
+    }
+
+    /// Sets a state and goes on when something else happened; nothing is lost by trying again.
+    pub(crate) fn wait_for_page<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        page: PageId,
+    ) {
+        self.fetch(mem, now, page, Waiter::Piece(key));
+    }
+
+    /// The leaf of a piece that changes it: in memory and with a place, or the piece waits or
+    /// fails.
+    pub(crate) fn leaf_of<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
+        let Some(piece) = self.pieces.get(key) else { return false };
+        let (layer, (index, _)) = (piece.layer, place_cluster(piece.lcluster));
+        if !self.journal.has_room() {
+            self.starved.push_back(key);
+            self.want_checkpoint();
+            return false;
+        }
+        match self.store.map.look(layer, index) {
+            Look::Here => {
+                if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, index)) {
+                    leaf.used = self.turn;
+                }
+                return true;
+            }
+            Look::Missing(page) => self.wait_for_page(mem, now, key, page),
+            Look::Lost(_) => self.end_piece(mem, now, key, Some(self.media(key))),
+            Look::Absent => {
+                let page = PageId::Leaf(layer, index);
+                match self.place_page(mem, now, page, Waiter::Piece(key)) {
+                    Placed::Done => return true,
+                    Placed::Wait => {}
+                    Placed::NoSpace => self.no_space(mem, now, key),
+                    Placed::Lost => self.end_piece(mem, now, key, Some(self.media(key))),
+                }
+            }
+        }
+        false
+    }
+
+    /// The error of a piece that cannot be read: at its first byte.
+    pub(crate) fn media(&self, key: Key) -> Failure {
+        let piece = self.pieces.get(key);
+        let at = piece.map_or(0, |piece| {
+            u64::from(piece.lcluster) * (CLUSTER_BLOCKS * BLOCK) + u64::from(piece.start)
+        });
+        Failure::Media(at)
+    }
+
+    /// There is no cluster for a piece: it waits once for those in quarantine.
+    fn no_space<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        if !piece.retried && self.store.space.quarantined() > 0 {
+            piece.retried = true;
+            self.hungry.push_back(key);
+            self.again();
+            return;
+        }
+        self.notes.push_back(Note::Full);
+        self.end_piece(mem, now, key, Some(Failure::NoSpace));
+    }
+
+    fn map_write<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        if !self.leaf_of(mem, now, key) {
+            return;
+        }
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (layer, lcluster, touched) = (piece.layer, piece.lcluster, piece.mask());
+        let (index, at) = place_cluster(lcluster);
+        let Some(leaf) = self.store.map.leaves.get(&(layer, index)) else { return };
+        let (phys, own) = (leaf.page.get().phys(at), leaf.page.get().own[at] & touched);
+        if let Some(phys) = phys
+            && !self.slots_settled(key, phys, touched)
+        {
+            return;
+        }
+        if own != 0 {
+            let region = region_of(lcluster);
+            if !self.region_ready(layer, region, Waiter::Piece(key)) {
+                return;
+            }
+        }
+        if !self.merge_ends(mem, now, key) {
+            return;
+        }
+        let phys = match phys {
+            Some(phys) => phys,
+            None => match self.allocate(layer, lcluster) {
+                Some(phys) => phys,
+                None => return self.no_space(mem, now, key),
+            },
+        };
+        self.send(mem, now, key, phys, own);
+    }
+
+    /// Whether no slot that a piece is to write has an unsettled cell; if one has, the piece waits.
+    fn slots_settled(&mut self, key: Key, phys: u32, touched: u64) -> bool {
+        let first = u64::from(phys) * CLUSTER_BLOCKS;
+        let newest = bits(touched).filter_map(|i| self.sync.unsettled(first + u64::from(i))).max();
+        let Some(seq) = newest else { return true };
+        self.when_settled(seq, Waiter::Piece(key));
+        false
+    }
+
+    /// A cluster for new data of a layer, if the pool has one to give.
+    fn allocate(&mut self, layer: u32, lcluster: u32) -> Option<u32> {
+        let thick = self.store.map.layers.get(&layer)?.state().thick;
+        let space = &mut self.store.space;
+        if !thick && space.available() == 0 || space.free() == 0 {
+            return None;
+        }
+        let phys = space.find()?;
+        if thick {
+            space.promised = space.promised.saturating_sub(1);
+        }
+        self.record(Cell::Alloc { layer, lcluster, phys });
+        Some(phys)
+    }
+
+    /// Sends a piece's data and its cells: from here on it cannot be taken back.
+    fn send<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, phys: u32, own: u64) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
+        let (first, count) = piece.blocks();
+        let Some(tree) = self.store.map.layers.get(&layer).map(|l| l.state().tree) else { return };
+        let region = region_of(lcluster);
+        let was_open = self.is_open(layer, region);
+        let (mut newest, mut lowest) = (0, None);
+        for block in first..first + count {
+            let lblock = u64::from(lcluster) * CLUSTER_BLOCKS + u64::from(block);
+            let crc = self.block_crc(mem, key, block) ^ binding(tree, lblock);
+            let is_first = own >> block & 1 == 0;
+            let cell = Cell::Write { layer, lblock, first: is_first, crc };
+            let seq = if is_first { self.record(cell) } else { self.record_lazy(cell) };
+            newest = seq;
+            if is_first {
+                lowest = lowest.or(Some(seq));
+                if self.config.plant != Some(Plant::ReuseEarly) {
+                    let slot = u64::from(phys) * CLUSTER_BLOCKS + u64::from(block);
+                    self.sync.unsettle(slot, seq);
+                }
+            }
+        }
+        if let Some(seq) = lowest {
+            self.sync.first_begin(seq);
+            if !was_open {
+                self.region_written_first(layer, region, newest);
+            }
+        }
+        self.region_begin(layer, region, newest);
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        piece.first = lowest;
+        piece.seq = if lowest.is_some() { newest } else { 0 };
+        piece.touched = true;
+        piece.step = Step::Transfer;
+        piece.since = now;
+        self.sync.data_in_flight += 1;
+        self.emit_data(key, phys, own);
+    }
+
+    /// CRC32C of the content that a block of a piece gets.
+    fn block_crc<M: Memory>(&mut self, mem: &M, key: Key, block: u32) -> u32 {
+        let Some(piece) = self.pieces.get(key) else { return 0 };
+        let (start, end) = (piece.start, piece.start + piece.len);
+        let (from, to) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
+        let side = side_of(piece, block);
+        let crc = if let Some(side) = side.and_then(|i| piece.side[i].as_ref()) {
+            mem.crc(side, 0..BLOCK_BYTES, 0)
+        } else if piece.kind == Kind::WriteZeros {
+            return self.zero_crc;
+        } else {
+            debug_assert!(start <= from && to <= end, "a whole block");
+            let Some(lease) = self.ops.get(piece.op).and_then(|op| op.lease.as_ref()) else {
+                return 0;
+            };
+            let at = piece.at + (from - start);
+            mem.crc(lease, at..at + BLOCK_BYTES, 0)
+        };
+        self.counters.crc_blocks += 1;
+        crc
+    }
+
+    /// Sends a piece's bytes: partial blocks from the side where the whole block is to be written,
+    /// the rest from the request's buffer in one write.
+    fn emit_data(&mut self, key: Key, phys: u32, own: u64) {
+        let sector = self.config.device.sector;
+        let base = self.store.layout.cluster(phys);
+        let Some(piece) = self.pieces.get(key) else { return };
+        let (mut from, mut to) = (piece.start, piece.start + piece.len);
+        let (first, count) = piece.blocks();
+        let last = first + count - 1;
+        let whole = |block: u32| {
+            let is_side = side_of(piece, block).is_some();
+            // Of an owned block only the touched sectors: a tear must not hurt its neighbours.
+            is_side && (own >> block & 1 == 0 || sector == BLOCK_BYTES)
+        };
+        let (head, tail) = (whole(first), last != first && whole(last));
+        if head {
+            from = to.min((first + 1) * BLOCK_BYTES);
+        }
+        if tail {
+            to = last * BLOCK_BYTES;
+        }
+        let (kind, at, start) = (piece.kind, piece.at, piece.start);
+        let mut writes = arrayvec::ArrayVec::<(braid_block::Span, u64), 5>::new();
+        for (is_whole, block, side) in [(head, first, 0), (tail, last, 1)] {
+            let side = if block == first { 0 } else { side };
+            if let (true, Some(lease)) = (is_whole, piece.side[side].as_ref()) {
+                let offset = base + u64::from(block) * BLOCK;
+                writes.push((lease.span(0, BLOCK_BYTES), offset));
+            }
+        }
+        if kind == Kind::WriteZeros {
+            let large = Class::Large.bytes();
+            while let (true, Some(zeros)) = (from < to, self.zeros.as_ref()) {
+                let len = (to - from).min(large);
+                writes.push((zeros.span(0, len), base + u64::from(from)));
+                from += len;
+            }
+        } else if from < to
+            && let Some(lease) = self.ops.get(piece.op).and_then(|op| op.lease.as_ref())
+        {
+            writes.push((lease.span(at + (from - start), to - from), base + u64::from(from)));
+        }
+        if let Some(piece) = self.pieces.get_mut(key) {
+            piece.transfers = u32::try_from(writes.len()).unwrap_or(0);
+        }
+        let token = self.token(token::PIECE, key);
+        for (span, offset) in writes {
+            self.counters.data_writes += 1;
+            self.counters.device_written_bytes += u64::from(span.len);
+            self.emit(Effect::Write { token, span, offset });
+        }
+    }
+
+    /// A transfer of a piece is done.
     pub(crate) fn on_piece_done<M: Memory>(
         &mut self,
-        _mem: &mut M,
-        _now: Instant,
-        _key: Key,
-        _result: Result<u32, IoError>,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        result: Result<u32, IoError>,
     ) {
-        unimplemented!()
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        let writes = piece.step == Step::Transfer && piece.kind != Kind::Read;
+        piece.transfers -= 1;
+        piece.failed |= result.is_err();
+        if piece.transfers > 0 {
+            return;
+        }
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
+        if let Some(epoch) = piece.epoch.take() {
+            self.reads.end(epoch);
+        }
+        let failed = core::mem::take(&mut piece.failed);
+        let (first, seq, step) = (piece.first.take(), piece.seq, piece.step);
+        if writes {
+            self.sync.data_in_flight -= 1;
+            self.sync.wrote();
+            self.region_end(layer, region_of(lcluster));
+            if let Some(first) = first.filter(|_| !failed) {
+                self.sync.first_end(first);
+            }
+        }
+        if self.state == crate::State::Failed {
+            return self.end_piece(mem, now, key, Some(Failure::Failed));
+        }
+        match step {
+            Step::Transfer if writes && failed => {
+                let error = result.err().unwrap_or(IoError::Device);
+                let offset = u64::from(lcluster) * (CLUSTER_BLOCKS * BLOCK);
+                self.fail(mem, Operation::Write, offset, error);
+            }
+            Step::Transfer if writes && self.journal.written < seq => {
+                if let Some(piece) = self.pieces.get_mut(key) {
+                    piece.step = Step::Journaled(seq);
+                }
+                self.when_written(seq, Waiter::Piece(key));
+            }
+            Step::Transfer if writes => self.end_piece(mem, now, key, None),
+            _ if failed => self.end_piece(mem, now, key, Some(self.media(key))),
+            Step::Merging => self.merged(mem, now, key),
+            _ => {
+                if let Some(piece) = self.pieces.get_mut(key) {
+                    piece.step = Step::Verifying;
+                }
+                self.verify(mem, now, key);
+            }
+        }
     }
-    pub(crate) fn fail_requests<M: Memory>(&mut self, _mem: &mut M) {
-        unimplemented!()
+
+    /// A piece has ended: unlocks its blocks and tells its request.
+    pub(crate) fn end_piece<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        failure: Option<Failure>,
+    ) {
+        let Some(mut piece) = self.pieces.remove(key) else { return };
+        for lease in piece.side.iter_mut().filter_map(Option::take) {
+            mem.free(lease);
+            self.freed_buffer();
+        }
+        if piece.locked {
+            let (locks, pieces, ready) = (&mut self.locks, &mut self.pieces, &mut self.ready);
+            locks.unlock(piece.layer, piece.lcluster, piece.mask(), |granted| {
+                if let Some(piece) = pieces.get_mut(granted) {
+                    piece.locked = true;
+                    piece.queued = false;
+                    ready.push_back(Waiter::Piece(granted));
+                }
+            });
+        }
+        self.piece_ended(mem, now, piece.op, failure);
     }
+
+    /// A buffer came free: whoever waits for one tries again.
+    pub(crate) fn freed_buffer(&mut self) {
+        while let Some(key) = self.bufferless.pop_front() {
+            self.ready.push_back(Waiter::Piece(key));
+        }
+    }
+
+    /// A buffer, or the piece waits for one.
+    pub(crate) fn buffer<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        class: Class,
+    ) -> Option<Lease> {
+        let lease = mem.alloc(class);
+        if lease.is_none() && !self.bufferless.contains(&key) {
+            self.bufferless.push_back(key);
+        }
+        lease
+    }
+}
+
+/// The region of a cluster.
+pub(crate) const fn region_of(lcluster: u32) -> u32 {
+    lcluster / (REGION_BLOCKS / CLUSTER_BLOCKS) as u32
+}
+
+/// Positions of the bits that are set.
+pub(crate) fn bits(mut word: u64) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let at = word.trailing_zeros();
+        (at < 64).then(|| {
+            word &= word - 1;
+            at
+        })
+    })
+}
+
+/// Which side buffer has a block of a piece, if it is a partial one.
+pub(crate) fn side_of(piece: &Piece, block: u32) -> Option<usize> {
+    let (start, end) = (piece.start, piece.start + piece.len);
+    let (first, _) = piece.blocks();
+    let covers = start <= block * BLOCK_BYTES && (block + 1) * BLOCK_BYTES <= end;
+    (!covers).then_some(usize::from(block != first))
 }

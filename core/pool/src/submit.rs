@@ -1,0 +1,373 @@
+//! Requests: taken, cut into pieces, ended.
+
+use braid_block::{BlockSize, Class, Instant, Key, Memory};
+
+use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
+use crate::map::Look;
+use crate::op::{Kind, Op, Piece, Step, Waiter};
+use crate::request::{Completion, Done, Failure, Request, Work};
+use crate::write::BLOCK_BYTES;
+use crate::{Note, Pool, State};
+
+/// Bytes of a leaf.
+const LEAF_BYTES: u64 = LEAF_CLUSTERS * CLUSTER;
+/// Pieces cut off a request before others have their turn.
+const CUTS_AT_ONCE: u32 = 64;
+/// Pieces of one long request in work at a time.
+const PIECES_AT_ONCE: u32 = 8;
+/// Bytes of a piece that does not begin and end with a block: with both ends it fits a buffer.
+const UNALIGNED_MAX: u64 = (Class::Large.bytes() as u64) - 2 * BLOCK;
+
+impl Pool {
+    /// Takes a request. Its completion comes by `poll_completion`, maybe at once.
+    pub fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+        self.busy = now;
+        let layer = match self.accepts(mem, &request) {
+            Ok(layer) => layer,
+            Err(failure) => {
+                self.counters.errors += 1;
+                let Request { tag, lease, .. } = request;
+                self.completions.push_back(Completion { tag, lease, result: Err(failure) });
+                return;
+            }
+        };
+        let Request { tag, work, lease, .. } = request;
+        let mut op = Op {
+            tag,
+            layer,
+            work,
+            lease,
+            pieces: 0,
+            next: 0,
+            failure: None,
+            unverified: 0,
+            counted: false,
+            cutting: false,
+        };
+        op.next = op.range().0;
+        // `accepts` saw that there is room.
+        let Ok(key) = self.ops.insert(op) else { return };
+        self.begin(mem, now, key);
+    }
+
+    /// Whether a request makes sense; tells its layer.
+    fn accepts<M: Memory>(&self, mem: &M, request: &Request) -> Result<u32, Failure> {
+        match self.state {
+            State::Open => {}
+            State::Stopping | State::Stopped => return Err(Failure::Stopping),
+            State::Opening | State::Failed => return Err(Failure::Failed),
+        }
+        let id = self.store.map.layer_of(request.handle).ok_or(Failure::NotFound)?;
+        let layer = self.store.map.layers.get(&id).ok_or(Failure::NotFound)?.state();
+        let (offset, len, data) = match request.work {
+            Work::Read { offset, len } => (offset, u64::from(len), len),
+            Work::Write { offset, len, .. } => (offset, u64::from(len), len),
+            Work::Zero { offset, len, .. } | Work::Status { offset, len } => (offset, len, 0),
+            Work::Flush { .. } => (0, 0, 0),
+        };
+        let unit = match layer.block {
+            BlockSize::B512 => 512,
+            BlockSize::B4096 => BLOCK,
+        };
+        let end = offset.checked_add(len).ok_or(Failure::OutOfRange)?;
+        let aligned = offset.is_multiple_of(unit) && len.is_multiple_of(unit);
+        if end > layer.blocks * BLOCK || !aligned || data > Class::Large.bytes() {
+            return Err(Failure::OutOfRange);
+        }
+        let changes = matches!(request.work, Work::Write { .. } | Work::Zero { .. });
+        if changes && layer.sealed {
+            return Err(Failure::ReadOnly);
+        }
+        let room = request.lease.as_ref().map_or(0, |lease| mem.capacity(lease));
+        let needs = if matches!(request.work, Work::Status { .. }) { 16 } else { data };
+        if room < needs {
+            return Err(Failure::Invalid);
+        }
+        if self.ops.is_full() { Err(Failure::Limit) } else { Ok(id) }
+    }
+
+    /// Begins a request, or lets it wait while its layer is held.
+    pub(crate) fn begin<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let changes = matches!(op.work, Work::Write { .. } | Work::Zero { .. });
+        if changes {
+            let Some(layer) = self.store.map.layers.get_mut(&op.layer) else {
+                op.failure = Some(Failure::NotFound);
+                return self.finish(mem, key);
+            };
+            if layer.held {
+                layer.waiting.push_back(key);
+                return;
+            }
+            layer.writes += 1;
+            op.counted = true;
+            self.sync.took_write();
+            self.regions.took_write();
+        }
+        match op.work {
+            Work::Flush { number } => {
+                if let Some(number) = number {
+                    let layer = op.layer;
+                    self.record(Cell::Flush { layer, number });
+                }
+                if self.flush(key) {
+                    self.finish(mem, key);
+                }
+            }
+            Work::Status { .. } => self.status(mem, now, key),
+            Work::Read { .. } | Work::Write { .. } | Work::Zero { .. } => self.cut(mem, now, key),
+        }
+    }
+
+    /// A request that was held goes on; a snapshot may have given its replica a new layer.
+    pub(crate) fn let_go<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, layer: u32) {
+        if let Some(op) = self.ops.get_mut(key) {
+            op.layer = layer;
+        }
+        self.begin(mem, now, key);
+    }
+
+    /// A request goes on that waited for itself or for a page.
+    pub(crate) fn resume_op<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        match self.ops.get(key).map(|op| op.work) {
+            Some(Work::Status { .. }) => self.status(mem, now, key),
+            Some(_) => self.cut(mem, now, key),
+            None => {}
+        }
+    }
+
+    /// Cuts pieces off a request, as many as may be in work, and starts them.
+    fn cut<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let most = self.ops.capacity();
+        for _ in 0..CUTS_AT_ONCE {
+            let Some(op) = self.ops.get_mut(key) else { return };
+            let (offset, end) = op.range();
+            let kind = match op.work {
+                Work::Read { .. } => Kind::Read,
+                Work::Write { .. } => Kind::Write,
+                Work::Zero { .. } => Kind::Zero,
+                Work::Flush { .. } | Work::Status { .. } => return,
+            };
+            op.cutting = false;
+            let (at, layer) = (op.next, op.layer);
+            let crowded = op.pieces > 0 && self.pieces.len() >= most;
+            if at == end || op.failure.is_some() {
+                if op.pieces == 0 {
+                    self.all_done(mem, key);
+                }
+                return;
+            }
+            if kind == Kind::Zero && (op.pieces >= PIECES_AT_ONCE || crowded) {
+                return;
+            }
+            let (len, kind) = next_piece(at, end, kind);
+            op.cutting = true;
+            if kind == Kind::Zero && self.is_bare(layer, at) {
+                // Nothing is mapped there: a leaf at a time.
+                let skipped = (at / LEAF_BYTES + 1) * LEAF_BYTES;
+                if let Some(op) = self.ops.get_mut(key) {
+                    op.next = skipped.min(end);
+                }
+                continue;
+            }
+            let Some(op) = self.ops.get_mut(key) else { return };
+            op.next += len;
+            op.pieces += 1;
+            let Ok(piece) = self.pieces.insert(piece(key, layer, kind, at, len, at - offset, now))
+            else {
+                return;
+            };
+            self.advance(mem, now, piece);
+        }
+        if let Some(op) = self.ops.get_mut(key) {
+            op.cutting = false;
+            self.ready.push_back(Waiter::Op(key));
+        }
+    }
+
+    /// Whether nothing is mapped in the leaf of a byte, and no parent could show through.
+    fn is_bare(&self, layer: u32, at: u64) -> bool {
+        let index = u32::try_from(at / LEAF_BYTES).unwrap_or(u32::MAX);
+        let parent = self.store.map.layers.get(&layer).and_then(|l| l.state().parent);
+        parent.is_none() && self.store.map.look(layer, index) == Look::Absent
+    }
+
+    /// A piece of a request has ended.
+    pub(crate) fn piece_ended<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        failure: Option<Failure>,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.pieces -= 1;
+        op.failure = op.failure.or(failure);
+        if !op.cutting {
+            self.cut(mem, now, key);
+        }
+    }
+
+    /// All of a request is done; it may have to reach the media.
+    fn all_done<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let durable = match op.work {
+            Work::Write { durable, .. } | Work::Zero { durable, .. } => durable,
+            _ => false,
+        };
+        if durable && op.failure.is_none() && !self.flush(key) {
+            return;
+        }
+        self.finish(mem, key);
+    }
+
+    /// The flush that a request waited for is done.
+    pub(crate) fn flushed<M: Memory>(&mut self, mem: &mut M, _now: Instant, key: Key) {
+        self.finish(mem, key);
+    }
+
+    /// Ends a request.
+    pub(crate) fn finish<M: Memory>(&mut self, _mem: &mut M, key: Key) {
+        let Some(op) = self.ops.remove(key) else { return };
+        if let (true, Some(layer)) = (op.counted, self.store.map.layers.get_mut(&op.layer)) {
+            layer.writes -= 1;
+            self.again();
+        }
+        let counters = &mut self.counters;
+        let result = match op.failure {
+            Some(failure) => {
+                counters.errors += 1;
+                Err(failure)
+            }
+            None => {
+                match op.work {
+                    Work::Read { len, .. } => {
+                        counters.reads += 1;
+                        counters.read_bytes += u64::from(len);
+                    }
+                    Work::Write { len, .. } => {
+                        counters.writes += 1;
+                        counters.written_bytes += u64::from(len);
+                    }
+                    Work::Zero { .. } => counters.zeroes += 1,
+                    Work::Flush { .. } => counters.flushes += 1,
+                    Work::Status { .. } => {}
+                }
+                let count = if let Work::Status { .. } = op.work { op.pieces } else { 0 };
+                Ok(Done { count, handle: None, unverified: op.unverified })
+            }
+        };
+        let Op { tag, lease, .. } = op;
+        self.completions.push_back(Completion { tag, lease, result });
+    }
+
+    /// Lets pieces go on that waited for room in the journal, or for a buffer.
+    pub(crate) fn requests_on<M: Memory>(&mut self, _mem: &mut M, now: Instant) {
+        if self.journal.has_room() {
+            while let Some(key) = self.starved.pop_front() {
+                self.ready.push_back(Waiter::Piece(key));
+            }
+        }
+        if !self.bufferless.is_empty() {
+            self.freed_buffer();
+        }
+        self.watch(now);
+    }
+
+    /// Tells when the device does not answer for too long.
+    fn watch(&mut self, now: Instant) {
+        let limit = self.config.limits.stall;
+        let oldest = self.sync.since().filter(|since| now.since(*since) >= limit);
+        match (oldest, self.stalled) {
+            (Some(since), false) => {
+                self.stalled = true;
+                let seconds = u32::try_from(now.since(since).as_secs()).unwrap_or(u32::MAX);
+                self.notes.push_back(Note::Stalled { seconds });
+            }
+            (None, true) => {
+                self.stalled = false;
+                self.notes.push_back(Note::Moving);
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends everything that the device does not hold; the rest follows when it lets go.
+    pub(crate) fn fail_requests<M: Memory>(&mut self, mem: &mut M) {
+        let pieces: alloc::vec::Vec<Key> = self
+            .pieces
+            .iter()
+            .filter(|(_, piece)| piece.transfers == 0)
+            .map(|(key, _)| key)
+            .collect();
+        for key in pieces {
+            self.end_piece(mem, Instant::ZERO, key, Some(Failure::Failed));
+        }
+        let idle: alloc::vec::Vec<Key> =
+            self.ops.iter().filter(|(_, op)| op.pieces == 0).map(|(key, _)| key).collect();
+        for key in idle {
+            if let Some(op) = self.ops.get_mut(key) {
+                op.failure = op.failure.or(Some(Failure::Failed));
+                op.counted = false;
+            }
+            self.finish(mem, key);
+        }
+    }
+}
+
+/// Bytes of the next piece, and what it does: within a cluster, whole blocks apart from partial
+/// ones where zeros are concerned.
+fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
+    let in_cluster = (at / CLUSTER + 1) * CLUSTER - at;
+    let len = (end - at).min(in_cluster);
+    if at.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) {
+        return (len, kind);
+    }
+    match kind {
+        Kind::Zero if !at.is_multiple_of(BLOCK) => {
+            (len.min((at / BLOCK + 1) * BLOCK - at), Kind::WriteZeros)
+        }
+        Kind::Zero if len >= BLOCK => (len / BLOCK * BLOCK, Kind::Zero),
+        Kind::Zero => (len, Kind::WriteZeros),
+        _ => (len.min(UNALIGNED_MAX), kind),
+    }
+}
+
+fn piece(
+    op: Key,
+    layer: u32,
+    kind: Kind,
+    at: u64,
+    len: u64,
+    in_buffer: u64,
+    now: Instant,
+) -> Piece {
+    #[expect(clippy::cast_possible_truncation, reason = "within a cluster, and a layer's limits")]
+    let (lcluster, start, len, at) =
+        ((at / CLUSTER) as u32, (at % CLUSTER) as u32, len as u32, in_buffer as u32);
+    Piece {
+        op,
+        kind,
+        step: if kind == Kind::Read { Step::Mapping } else { Step::Locking },
+        layer,
+        lcluster,
+        start,
+        len,
+        at,
+        locked: false,
+        queued: false,
+        transfers: 0,
+        failed: false,
+        seq: 0,
+        first: None,
+        touched: false,
+        epoch: None,
+        side: [None, None],
+        runs: arrayvec::ArrayVec::new(),
+        merged: false,
+        retried: false,
+        since: now,
+    }
+}
+
+const _: () = assert!(BLOCK_BYTES as u64 == BLOCK);
