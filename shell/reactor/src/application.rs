@@ -5,6 +5,7 @@ use braid_shard::{Effect, Event, Note, Shard};
 
 use crate::arena::Arena;
 use crate::counters::Counters;
+use crate::files::DiskTable;
 use crate::sockets::Net;
 
 /// A state machine without I/O: a [`Shard`], or a fake in tests. Statically bound.
@@ -70,6 +71,8 @@ pub struct World<'a> {
     pub mem: &'a mut Arena,
     /// Peers of sockets, and the addresses that `Effect::Connect` names.
     pub net: &'a mut Net,
+    /// The disks, which may come and go.
+    pub disks: DiskTable<'a>,
     /// What the reactor did so far.
     pub counters: &'a Counters,
 }

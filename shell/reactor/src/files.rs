@@ -4,6 +4,8 @@
 //! 1. An operation's buffer is held by the kernel from its issue to its last completion.
 //! 2. A short transfer is taken up where it ended; only the end of a file ends it early.
 
+use std::os::fd::AsRawFd;
+
 use braid_block::{IoError, Key, Slab, Span, Token};
 use braid_shard::Disk;
 use io_uring::{opcode, squeue, types::Fixed, types::FsyncFlags};
@@ -15,16 +17,17 @@ use crate::drive::Drive;
 use crate::errno;
 use crate::operation::Operation;
 use crate::pages::Pages;
+use crate::ring::Ring;
 
 /// Zeros are written in pieces of this size where the file system cannot zero a range itself.
 const ZEROS_BYTES: usize = 128 << 10;
 
 /// The open disks and what is in flight on them.
 pub(crate) struct Disks {
-    pub(crate) files: Box<[OpenDisk]>,
+    files: Box<[Option<OpenDisk>]>,
     pub(crate) ops: Slab<DiskOp>,
     /// Position of the first disk in the ring's table of files.
-    pub(crate) base: u32,
+    base: u32,
     /// Zeros, once somebody needs them.
     zeros: Option<Pages>,
 }
@@ -55,8 +58,20 @@ enum Action {
 }
 
 impl Disks {
-    pub(crate) fn new(files: Vec<OpenDisk>, base: u32, ops_max: u32) -> Self {
-        Self { files: files.into(), ops: Slab::with_capacity(ops_max), base, zeros: None }
+    /// A table with room for `room` more.
+    pub(crate) fn new(files: Vec<OpenDisk>, room: u16, base: u32, ops_max: u32) -> Self {
+        let rest = (0..room).map(|_| None);
+        let files = files.into_iter().map(Some).chain(rest).collect();
+        Self { files, ops: Slab::with_capacity(ops_max), base, zeros: None }
+    }
+
+    fn open(&self, disk: u16) -> Option<&OpenDisk> {
+        self.files.get(usize::from(disk))?.as_ref()
+    }
+
+    /// The disk's place in the ring's table.
+    fn place(&self, disk: u16) -> u32 {
+        self.base + u32::from(disk)
     }
 
     fn zeros(&mut self) -> Option<*const u8> {
@@ -64,6 +79,47 @@ impl Disks {
             self.zeros = Pages::reserve(ZEROS_BYTES, 4096).ok();
         }
         self.zeros.as_ref().map(|pages| pages.at(0).as_ptr().cast_const())
+    }
+}
+
+/// The disks of a reactor that runs, for its application.
+pub struct DiskTable<'a> {
+    ring: &'a Ring,
+    disks: &'a mut Disks,
+}
+
+impl<'a> DiskTable<'a> {
+    pub(crate) const fn new(ring: &'a Ring, disks: &'a mut Disks) -> Self {
+        Self { ring, disks }
+    }
+
+    /// Adds a disk, under a number that is free.
+    ///
+    /// # Errors
+    /// The disk, when the table is full or the kernel does not take it.
+    pub fn add(&mut self, disk: OpenDisk) -> Result<Disk, OpenDisk> {
+        let free = self.disks.files.iter().position(Option::is_none);
+        let Some(number) = free.and_then(|at| u16::try_from(at).ok()) else { return Err(disk) };
+        let place = self.disks.place(number);
+        let update = self.ring.submitter().register_files_update(place, &[disk.fd.as_raw_fd()]);
+        if update.is_err() {
+            return Err(disk);
+        }
+        self.disks.files[usize::from(number)] = Some(disk);
+        Ok(Disk(number))
+    }
+
+    /// Takes a disk out. What the machine does to this number from now on ends with
+    /// [`IoError::Gone`], until another disk gets it. None: there is none, or something is still in
+    /// flight on it, whose completion must be waited for first.
+    pub fn remove(&mut self, disk: Disk) -> Option<OpenDisk> {
+        if self.disks.ops.iter().any(|(_, op)| op.disk == disk.0) {
+            return None;
+        }
+        let open = self.disks.files.get_mut(usize::from(disk.0))?.take()?;
+        // It only fails for a position outside of the table.
+        let _ = self.ring.submitter().register_files_update(self.disks.place(disk.0), &[-1]);
+        Some(open)
     }
 }
 
@@ -99,7 +155,7 @@ impl Drive {
 
     fn begin(&mut self, token: Token, disk: Disk, action: Action, offset: u64, len: u64) {
         let op = DiskOp { token, disk: disk.0, action, offset, len, done: 0 };
-        if usize::from(disk.0) >= self.disks.files.len() {
+        if self.disks.open(disk.0).is_none() {
             return self.end(&op, Err(IoError::Gone));
         }
         match self.disks.ops.insert(op) {
@@ -116,15 +172,15 @@ impl Drive {
             _ => None,
         };
         let Some(op) = self.disks.ops.get(key) else { return };
-        let file = Fixed(self.disks.base + u32::from(op.disk));
+        let file = Fixed(self.disks.place(op.disk));
         let entry = op.entry(file, zeros);
         self.push(entry, Operation::Disk.name(key.index, key.generation));
     }
 
     pub(crate) fn on_disk(&mut self, key: Key, result: i32) {
-        let alignment = |disk: u16| u64::from(self.disks.files[usize::from(disk)].alignment);
         let Some(op) = self.disks.ops.get(key) else { return };
-        let alignment = alignment(op.disk);
+        // A disk stays as long as something is in flight on it.
+        let alignment = self.disks.open(op.disk).map_or(1, |open| u64::from(open.alignment));
         let Some(op) = self.disks.ops.get_mut(key) else { return };
         match op.step(result, alignment) {
             Step::Again => self.issue(key),

@@ -23,6 +23,8 @@ pub struct Options {
     pub arena: ArenaOptions,
     /// Sockets, both sides together.
     pub sockets_max: u32,
+    /// Disks that may be added while it runs.
+    pub disks_spare: u16,
     /// Operations on disks in flight; further ones wait in the machine.
     pub disk_ops_max: u32,
     /// Medium buffers lent to the kernel for what arrives on streams; a power of two. They are
@@ -49,6 +51,7 @@ impl Default for Options {
         Self {
             arena: ArenaOptions::default(),
             sockets_max: 512,
+            disks_spare: 32,
             disk_ops_max: 8192,
             receive_buffers: 32,
             ring_entries: 1024,

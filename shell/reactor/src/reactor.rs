@@ -18,6 +18,7 @@ use braid_shard::{Effect, Event};
 use crate::application::{Application, Machine, World};
 use crate::disk::OpenDisk;
 use crate::drive::Drive;
+use crate::files::DiskTable;
 use crate::listener::Listener;
 use crate::mesh::Port;
 use crate::options::Options;
@@ -271,6 +272,7 @@ fn world(drive: &mut Drive) -> World<'_> {
         now: drive.now,
         mem: &mut drive.arena,
         net: &mut drive.sockets.net,
+        disks: DiskTable::new(&drive.ring, &mut drive.disks),
         counters: &drive.counters,
     }
 }

@@ -34,14 +34,15 @@ pub(crate) fn drive(
     remarks: &mut Vec<String>,
 ) -> Result<Drive, StartError> {
     check(options)?;
-    let files = u64::from(options.sockets_max) + disks.len() as u64 + listeners.len() as u64;
+    let disks_max = disks.len() as u64 + u64::from(options.disks_spare);
+    let files = u64::from(options.sockets_max) + disks_max + listeners.len() as u64;
     start::allow_descriptors(files)?;
     let ring = start::ring(options.ring_entries)?;
     port.open().map_err(|errno| StartError::system("eventfd", errno))?;
     if !start::rings_wake_each_other() {
         port.wake_by_events();
     }
-    register_files(&ring, options.sockets_max, &disks)?;
+    register_files(&ring, options, &disks)?;
     let mut arena = new_arena(options.arena)?;
     if options.register_buffers {
         register_arena(&ring, &mut arena, remarks);
@@ -54,7 +55,7 @@ pub(crate) fn drive(
     Ok(Drive {
         buffers: buffer_ring(&ring, options.receive_buffers)?,
         sockets: Sockets::new(options.sockets_max, addresses),
-        disks: Disks::new(disks, options.sockets_max, options.disk_ops_max),
+        disks: Disks::new(disks, options.disks_spare, options.sockets_max, options.disk_ops_max),
         acceptors: listeners.into_iter().map(Acceptor::new).collect(),
         port,
         happened: VecDeque::with_capacity(EVENTS),
@@ -98,12 +99,14 @@ fn new_arena(options: ArenaOptions) -> Result<Arena, StartError> {
     })
 }
 
-/// A table with a place for each socket, then the disks.
-fn register_files(ring: &Ring, sockets: u32, disks: &[OpenDisk]) -> Result<(), StartError> {
+/// A table with a place for each socket, then the disks, then those that may be added.
+fn register_files(ring: &Ring, options: &Options, disks: &[OpenDisk]) -> Result<(), StartError> {
+    let sockets = options.sockets_max;
     let failed = |error| StartError::of_ring("registering files with the ring", error);
     let fds: Vec<RawFd> = disks.iter().map(|disk| disk.fd.as_raw_fd()).collect();
     let submitter = ring.submitter();
     let count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+    let count = count.saturating_add(options.disks_spare.into());
     submitter.register_files_sparse(sockets.saturating_add(count)).map_err(failed)?;
     if !fds.is_empty() {
         submitter.register_files_update(sockets, &fds).map_err(failed)?;
