@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+mod adopt;
 mod checkpoint;
 mod codec;
 mod config;
@@ -22,6 +23,7 @@ mod effect;
 mod geometry;
 mod hash;
 mod info;
+mod job;
 mod journal;
 mod layers;
 mod layout;
@@ -44,6 +46,7 @@ mod stop;
 mod store;
 mod submit;
 mod sums;
+mod superblock;
 mod sync;
 mod token;
 mod write;
@@ -63,7 +66,9 @@ pub use request::{
     Request, Reservation, Work,
 };
 
+use adopt::Adopt;
 use checkpoint::Checkpoint;
+use job::Jobs;
 use journal::Journal;
 use layers::Commands;
 use layout::{Cell, Superblock};
@@ -76,6 +81,7 @@ use region::Regions;
 use scrub::Scrub;
 use stop::Stop;
 use store::Store;
+use superblock::Superblocks;
 use sync::Syncer;
 
 /// Where a pool stands.
@@ -125,6 +131,9 @@ pub struct Pool {
     commands: Commands,
     reclaim: Reclaim,
     scrub: Scrub,
+    adopt: Adopt,
+    jobs: Jobs,
+    superblocks: Superblocks,
     counters: Counters,
     /// Who goes on at the end of the turn.
     ready: VecDeque<Waiter>,
@@ -201,6 +210,7 @@ impl Pool {
         self.layers_on(mem, now);
         self.reclaim_on(mem, now);
         self.scrub_on(mem, now);
+        self.adopt_on(mem, now);
         self.regions_on(now);
         self.requests_on(mem, now);
         self.checkpoint_on(mem, now);

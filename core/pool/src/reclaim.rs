@@ -12,13 +12,4 @@ impl Pool {
     pub(crate) fn on_discarded<M: Memory>(&mut self, _mem: &mut M, _now: Instant, _key: Key) {
         unimplemented!()
     }
-    pub(crate) fn on_job_done<M: Memory>(
-        &mut self,
-        _mem: &mut M,
-        _now: Instant,
-        _key: Key,
-        _result: Result<u32, IoError>,
-    ) {
-        unimplemented!()
-    }
 }

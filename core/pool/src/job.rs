@@ -1,0 +1,163 @@
+//! Buffers of work that nobody outside waits for: adoption, reclaim and scrub.
+//!
+//! Invariants:
+//! 1. A job is one buffer with any number of reads, or of writes, in flight at a time; its buffer
+//!    goes back only when none is.
+//! 2. A write that fails, fails the pool; a read that fails is told to the job's owner.
+//! 3. Owners look at their jobs at the end of every turn; nothing else wakes them.
+
+use alloc::vec::Vec;
+
+use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Slab, Span, Token};
+
+use crate::{Effect, Operation, Pool, token};
+
+/// Jobs at once.
+const JOBS_MAX: u32 = 32;
+
+/// Whose job it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Checksums anew after an unclean stop.
+    Adopt,
+    /// Giving back what went away.
+    Reclaim,
+    /// Reading everything.
+    Scrub,
+}
+
+/// A buffer, and what is in flight for it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) owner: Owner,
+    lease: Lease,
+    in_flight: u32,
+    /// First byte on the device of what was begun last.
+    offset: u64,
+    writes: bool,
+    failure: Option<IoError>,
+}
+
+/// All jobs.
+#[derive(Debug)]
+pub(crate) struct Jobs(Slab<Job>);
+
+impl Jobs {
+    /// No job.
+    pub(crate) fn new() -> Self {
+        Self(Slab::with_capacity(JOBS_MAX))
+    }
+
+    /// A job's buffer; none if the job is gone.
+    pub(crate) fn lease(&self, key: Key) -> Option<&Lease> {
+        self.0.get(key).map(|job| &job.lease)
+    }
+
+    /// What came of what was begun since this was last asked, once none of it is in flight. A job
+    /// that is gone has failed.
+    pub(crate) fn outcome(&mut self, key: Key) -> Option<Result<(), IoError>> {
+        let Some(job) = self.0.get_mut(key) else { return Some(Err(IoError::Gone)) };
+        if job.in_flight != 0 {
+            return None;
+        }
+        Some(job.failure.take().map_or(Ok(()), Err))
+    }
+
+    /// Whether an owner has none.
+    pub(crate) fn is_idle(&self, owner: Owner) -> bool {
+        !self.0.iter().any(|(_, job)| job.owner == owner)
+    }
+
+    /// Gives all buffers back; nothing is in flight any more.
+    pub(crate) fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
+        let keys: Vec<Key> = self.0.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(job) = self.0.remove(key) {
+                mem.free(job.lease);
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// A job with a buffer; none while there is no buffer: ask again in a later turn.
+    pub(crate) fn begin_job<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        owner: Owner,
+        class: Class,
+    ) -> Option<Key> {
+        if self.jobs.0.is_full() {
+            return None;
+        }
+        let lease = mem.alloc(class)?;
+        let job = Job { owner, lease, in_flight: 0, offset: 0, writes: false, failure: None };
+        match self.jobs.0.insert(job) {
+            Ok(key) => Some(key),
+            Err(job) => {
+                mem.free(job.lease);
+                None
+            }
+        }
+    }
+
+    /// Begins to fill `len` bytes of a job's buffer, from `at`.
+    pub(crate) fn job_read(&mut self, key: Key, at: u32, len: u32, offset: u64) {
+        if let Some((token, span)) = self.job_transfer(key, at, len, offset, false) {
+            self.counters.device_reads += 1;
+            self.counters.device_read_bytes += u64::from(len);
+            self.effects.push_back(Effect::Read { token, span, offset });
+        }
+    }
+
+    /// Begins to write `len` bytes of a job's buffer, from `at`: data.
+    pub(crate) fn job_write(&mut self, key: Key, at: u32, len: u32, offset: u64) {
+        if let Some((token, span)) = self.job_transfer(key, at, len, offset, true) {
+            self.counters.data_writes += 1;
+            self.counters.device_written_bytes += u64::from(len);
+            self.effects.push_back(Effect::Write { token, span, offset });
+        }
+    }
+
+    fn job_transfer(
+        &mut self,
+        key: Key,
+        at: u32,
+        len: u32,
+        offset: u64,
+        writes: bool,
+    ) -> Option<(Token, Span)> {
+        let job = self.jobs.0.get_mut(key)?;
+        assert!(job.in_flight == 0 || job.writes == writes, "a job reads, or it writes");
+        job.in_flight += 1;
+        job.offset = offset;
+        job.writes = writes;
+        Some((Token::new(self.config.token_base + token::JOB, key), job.lease.span(at, len)))
+    }
+
+    /// A transfer of a job is done; its owner sees the outcome at the end of the turn.
+    pub(crate) fn on_job_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        _now: Instant,
+        key: Key,
+        result: Result<u32, IoError>,
+    ) {
+        let Some(job) = self.jobs.0.get_mut(key) else { return };
+        job.in_flight -= 1;
+        let Err(error) = result else { return };
+        job.failure = Some(error);
+        let (offset, writes) = (job.offset, job.writes);
+        if writes {
+            self.fail(mem, Operation::Write, offset, error);
+        }
+    }
+
+    /// A job ends; nothing of it is in flight.
+    pub(crate) fn end_job<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        if let Some(job) = self.jobs.0.remove(key) {
+            assert_eq!(job.in_flight, 0, "the kernel holds no part of it");
+            mem.free(job.lease);
+        }
+    }
+}
