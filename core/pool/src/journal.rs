@@ -4,7 +4,8 @@
 //! 1. A block is written once; blocks are written in order, one write in flight at a time.
 //! 2. `written` is the newest block such that it and all before it are completely written.
 //! 3. A block's number says where it is in the ring; it never overwrites a block at or above the
-//!    tail.
+//!    tail that a durable block tells: else a cut could leave neither the old block nor one that
+//!    says that it is not needed.
 //! 4. Cells that must take effect together are in one block.
 
 use alloc::vec::Vec;
@@ -35,12 +36,15 @@ pub(crate) struct Journal {
     previous: u32,
     /// Everything before this block is in the pages.
     pub(crate) tail: u64,
+    /// The newest tail that a written block tells, and that a durable one does.
+    pub(crate) written_tail: u64,
+    pub(crate) durable_tail: u64,
     /// What blocks say is settled from now on.
     pub(crate) settled: u64,
     /// What the last block that was handed out says of both.
     said: (u64, u64),
-    /// The write in flight: its last block, and what that says is settled.
-    flight: Option<(u64, u64)>,
+    /// The write in flight: its last block, and what that says is settled, and the tail.
+    flight: Option<(u64, u64, u64)>,
     /// All blocks up to this are written, and what the last of them says is settled.
     pub(crate) written: u64,
     pub(crate) written_settled: u64,
@@ -69,6 +73,8 @@ impl Journal {
             cells: Vec::new(),
             previous: crc,
             tail: last + 1,
+            written_tail: last + 1,
+            durable_tail: last + 1,
             settled: last,
             said: (last + 1, last),
             flight: None,
@@ -117,9 +123,14 @@ impl Journal {
         self.free() > MARGIN.min(self.ring / 3)
     }
 
+    /// Whether the ring gets short of room that a durable word of the tail would give.
+    pub(crate) fn wants_tail(&self) -> bool {
+        self.durable_tail < self.tail && self.free() <= self.ring / 4
+    }
+
     /// Blocks that can still be written before the tail must move.
     pub(crate) fn free(&self) -> u64 {
-        self.ring.saturating_sub(self.assigned() + 1 - self.tail)
+        self.ring.saturating_sub(self.assigned() + 1 - self.durable_tail)
     }
 
     /// Blocks that a crash now would replay.
@@ -211,7 +222,7 @@ impl Journal {
         let lease = self.lease.as_ref()?;
         let wanted = (self.cells.len().div_ceil(CELLS_PER_BLOCK) as u64).max(1);
         let to_end = self.ring - self.next % self.ring;
-        let room = self.ring - (self.next - self.tail).min(self.ring);
+        let room = self.ring - (self.next - self.durable_tail).min(self.ring);
         let blocks = wanted.min(to_end).min(room).min(BLOCKS_PER_WRITE);
         if blocks == 0 {
             return None;
@@ -246,7 +257,7 @@ impl Journal {
         self.lazy = self.lazy.min(self.cells.len());
         self.next += blocks;
         self.said = (self.tail, self.settled);
-        self.flight = Some((self.next - 1, self.settled));
+        self.flight = Some((self.next - 1, self.settled, self.tail));
         #[expect(clippy::cast_possible_truncation, reason = "at most a large buffer")]
         let span = lease.span(0, (blocks * BLOCK) as u32);
         Some(Commit { span, offset: layout.journal_block(first), blocks })
@@ -259,8 +270,9 @@ impl Journal {
 
     /// The write in flight is done.
     pub(crate) fn on_written(&mut self) {
-        if let Some((last, settled)) = self.flight.take() {
+        if let Some((last, settled, tail)) = self.flight.take() {
             self.written = last;
+            self.written_tail = tail;
             self.written_settled = self.written_settled.max(settled);
         }
     }

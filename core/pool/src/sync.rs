@@ -32,8 +32,9 @@ struct Flight {
     covers: u64,
     /// Journal blocks that it settles.
     settles: u64,
-    /// What the last written block said is settled.
+    /// What the last written block said is settled, and of the tail.
     says: u64,
+    tail: u64,
     since: Instant,
 }
 
@@ -318,6 +319,7 @@ impl Pool {
         sync.settled = sync.settled.max(flight.says);
         sync.release();
         self.journal.settled = self.journal.settled.max(sync.settles);
+        self.journal.durable_tail = self.journal.durable_tail.max(flight.tail);
         wake(&mut sync.on_durable, sync.durable, &mut self.ready);
         wake(&mut sync.on_settled, sync.settled, &mut self.ready);
         while let Some((number, key)) = self.sync.flushes.front().copied() {
@@ -342,7 +344,9 @@ impl Pool {
         }
         let sync = &mut self.sync;
         let (written, says) = (self.journal.written, self.journal.written_settled);
-        if sync.flight.is_some() || !sync.is_due(written, says) {
+        let tail = self.journal.written_tail;
+        let room = self.journal.wants_tail() && self.journal.durable_tail < tail;
+        if sync.flight.is_some() || !(room || sync.is_due(written, says)) {
             return;
         }
         let settles = match self.config.plant {
@@ -351,7 +355,7 @@ impl Pool {
         };
         sync.issued += 1;
         sync.fresh = false;
-        sync.flight = Some(Flight { covers: written, settles, says, since: now });
+        sync.flight = Some(Flight { covers: written, settles, says, tail, since: now });
         self.counters.device_flushes += 1;
         self.emit(Effect::Sync { token: self.token(token::SYNC, Key { index: 0, generation: 0 }) });
     }
@@ -366,7 +370,7 @@ impl Pool {
         let waited = journal.is_urgent() || eager || beside || sync.wanted() > journal.emitted();
         (journal.has_cells() && (waited || journal.has_full_block()))
             || (sync.wants_news(journal.written_settled) && journal.has_news())
-            || (journal.has_news() && !journal.has_room())
+            || (journal.has_news() && journal.wants_tail())
     }
 
     fn commit<M: Memory>(&mut self, mem: &mut M) {
