@@ -49,6 +49,8 @@ pub struct Counters {
     pub crc_blocks: u64,
     /// Blocks copied for partial writes and merges.
     pub copied_blocks: u64,
+    /// Looks into a layer's map.
+    pub lookups: u64,
     /// Checksum pages found in memory.
     pub cache_hits: u64,
     /// Checksum pages read from the device.

@@ -15,6 +15,7 @@
 extern crate alloc;
 
 mod adopt;
+mod chain;
 mod checkpoint;
 mod codec;
 mod config;

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use braid_block::{BlockSize, Key};
 use hashbrown::HashMap;
 
+use crate::chain::Chains;
 use crate::hash::Fixed;
 use crate::layout::{DIRECTORIES_MAX, LEAF_CLUSTERS, POINTERS_PER_PAGE};
 use crate::paged::Paged;
@@ -219,6 +220,8 @@ pub(crate) struct Map {
     pub(crate) directories: HashMap<(u32, u32), Paged<Pointers>, Fixed>,
     pub(crate) leaves: HashMap<(u32, u32), Box<Leaf>, Fixed>,
     pub(crate) page_maps: BTreeMap<u32, Paged<u32>>,
+    /// What sealed layers have of clusters that were read.
+    pub(crate) chains: Chains,
     /// Pages of which both slots are bad: what they held is lost.
     pub(crate) lost: BTreeMap<PageId, ()>,
     /// Layers that are served, by their number for requests.
@@ -251,6 +254,7 @@ impl Map {
             directories: HashMap::with_hasher(Fixed),
             leaves: HashMap::with_hasher(Fixed),
             page_maps: BTreeMap::new(),
+            chains: Chains::default(),
             lost: BTreeMap::new(),
             handles: Vec::new(),
             names: BTreeMap::new(),

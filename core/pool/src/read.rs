@@ -8,6 +8,7 @@
 use arrayvec::ArrayVec;
 use braid_block::{Class, Instant, Key, Memory};
 
+use crate::chain::Owner;
 use crate::effect::Effect;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, REGION_BLOCKS};
 use crate::map::{Look, PageId};
@@ -48,20 +49,65 @@ impl Pool {
         mask: u64,
         runs: &mut ArrayVec<Run, PIECE_BLOCKS>,
     ) -> Resolve {
-        let (index, at) = place_cluster(lcluster);
-        let (mut left, mut id) = (mask, layer);
         runs.clear();
-        loop {
+        let (index, at) = place_cluster(lcluster);
+        let mut left = mask;
+        self.counters.lookups += 1;
+        match self.store.map.look(layer, index) {
+            Look::Missing(page) => return Resolve::Missing(page),
+            Look::Lost(_) => return Resolve::Lost,
+            Look::Absent => {}
+            Look::Here => {
+                let turn = self.turn;
+                let leaf = self.store.map.leaves.get_mut(&(layer, index));
+                let Some(leaf) = leaf else { return Resolve::Ready };
+                leaf.used = turn;
+                let map = leaf.page.get();
+                if let Some(phys) = map.phys(at) {
+                    add_runs(runs, layer, phys, map.own[at] & left);
+                }
+                left &= !map.own[at];
+                if map.opaque(at) {
+                    return Resolve::Ready;
+                }
+            }
+        }
+        let parent = self.store.map.layers.get(&layer).and_then(|l| l.state().parent);
+        match parent {
+            Some(parent) if left != 0 => self.resolve_beneath(parent, lcluster, left, runs),
+            _ => Resolve::Ready,
+        }
+    }
+
+    /// The same for the sealed layers from `top` down.
+    fn resolve_beneath(
+        &mut self,
+        top: u32,
+        lcluster: u32,
+        wanted: u64,
+        runs: &mut ArrayVec<Run, PIECE_BLOCKS>,
+    ) -> Resolve {
+        if let Some(owners) = self.store.map.chains.get(top, lcluster) {
+            for owner in owners {
+                add_runs(runs, owner.layer, owner.phys, owner.blocks & wanted);
+            }
+            return Resolve::Ready;
+        }
+        let (index, at) = place_cluster(lcluster);
+        let mut owners = ArrayVec::<Owner, PIECE_BLOCKS>::new();
+        let (mut left, mut next) = (u64::MAX, Some(top));
+        while let (Some(id), true) = (next, left != 0) {
+            self.counters.lookups += 1;
             match self.store.map.look(id, index) {
                 Look::Missing(page) => return Resolve::Missing(page),
                 Look::Lost(_) => return Resolve::Lost,
                 Look::Absent => {}
                 Look::Here => {
-                    let Some(leaf) = self.store.map.leaves.get_mut(&(id, index)) else { break };
-                    leaf.used = self.turn;
+                    let Some(leaf) = self.store.map.leaves.get(&(id, index)) else { break };
                     let map = leaf.page.get();
-                    if let Some(phys) = map.phys(at) {
-                        add_runs(runs, id, phys, map.own[at] & left);
+                    let blocks = map.own[at] & left;
+                    if let (Some(phys), true) = (map.phys(at), blocks != 0) {
+                        owners.push(Owner { blocks, phys, layer: id });
                     }
                     left &= !map.own[at];
                     if map.opaque(at) {
@@ -69,10 +115,12 @@ impl Pool {
                     }
                 }
             }
-            let parent = self.store.map.layers.get(&id).and_then(|l| l.state().parent);
-            let (false, Some(parent)) = (left == 0, parent) else { break };
-            id = parent;
+            next = self.store.map.layers.get(&id).and_then(|l| l.state().parent);
         }
+        for owner in &owners {
+            add_runs(runs, owner.layer, owner.phys, owner.blocks & wanted);
+        }
+        self.store.map.chains.put(top, lcluster, &owners);
         Resolve::Ready
     }
 

@@ -65,6 +65,9 @@ impl Store {
 
     /// Carries a cell of journal block `seq` out; `payload` is what follows an image or a record.
     pub(crate) fn apply(&mut self, seq: u64, cell: Cell, payload: &[u8]) {
+        if let Cell::Transfer { .. } | Cell::Image { .. } | Cell::Remove { .. } = cell {
+            self.map.chains.forget();
+        }
         match cell {
             Cell::Write { layer, lblock, first, crc } => {
                 self.apply_write(seq, layer, lblock, first, crc);
