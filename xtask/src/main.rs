@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod docs;
 mod engine;
 mod fault;
 mod fuzz;
@@ -9,6 +10,7 @@ mod guest;
 mod packages;
 mod process;
 mod record;
+mod simulate;
 mod tally;
 mod test;
 mod up;
@@ -40,8 +42,14 @@ enum Task {
     Guest(guest::Options),
     /// Measures an optimised build
     Bench(bench::Options),
+    /// Makes the documents that are generated anew
+    Docs,
     /// Feeds the parsers hostile input by libFuzzer
     Fuzz(fuzz::Options),
+    /// Cuts a simulated pool's power at many moments, and looks for what must be there
+    Powercut(simulate::PowerCut),
+    /// Damages a simulated pool, and looks for wrong data
+    Corrupt(simulate::Corrupt),
     /// Writes and checks numbered records on a block device; runs inside the guest
     #[command(hide = true)]
     Record {
@@ -56,8 +64,11 @@ fn main() -> ExitCode {
         Task::Up(options) => up::up(&options),
         Task::Down => up::down(),
         Task::Bench(options) => bench::main(&options),
+        Task::Docs => docs::main(),
         Task::Fuzz(options) => fuzz::main(&options),
         Task::Guest(options) => guest::main(&options),
+        Task::Powercut(options) => simulate::power_cut(&options),
+        Task::Corrupt(options) => simulate::corrupt(&options),
         Task::Record { work } => record::main(&work),
     };
     match done {

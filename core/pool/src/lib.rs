@@ -61,6 +61,7 @@ pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;
 pub use effect::{Effect, Event};
 pub use info::{LayerInfo, PoolInfo};
+pub use layout::format_page;
 pub use note::{Note, Operation, Refusal};
 pub use request::{
     Allocation, Bearing, Command, Completion, Create, Done, Failure, Fence, Handle, RECORD_MAX,

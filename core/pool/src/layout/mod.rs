@@ -6,12 +6,15 @@
 
 mod bitmap;
 mod checksum;
+mod describe;
 mod journal;
 mod layer;
 mod leaf;
 mod page;
 mod pointers;
 mod superblock;
+
+pub use describe::format_page;
 
 pub(crate) use bitmap::{BITMAP_BITS, BITMAP_WORDS, BitmapPage, PageMapPage};
 pub(crate) use checksum::{ChecksumPage, SUMS_PER_PAGE};
