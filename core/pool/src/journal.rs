@@ -169,6 +169,14 @@ impl Journal {
         self.assigned()
     }
 
+    /// Makes sure that the next `len` cells are in one block.
+    pub(crate) fn keep_together(&mut self, len: usize) {
+        assert!(len <= CELLS_PER_BLOCK, "a block holds them");
+        if CELLS_PER_BLOCK - self.cells.len() % CELLS_PER_BLOCK < len {
+            self.seal();
+        }
+    }
+
     /// Ends the block that is being filled: later cells are in a later one.
     pub(crate) fn seal(&mut self) -> u64 {
         let rest = self.cells.len() % CELLS_PER_BLOCK;

@@ -42,6 +42,17 @@ impl Locks {
         true
     }
 
+    /// Locks blocks for background work, unless anybody has or wants one of them.
+    pub(crate) fn try_lock(&mut self, layer: u32, lcluster: u32, mask: u64) -> bool {
+        let held = self.clusters.entry((layer, lcluster)).or_default();
+        let wanted = held.waiting.iter().fold(held.mask, |all, (_, other)| all | other);
+        if wanted & mask != 0 {
+            return false;
+        }
+        held.mask |= mask;
+        true
+    }
+
     /// Unlocks blocks, and locks them for those who waited and can go on now.
     pub(crate) fn unlock(
         &mut self,
@@ -85,6 +96,20 @@ impl Locks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn background_work_passes_nobody() {
+        let key = |index| Key { index, generation: 1 };
+        let mut locks = Locks::new();
+        assert!(locks.lock(1, 2, 0b0011, key(1)));
+        assert!(!locks.lock(1, 2, 0b0110, key(2)));
+        assert!(!locks.try_lock(1, 2, 0b0100), "somebody waits for it");
+        assert!(locks.try_lock(1, 2, 0b1000));
+        locks.unlock(1, 2, 0b1000, |_| ());
+        locks.unlock(1, 2, 0b0011, |_| ());
+        locks.unlock(1, 2, 0b0110, |_| ());
+        assert!(locks.is_empty());
+    }
 
     #[test]
     fn who_waits_is_served_in_order() {

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 
 use crate::chain::Chains;
 use crate::hash::Fixed;
-use crate::layout::{DIRECTORIES_MAX, LEAF_CLUSTERS, POINTERS_PER_PAGE};
+use crate::layout::{CLUSTER_BLOCKS, DIRECTORIES_MAX, LEAF_CLUSTERS, POINTERS_PER_PAGE};
 use crate::paged::Paged;
 use crate::request::{Fence, Handle, Reservation};
 
@@ -166,6 +166,14 @@ pub(crate) struct LayerState {
     pub(crate) record: u64,
     /// Pairs of its directories, 0 for none. Not part of an image.
     pub(crate) directories: Vec<u64>,
+}
+
+impl LayerState {
+    /// Clusters that are set aside for it and not used.
+    pub(crate) fn promised(&self) -> u64 {
+        let all = if self.thick && !self.deleted { self.blocks.div_ceil(CLUSTER_BLOCKS) } else { 0 };
+        all.saturating_sub(self.clusters)
+    }
 }
 
 /// A layer in memory.

@@ -63,6 +63,12 @@ impl Regions {
         self.writes = self.writes.saturating_add(1);
     }
 
+    /// A layer is gone: its number may be given anew.
+    pub(crate) fn forget(&mut self, layer: u32) {
+        self.pending.retain(|(of, _), _| *of != layer);
+        self.open.retain(|(of, _)| *of != layer);
+    }
+
     /// Regions that were opened and not closed.
     pub(crate) fn open_len(&self) -> usize {
         self.open.len()

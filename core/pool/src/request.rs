@@ -205,6 +205,12 @@ pub enum Command {
         /// First region and number of regions, each.
         regions: Box<[(u32, u32)]>,
     },
+    /// List the regions of a replica or snapshot that are marked for the other members:
+    /// `Pool::take_marks` has them when it is done.
+    Marks {
+        /// Which.
+        uuid: [u8; 16],
+    },
     /// Use the space that the device gained.
     Grow {
         /// The device's size now, in bytes.

@@ -224,6 +224,11 @@ impl Space {
         self.held.remove(&cluster);
     }
 
+    /// Whether an entry of the quarantine is the newest one of its cluster.
+    pub(crate) fn is_newest(&self, freed: &Freed) -> bool {
+        self.held.get(&freed.cluster) == Some(&freed.seq)
+    }
+
     /// Whether a cluster is in quarantine.
     pub(crate) fn is_held(&self, cluster: u32) -> bool {
         self.held.contains_key(&cluster)

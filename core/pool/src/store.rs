@@ -306,11 +306,14 @@ impl Store {
             return;
         };
         let Some(state) = crate::codec::layer_state(&fields) else { return };
+        let parent = state.parent;
+        let mut before = None;
         if let Some(layer) = self.map.layers.get_mut(&id) {
             if !layer.page.takes(seq) {
                 return;
             }
             let (old, listed) = layer.page.change();
+            before = old.parent;
             let directories = core::mem::take(&mut old.directories);
             // The counter is kept by Alloc and Free; an image is of the time of its cell.
             *old = crate::map::LayerState { directories, record: old.record, ..state };
@@ -322,6 +325,17 @@ impl Store {
             page.change();
             self.map.layers.insert(id, Layer::new(page));
             self.changed.push(PageId::Layer(id));
+        }
+        self.change_parent(before, parent);
+    }
+
+    /// Counts a layer among the children of another parent.
+    fn change_parent(&mut self, before: Option<u32>, after: Option<u32>) {
+        if let Some(parent) = before.and_then(|id| self.map.layers.get_mut(&id)) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        if let Some(parent) = after.and_then(|id| self.map.layers.get_mut(&id)) {
+            parent.children += 1;
         }
     }
 
@@ -338,12 +352,14 @@ impl Store {
         }
     }
 
-    /// A cluster of a deleted layer goes to its only child, with the marks of its region.
+    /// A cluster of a deleted layer goes to its only child, with the marks of its region; or, if
+    /// no cluster is named, only that it hides the parents.
     fn apply_transfer(&mut self, seq: u64, from: u32, to: u32, lcluster: u32, payload: &[u8]) {
         let Ok((moved, _)) = <Transferred as zerocopy::FromBytes>::read_from_prefix(payload) else {
             return;
         };
-        if !self.space.exists(moved.phys.get()) {
+        let phys = somewhere(moved.phys.get());
+        if phys.is_some_and(|phys| !self.space.exists(phys)) {
             return;
         }
         let (index, at) = place_cluster(lcluster);
@@ -351,8 +367,10 @@ impl Store {
         let giver = self.map.leaves.get(&(from, index));
         let unadopted = giver.map_or(0, |leaf| leaf.unadopted & region);
         self.change_leaf(seq, to, index, |map| {
-            map.own[at] = moved.own.get();
-            map.set_phys(at, Some(moved.phys.get()));
+            if phys.is_some() {
+                map.own[at] = moved.own.get();
+                map.set_phys(at, phys);
+            }
             if moved.flags & 1 != 0 {
                 map.set_opaque(at);
             }
@@ -363,6 +381,9 @@ impl Store {
                 map.dirty |= region;
             }
         });
+        if phys.is_none() {
+            return;
+        }
         if let Some(leaf) = self.map.leaves.get_mut(&(to, index)) {
             leaf.unadopted |= unadopted;
         }
@@ -379,11 +400,8 @@ impl Store {
         if self.map.layers.get(&id).is_some_and(|layer| !layer.page.takes(seq)) {
             return;
         }
-        if let Some(layer) = self.map.layers.remove(&id)
-            && let Some(parent) = layer.state().parent
-            && let Some(parent) = self.map.layers.get_mut(&parent)
-        {
-            parent.children = parent.children.saturating_sub(1);
+        if let Some(layer) = self.map.layers.remove(&id) {
+            self.change_parent(layer.state().parent, None);
         }
         self.map.records.remove(&id);
     }

@@ -363,16 +363,21 @@ impl Pool {
             self.freed_buffer();
         }
         if piece.locked {
-            let (locks, pieces, ready) = (&mut self.locks, &mut self.pieces, &mut self.ready);
-            locks.unlock(piece.layer, piece.lcluster, piece.mask(), |granted| {
-                if let Some(piece) = pieces.get_mut(granted) {
-                    piece.locked = true;
-                    piece.queued = false;
-                    ready.push_back(Waiter::Piece(granted));
-                }
-            });
+            self.unlock(piece.layer, piece.lcluster, piece.mask());
         }
         self.piece_ended(mem, now, piece.op, failure);
+    }
+
+    /// Unlocks blocks; pieces that waited for them go on.
+    pub(crate) fn unlock(&mut self, layer: u32, lcluster: u32, mask: u64) {
+        let (locks, pieces, ready) = (&mut self.locks, &mut self.pieces, &mut self.ready);
+        locks.unlock(layer, lcluster, mask, |granted| {
+            if let Some(piece) = pieces.get_mut(granted) {
+                piece.locked = true;
+                piece.queued = false;
+                ready.push_back(Waiter::Piece(granted));
+            }
+        });
     }
 
     /// A buffer came free: whoever waits for one tries again.

@@ -202,7 +202,7 @@ impl Cell {
 pub(crate) struct Transferred {
     /// Blocks that are owned.
     pub(crate) own: zerocopy::little_endian::U64,
-    /// The cluster.
+    /// The cluster; [`Cell::NOWHERE`]: none, the child keeps what it has, and takes the flags.
     pub(crate) phys: U32,
     /// 1: opaque; 2: the region is open; 4: it is dirty.
     pub(crate) flags: u8,
