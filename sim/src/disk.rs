@@ -20,6 +20,9 @@ use crate::random::Random;
 /// Number of an operation in flight.
 pub type Flight = u64;
 
+/// Number of an operation among all that there were: the clock when it was submitted.
+pub(crate) type Serial = u64;
+
 /// A simulated disk.
 #[derive(Clone, Debug)]
 pub struct Disk {
@@ -31,7 +34,8 @@ pub struct Disk {
     current: Image,
     /// By sector, what was written since its durable content, oldest first.
     unsafe_yet: BTreeMap<u64, Vec<Version>>,
-    flying: BTreeMap<Flight, Work>,
+    /// Each with its number among all operations: flights' numbers come again.
+    flying: BTreeMap<Flight, (Serial, Work)>,
     /// Counts submissions and completions: the order in which things happened.
     clock: u64,
     /// Sectors that cannot be read until they are written.
@@ -88,7 +92,7 @@ pub struct Counts {
 /// One content of a sector that is not durable.
 #[derive(Clone, Debug)]
 struct Version {
-    flight: Flight,
+    of: Serial,
     /// When its write was done; never for one in flight, or one whose flush failed.
     done: Option<u64>,
     bytes: Rc<[u8]>,
@@ -151,7 +155,7 @@ impl Disk {
 
     /// Operations in flight.
     pub fn flying(&self) -> impl Iterator<Item = (Flight, &Work)> {
-        self.flying.iter().map(|(flight, work)| (*flight, work))
+        self.flying.iter().map(|(flight, (_, work))| (*flight, work))
     }
 
     /// Takes an operation; it is in flight until it is completed.
@@ -175,7 +179,7 @@ impl Disk {
                 self.assert_alone(offset, len);
             }
         }
-        let before = self.flying.insert(flight, work);
+        let before = self.flying.insert(flight, (self.clock, work));
         assert!(before.is_none(), "two effects in flight bear the token {flight:#x}");
     }
 
@@ -189,7 +193,7 @@ impl Disk {
         random: &mut Random,
         into: &mut [u8],
     ) -> Result<u32, IoError> {
-        let work = self.flying.remove(&flight).expect("an operation in flight");
+        let (serial, work) = self.flying.remove(&flight).expect("an operation in flight");
         self.clock += 1;
         match work {
             Work::Read { offset, len } => {
@@ -205,7 +209,7 @@ impl Disk {
                 self.counts.written += bytes.len() as u64;
                 let done = Some(self.clock);
                 for sector in self.sectors(offset, bytes.len() as u64) {
-                    self.land(flight, offset, &bytes, sector, done);
+                    self.land(serial, offset, &bytes, sector, done);
                 }
                 Ok(u32::try_from(bytes.len()).expect("a transfer"))
             }
@@ -225,13 +229,14 @@ impl Disk {
     /// Ends an operation in failure. Of a write, each sector may have arrived; after a failed
     /// flush nothing that it was to cover will be covered by another.
     pub fn fail(&mut self, flight: Flight, random: &mut Random) {
-        let work = self.flying.remove(&flight).expect("an operation in flight");
+        let (serial, work) = self.flying.remove(&flight).expect("an operation in flight");
         self.clock += 1;
         match work {
             Work::Write { offset, bytes } => {
+                self.arrived(serial);
                 for sector in self.sectors(offset, bytes.len() as u64) {
                     if random.once_in(2) {
-                        self.land(flight, offset, &bytes, sector, None);
+                        self.land(serial, offset, &bytes, sector, Some(self.clock));
                     }
                 }
             }
@@ -246,10 +251,13 @@ impl Disk {
 
     /// Some sectors of a write in flight arrive before the others; a read sees them.
     pub fn arrive(&mut self, flight: Flight, random: &mut Random) {
-        let Some(Work::Write { offset, bytes }) = self.flying.get(&flight).cloned() else { return };
+        let Some((serial, Work::Write { offset, bytes })) = self.flying.get(&flight).cloned()
+        else {
+            return;
+        };
         for sector in self.sectors(offset, bytes.len() as u64) {
             if random.once_in(2) {
-                self.land(flight, offset, &bytes, sector, None);
+                self.land(serial, offset, &bytes, sector, None);
             }
         }
     }
@@ -258,9 +266,10 @@ impl Disk {
     pub fn kill(&mut self, random: &mut Random) {
         let style = random.below(4);
         self.clock += 1;
-        for (flight, work) in std::mem::take(&mut self.flying) {
+        for (serial, work) in std::mem::take(&mut self.flying).into_values() {
             match work {
                 Work::Write { offset, bytes } => {
+                    self.arrived(serial);
                     let (whole, odds) = (random.once_in(2), random.within(2, 4));
                     for sector in self.sectors(offset, bytes.len() as u64) {
                         let arrives = match style {
@@ -270,7 +279,7 @@ impl Disk {
                             _ => random.once_in(odds),
                         };
                         if arrives {
-                            self.land(flight, offset, &bytes, sector, Some(self.clock));
+                            self.land(serial, offset, &bytes, sector, Some(self.clock));
                         }
                     }
                 }
@@ -292,18 +301,18 @@ impl Disk {
     /// Sectors with one content alone are not listed.
     #[must_use]
     pub(crate) fn uncertain(&self) -> Vec<Uncertain> {
-        let mut sectors: BTreeMap<u64, Vec<(Flight, Rc<[u8]>, usize)>> = BTreeMap::new();
+        let mut sectors: BTreeMap<u64, Vec<Choice>> = BTreeMap::new();
         for (sector, versions) in &self.unsafe_yet {
-            let all = versions.iter().map(|v| (v.flight, Rc::clone(&v.bytes), v.from));
+            let all = versions.iter().map(|v| (v.of, Rc::clone(&v.bytes), v.from));
             sectors.entry(*sector).or_default().extend(all);
         }
-        for (flight, work) in &self.flying {
+        for (serial, work) in self.flying.values() {
             let Work::Write { offset, bytes } = work else { continue };
             for sector in self.sectors(*offset, bytes.len() as u64) {
                 let from = usize::try_from(sector * self.sector - offset).expect("in a buffer");
                 let versions = sectors.entry(sector).or_default();
-                if !versions.iter().any(|(of, ..)| of == flight) {
-                    versions.push((*flight, Rc::clone(bytes), from));
+                if !versions.iter().any(|(of, ..)| of == serial) {
+                    versions.push((*serial, Rc::clone(bytes), from));
                 }
             }
         }
@@ -316,15 +325,23 @@ impl Disk {
         &self.durable
     }
 
-    fn land(&mut self, flight: Flight, at: u64, bytes: &Rc<[u8]>, sector: u64, done: Option<u64>) {
+    /// What arrived early of a write that is over now is in the cache like any other.
+    fn arrived(&mut self, serial: Serial) {
+        let clock = self.clock;
+        for version in self.unsafe_yet.values_mut().flatten().filter(|v| v.of == serial) {
+            version.done = Some(clock);
+        }
+    }
+
+    fn land(&mut self, serial: Serial, at: u64, bytes: &Rc<[u8]>, sector: u64, done: Option<u64>) {
         let offset = sector * self.sector;
         let from = usize::try_from(offset - at).expect("in a buffer");
         let len = usize::try_from(self.sector).expect("at most 4096");
         self.bad.remove(&sector);
         let versions = self.unsafe_yet.entry(sector).or_default();
         // One that arrived early is there already, and may have been overwritten since.
-        versions.retain(|version| version.flight != flight || version.done.is_some());
-        versions.push(Version { flight, done, bytes: Rc::clone(bytes), from });
+        versions.retain(|version| version.of != serial);
+        versions.push(Version { of: serial, done, bytes: Rc::clone(bytes), from });
         self.current.write(offset, &bytes[from..from + len]);
     }
 
@@ -369,7 +386,7 @@ impl Disk {
     }
 
     fn assert_alone(&self, offset: u64, len: u64) {
-        for (flight, work) in &self.flying {
+        for (flight, (_, work)) in &self.flying {
             let (at, bytes) = match work {
                 Work::Write { offset, bytes } => (*offset, bytes.len() as u64),
                 Work::Discard { offset, len } => (*offset, *len),
@@ -391,8 +408,11 @@ pub(crate) struct Uncertain {
     /// First byte.
     pub(crate) offset: u64,
     /// What was written and is not durable, oldest first: by which write, and where in its bytes.
-    pub(crate) versions: Vec<(Flight, Rc<[u8]>, usize)>,
+    pub(crate) versions: Vec<Choice>,
 }
+
+/// The bytes of a write, by its number, from a position on.
+pub(crate) type Choice = (Serial, Rc<[u8]>, usize);
 
 #[cfg(test)]
 mod tests {
@@ -456,6 +476,23 @@ mod tests {
             assert!(disk.flying().next().is_none());
             assert_eq!(byte(disk.durable(), 0), 0, "it is still in the cache");
         }
+    }
+
+    #[test]
+    fn what_arrived_before_a_kill_is_flushed_by_the_next_process() {
+        let (mut arrived, mut safe) = (0, 0);
+        for seed in 0..32 {
+            let mut disk = Disk::new(1 << 20, 512);
+            write(&mut disk, 1, 0, 1);
+            disk.arrive(1, &mut Random::new(seed));
+            disk.kill(&mut Random::new(seed));
+            sync(&mut disk, 2);
+            done(&mut disk, 2);
+            arrived += byte(disk.current(), 0);
+            safe += byte(disk.durable(), 0);
+        }
+        assert!(arrived > 0);
+        assert_eq!(arrived, safe);
     }
 
     #[test]

@@ -6,18 +6,32 @@
 //! read. A seed decides everything: the same seed is the same run, byte for byte.
 #![forbid(unsafe_code)]
 
+pub mod corrupt;
 mod cut;
 mod disk;
+#[cfg(test)]
+mod fake;
+mod guard;
 mod image;
+mod machine;
 mod memory;
 mod oracle;
 mod payload;
+pub mod powercut;
 mod random;
+mod seen;
+mod story;
+mod workload;
+mod world;
 
 pub use cut::Cuts;
 pub use disk::{Counts, Disk, Flight, Work};
 pub use image::{BLOCK, Image};
+pub use machine::Machine;
 pub use memory::SimMemory;
 pub use oracle::{Crash, End, Kind, Layer, Oracle, Stage, Tick, Uuid, Violation};
 pub use payload::{SECTOR, Said, fill, said};
 pub use random::Random;
+pub use seen::Seen;
+pub use story::Story;
+pub use world::{Injection, Progress, Trouble, World};

@@ -30,9 +30,6 @@ pub type Tick = u64;
 /// The identity of a replica or a snapshot.
 pub type Uuid = [u8; 16];
 
-/// Bytes of a block.
-const BLOCK: u64 = (SECTOR * SECTORS) as u64;
-
 /// What an oracle found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -190,6 +187,15 @@ impl Oracle {
             self.judge(layer, block, values, (since, now))?;
         }
         Ok(())
+    }
+
+    /// The pool was stopped in order: what was acknowledged is durable.
+    pub fn stopped(&mut self) {
+        let now = self.tick();
+        for op in &mut self.ops {
+            op.durable |= op.finish < now;
+        }
+        self.layers.values_mut().for_each(|layer| layer.open.clear());
     }
 
     /// The process died, or the power failed: what is in flight will never be acknowledged.

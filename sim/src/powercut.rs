@@ -1,0 +1,272 @@
+//! The crash campaign: one run of a workload, cut at many moments, each in many ways.
+//!
+//! A run goes on undisturbed; at some of its moments the disk is forked, every fork loses power
+//! or its process, and is opened by a fresh machine and compared with the oracle. Some forks are
+//! cut again while they open, or go on working and are cut once more.
+
+use std::fmt;
+
+use braid_pool::Plant;
+
+use crate::guard::guard;
+use crate::machine::Machine;
+use crate::oracle::{Crash, Violation};
+use crate::random::Random;
+use crate::seen::Seen;
+use crate::story::Story;
+use crate::workload::{Session, Verdict};
+
+/// States of one moment, all of them if they are not more.
+const FORKS: u64 = 10;
+/// Kills of one moment.
+const KILLS: u64 = 2;
+
+/// What a campaign shall do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Crash states to be opened, at least.
+    pub states: u64,
+    /// The first seed.
+    pub first: u64,
+    /// The first seed alone, to this moment: and one fork of it, or none, to see a finding again.
+    pub only: Option<(u64, Option<u64>)>,
+    /// Who listens, if it is one moment.
+    pub story: Story,
+    /// A bug to be found.
+    pub plant: Option<Plant>,
+}
+
+/// What a campaign came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Crash states that were opened.
+    pub states: u64,
+    /// Seeds that were run.
+    pub runs: u64,
+    /// What it came across.
+    pub seen: Seen,
+    /// The first violation, which ended it.
+    pub finding: Option<Finding>,
+}
+
+/// A violation, and how to see it again.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The seed of the run.
+    pub seed: u64,
+    /// The moment of the run.
+    pub moment: u64,
+    /// The fork at that moment, if it was in one.
+    pub fork: Option<u64>,
+    /// What does not hold.
+    pub violation: Violation,
+}
+
+impl Finding {
+    /// The moment and the fork, as `--cut` takes them.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self.fork {
+            Some(fork) => format!("{}.{fork}", self.moment),
+            None => self.moment.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { invariant, text } = &self.violation;
+        write!(f, "{invariant}: {text}")
+    }
+}
+
+/// What a campaign of full length must have come across, or it has proved nothing.
+pub const WANTED: [&str; 25] = [
+    "all space back",
+    "all states of a moment",
+    "block copied",
+    "checkpoint",
+    "clean open",
+    "cut again after going on",
+    "cut again while opening",
+    "cut beside a flush",
+    "cut beside writes",
+    "cut in a checkpoint",
+    "discard",
+    "full",
+    "kill",
+    "no space",
+    "open after a crash",
+    "orderly stop",
+    "power cut",
+    "reclaimed",
+    "region closed",
+    "region opened",
+    "rejected first write",
+    "replay",
+    "ring wrapped",
+    "scrub",
+    "unverified block",
+];
+
+/// Runs seed after seed until so many states were opened, or one was wrong.
+#[must_use]
+pub fn campaign<M: Machine>(options: &Options) -> Report {
+    let mut report = Report::default();
+    let mut seed = options.first;
+    loop {
+        let mut run =
+            Run { seed, moment: 0, fork: None, options, states: 0, seen: Seen::default() };
+        let outcome = guard(|| run.all::<M>());
+        report.states += run.states;
+        report.runs += 1;
+        report.seen.add(&run.seen);
+        if let Err(violation) = outcome {
+            let Run { moment, fork, .. } = run;
+            report.finding = Some(Finding { seed, moment, fork, violation });
+            return report;
+        }
+        if report.states >= options.states || options.only.is_some() {
+            return report;
+        }
+        seed += 1;
+    }
+}
+
+/// One seed's run.
+struct Run<'a> {
+    seed: u64,
+    moment: u64,
+    fork: Option<u64>,
+    options: &'a Options,
+    states: u64,
+    seen: Seen,
+}
+
+impl Run<'_> {
+    fn all<M: Machine>(&mut self) -> Verdict {
+        let story = if self.options.only.is_some() { self.options.story } else { Story::Silent };
+        let mut session = Session::<M>::start(self.seed, self.options.plant, story)?;
+        let mut random = Random::part(self.seed, 9);
+        let density = random.within(3, 15);
+        while session.goes_on() {
+            session.step()?;
+            self.moment += 1;
+            let cut = random.once_in(density);
+            match self.options.only {
+                Some((only, _)) if self.moment > only => return Ok(()),
+                Some((only, Some(fork))) if self.moment == only && cut => {
+                    self.cut(&mut session, Some(fork))?;
+                }
+                None if cut => self.cut(&mut session, None)?,
+                _ => {}
+            }
+            if random.once_in(250) {
+                session = self.disturb(session, &mut random)?;
+            }
+        }
+        session.drain()?;
+        session.account()?;
+        session.clear()?;
+        session.stop_and_open()?;
+        session.account()?;
+        self.seen.add(&session.seen);
+        Ok(())
+    }
+
+    /// The run itself stops in order, or is cut, and goes on.
+    fn disturb<M: Machine>(
+        &mut self,
+        mut session: Session<M>,
+        random: &mut Random,
+    ) -> Verdict<Session<M>> {
+        match random.below(3) {
+            0 => {
+                session.stop_and_open()?;
+                Ok(session)
+            }
+            which => {
+                let disk = match which {
+                    1 => session.killed(random),
+                    _ => session.cuts().random(random),
+                };
+                let crash = if which == 1 { Crash::Kill } else { Crash::Power };
+                let mut next = session.fork(disk, crash, random.number());
+                self.seen.add(&session.seen);
+                self.states += 1;
+                next.open()?;
+                Ok(next)
+            }
+        }
+    }
+
+    /// Cuts this moment in many ways.
+    fn cut<M: Machine>(&mut self, session: &mut Session<M>, only: Option<u64>) -> Verdict {
+        let cuts = session.cuts();
+        let all = cuts.count(FORKS);
+        self.seen.mark_if(all.is_some_and(|all| all > 1), "all states of a moment");
+        let losses = all.unwrap_or(FORKS);
+        for number in 0..losses + KILLS {
+            if only.is_some_and(|only| only != number) {
+                continue;
+            }
+            self.fork = Some(number);
+            let part = self.moment << 16 | number;
+            let mut random = Random::part(self.seed ^ 0xf0_0000, part);
+            let (disk, crash) = if number >= losses {
+                (session.killed(&mut random), Crash::Kill)
+            } else if all.is_some() {
+                (cuts.numbered(number), Crash::Power)
+            } else {
+                (cuts.random(&mut random), Crash::Power)
+            };
+            let power = crash == Crash::Power;
+            self.seen.mark(if power { "power cut" } else { "kill" });
+            let story = session.world.story;
+            story.tell(session.world.now, || format!("== fork {number}: {crash:?}"));
+            let fork = session.fork(disk, crash, part);
+            self.follow(fork, &mut random)?;
+        }
+        self.fork = None;
+        Ok(())
+    }
+
+    /// Opens a crashed disk, compares, and perhaps cuts it again.
+    fn follow<M: Machine>(&mut self, mut fork: Session<M>, random: &mut Random) -> Verdict {
+        self.states += 1;
+        if random.once_in(6) && !fork.open_partly(random.within(1, 40))? {
+            self.seen.mark("cut again while opening");
+            fork = self.again(fork, random);
+        }
+        fork.open()?;
+        if random.once_in(6) {
+            let steps = random.within(5, 80);
+            fork.mix.length = fork.begun + steps;
+            for _ in 0..steps {
+                fork.step()?;
+            }
+            self.seen.mark("cut again after going on");
+            fork = self.again(fork, random);
+            fork.open()?;
+        }
+        if random.once_in(24) {
+            fork.clear()?;
+            fork.stop_and_open()?;
+        }
+        self.seen.add(&fork.seen);
+        Ok(())
+    }
+
+    fn again<M: Machine>(&mut self, mut fork: Session<M>, random: &mut Random) -> Session<M> {
+        self.states += 1;
+        let kill = random.once_in(3);
+        let (disk, crash) = match kill {
+            true => (fork.killed(random), Crash::Kill),
+            false => (fork.cuts().random(random), Crash::Power),
+        };
+        fork.world.story.tell(fork.world.now, || format!("== again: {crash:?}"));
+        let next = fork.fork(disk, crash, random.number());
+        self.seen.add(&fork.seen);
+        next
+    }
+}

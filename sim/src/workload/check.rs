@@ -1,0 +1,161 @@
+//! After an open: is the pool what the oracle says it is.
+
+use std::collections::BTreeSet;
+
+use braid_pool::State;
+
+use super::{Session, Verdict};
+use crate::machine::Machine;
+use crate::oracle::{Kind, Uuid, Violation};
+
+/// Blocks read at once.
+const RUN: u64 = 32;
+/// Reads in flight while everything is read back.
+const READS: usize = 8;
+
+impl<M: Machine> Session<M> {
+    /// Waits for the pool to open, then compares all of it with the oracle.
+    pub(crate) fn open(&mut self) -> Verdict {
+        self.wait_open()?;
+        self.compare()
+    }
+
+    /// Lets the pool open, but for so many steps at most; whether it did.
+    pub(crate) fn open_partly(&mut self, steps: u64) -> Verdict<bool> {
+        self.world.turn();
+        for _ in 0..steps {
+            if !self.world.is(State::Opening) {
+                return Ok(true);
+            }
+            self.world.step();
+        }
+        self.finish()?;
+        Ok(!self.world.is(State::Opening))
+    }
+
+    /// As [`Session::open`], after the disk was damaged: tells the blocks that cannot be read.
+    pub(crate) fn open_damaged(&mut self) -> Verdict<BTreeSet<(Uuid, u64)>> {
+        self.wait_open()?;
+        let list = self.world.machine.layers();
+        self.oracle.reconcile(&list)?;
+        self.handles = list.iter().map(|info| (info.uuid, info.handle)).collect();
+        for layer in list.iter().map(|info| info.uuid) {
+            // Block by block: of a longer read only the first bad one is told.
+            for block in self.oracle.touched(&layer) {
+                if (block + 1) * 8 <= self.oracle.layers()[&layer].sectors() {
+                    self.read(layer, block * 8, 8);
+                }
+                if self.pending.len() >= READS {
+                    self.drain()?;
+                }
+            }
+        }
+        self.drain()?;
+        Ok(std::mem::take(&mut self.lost))
+    }
+
+    fn wait_open(&mut self) -> Verdict {
+        self.world.run_until(|world| !world.is(State::Opening));
+        self.finish()?;
+        if self.world.is(State::Open) {
+            return Ok(());
+        }
+        let text = format!("a pool does not open: it is {:?}", self.world.machine.state());
+        Err(Violation::new("Opens", text))
+    }
+
+    /// Compares the list of layers, and every block that may be other than zero.
+    pub(crate) fn compare(&mut self) -> Verdict {
+        let list = self.world.machine.layers();
+        self.oracle.reconcile(&list)?;
+        self.handles = list.iter().map(|info| (info.uuid, info.handle)).collect();
+        let live: Vec<Uuid> = list.iter().map(|info| info.uuid).collect();
+        for layer in live {
+            self.compare_layer(layer)?;
+        }
+        self.drain()
+    }
+
+    fn compare_layer(&mut self, layer: Uuid) -> Verdict {
+        let sectors = self.oracle.layers()[&layer].sectors();
+        let mut blocks = self.oracle.touched(&layer);
+        // Somewhere else nothing may have appeared.
+        blocks.push(self.random.below(sectors / 8));
+        blocks.retain(|block| *block < sectors / 8);
+        blocks.sort_unstable();
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for block in blocks {
+            match runs.last_mut() {
+                Some((first, len)) if block < *first + *len => {}
+                Some((first, len)) if block == *first + *len && *len < RUN => *len += 1,
+                _ => runs.push((block, 1)),
+            }
+        }
+        for (first, len) in runs {
+            self.read(layer, first * 8, len * 8);
+            self.world.turn();
+            while self.pending.len() >= READS {
+                self.advance()?;
+                self.finish()?;
+            }
+        }
+        self.drain()
+    }
+
+    /// Removes everything, in any order, and sees that all the space is back.
+    pub(crate) fn clear(&mut self) -> Verdict {
+        self.drain()?;
+        loop {
+            let layers = self.oracle.layers().iter().filter(|(_, layer)| layer.is_live());
+            let layers: Vec<Uuid> = layers.map(|(uuid, _)| *uuid).collect();
+            if layers.is_empty() {
+                break;
+            }
+            let uuid = *self.random.pick(&layers);
+            self.remove(uuid);
+            self.world.turn();
+            if self.random.once_in(2) {
+                self.drain()?;
+            }
+        }
+        self.drain()?;
+        let mut patience = 10_000;
+        loop {
+            let info = self.world.machine.info();
+            if info.data == 0 && info.quarantine == 0 {
+                break;
+            }
+            if patience == 0 {
+                let text = format!("all is deleted, and space is not back: {info:?}");
+                return Err(Violation::new("SpaceExact", text));
+            }
+            patience -= 1;
+            self.world.step();
+            self.finish()?;
+        }
+        self.seen.mark("all space back");
+        Ok(())
+    }
+
+    /// Sizes add up, and no layer has more than was written to it.
+    pub(crate) fn account(&self) -> Verdict {
+        let info = self.world.machine.info();
+        let list = self.world.machine.layers();
+        let own: u64 = list.iter().map(|layer| layer.own).sum();
+        let wrong = |text: String| Err(Violation::new("SpaceExact", text));
+        if own > info.data {
+            return wrong(format!("layers own {own} of {} bytes of data", info.data));
+        }
+        let used = info.data + info.maps + info.quarantine;
+        if used > info.capacity || info.available > info.capacity - used {
+            return wrong(format!("sizes do not add up: {info:?}"));
+        }
+        let snapshots = list.iter().filter(|layer| layer.snapshot).count();
+        let expected = self.oracle.layers().values();
+        let live = expected.filter(|l| l.is_live() && l.kind == Kind::Snapshot).count();
+        if snapshots < live {
+            return wrong(format!("{snapshots} snapshots are listed, {live} were taken"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! A pool at work: a random workload, an oracle that hears everything, and what follows a crash.
+
+mod begin;
+mod check;
+mod finish;
+mod mix;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use braid_block::Instant;
+use braid_pool::{Handle, Plant, State};
+
+use crate::cut::Cuts;
+use crate::disk::Disk;
+use crate::machine::Machine;
+use crate::oracle::{Crash, Oracle, Tick, Uuid, Violation};
+use crate::random::Random;
+use crate::seen::Seen;
+use crate::story::Story;
+use crate::world::{Progress, World};
+pub(crate) use mix::Mix;
+
+/// Token kinds of a pool that the story of a campaign depends on, from its first one.
+const CHECKPOINT: u8 = 4;
+
+/// A pool in its world, and what may be expected of it.
+#[derive(Debug)]
+pub(crate) struct Session<M> {
+    pub(crate) world: World<M>,
+    pub(crate) oracle: Oracle,
+    pub(crate) seen: Seen,
+    pub(crate) seed: u64,
+    pub(crate) mix: Mix,
+    pub(crate) begun: u64,
+    /// Faults of the disk are among what happens: media errors and failures are no surprise.
+    pub(crate) faulty: bool,
+    random: Random,
+    plant: Option<Plant>,
+    boot: u64,
+    pending: BTreeMap<u64, Pending>,
+    handles: BTreeMap<Uuid, Handle>,
+    next_tag: u64,
+    next_uuid: u64,
+    /// Blocks that could not be read, when faults are expected.
+    lost: BTreeSet<(Uuid, u64)>,
+}
+
+/// A request or command in flight.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    Write { layer: Uuid, number: u32, durable: bool },
+    Read { layer: Uuid, first: u64, sectors: u64, since: Tick },
+    Flush { layer: Uuid, since: Tick },
+    Refused,
+    Create { uuid: Uuid },
+    Remove { uuid: Uuid },
+    Resize { uuid: Uuid },
+    Scrub,
+}
+
+impl Pending {
+    /// The layer it is about.
+    const fn layer(self) -> Option<Uuid> {
+        match self {
+            Self::Write { layer, .. } | Self::Read { layer, .. } | Self::Flush { layer, .. } => {
+                Some(layer)
+            }
+            Self::Create { uuid } | Self::Remove { uuid } | Self::Resize { uuid } => Some(uuid),
+            Self::Refused | Self::Scrub => None,
+        }
+    }
+}
+
+/// What comes of anything that can violate an invariant.
+pub(crate) type Verdict<T = ()> = Result<T, Violation>;
+
+impl<M: Machine> Session<M> {
+    /// Makes the pool of a seed, and opens it.
+    pub(crate) fn start(seed: u64, plant: Option<Plant>, story: Story) -> Verdict<Self> {
+        let mix = Mix::new(seed);
+        let random = Random::part(seed, 2);
+        let disk = Disk::new(mix.bytes, mix.sector);
+        let config = mix.config(seed, 0, plant);
+        story.tell(Instant::ZERO, || format!("seed {seed}: {mix:?}"));
+        let machine = M::create(config.clone(), mix.format(seed));
+        let mut world =
+            World::new(machine, &config, disk, Instant::from_nanos(1), Random::part(seed, 3));
+        world.story = story;
+        if !world.run_until(|world| world.is(State::Stopped)) {
+            return Err(wrong("Creates", "a new pool is not done"));
+        }
+        let disk = end(&mut world);
+        let mut session = Self {
+            world,
+            oracle: Oracle::default(),
+            seen: Seen::default(),
+            seed,
+            mix,
+            begun: 0,
+            faulty: false,
+            random,
+            plant,
+            boot: 0,
+            pending: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            next_tag: 1,
+            next_uuid: 1,
+            lost: BTreeSet::new(),
+        };
+        session.power_up(disk);
+        session.open()?;
+        Ok(session)
+    }
+
+    /// One more thing happens: something begins, or the disk ends something.
+    pub(crate) fn step(&mut self) -> Verdict {
+        if self.may_begin() && self.random.below(self.mix.rush) == 0 {
+            for _ in 0..self.random.within(1, 4) {
+                self.begin()?;
+            }
+            self.world.turn();
+        } else {
+            self.advance()?;
+        }
+        self.finish()
+    }
+
+    /// Lets the disk end something.
+    fn advance(&mut self) -> Verdict {
+        let before = self.world.machine.counters();
+        let progress = self.world.step();
+        self.observe(&before);
+        let waits = !self.pending.is_empty() && self.world.completions.is_empty();
+        if progress == Progress::Still && waits {
+            let text = format!("nothing is in flight, and these wait: {:?}", self.pending);
+            return Err(Violation::new("NoHang", text));
+        }
+        Ok(())
+    }
+
+    /// Lets everything end that was begun.
+    pub(crate) fn drain(&mut self) -> Verdict {
+        self.world.turn();
+        self.finish()?;
+        let mut patience = 1_000_000_u32;
+        while !self.pending.is_empty() {
+            self.advance()?;
+            self.finish()?;
+            patience -= 1;
+            if patience == 0 {
+                let text = format!("these never end: {:?}", self.pending);
+                return Err(Violation::new("NoHang", text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the workload has not come to its end.
+    pub(crate) const fn goes_on(&self) -> bool {
+        self.begun < self.mix.length
+    }
+
+    fn may_begin(&self) -> bool {
+        self.goes_on() && self.pending.len() < self.mix.depth
+    }
+
+    /// Stops the pool in order and opens it again.
+    pub(crate) fn stop_and_open(&mut self) -> Verdict {
+        let disk = self.stop()?;
+        self.power_up(disk);
+        self.open()
+    }
+
+    /// Stops the pool in order, with whatever is in flight; gives the disk.
+    pub(crate) fn stop(&mut self) -> Verdict<Disk> {
+        self.world.story.tell(self.world.now, || "stop");
+        self.world.machine.stop(&mut self.world.mem, self.world.now);
+        if !self.world.run_until(|world| world.is(State::Stopped)) {
+            let state = self.world.machine.state();
+            return Err(wrong("NoHang", &format!("a stop does not end: {state:?}")));
+        }
+        self.finish()?;
+        if !self.pending.is_empty() {
+            let text = format!("stopped, and these were not answered: {:?}", self.pending);
+            return Err(Violation::new("NoHang", text));
+        }
+        self.seen.mark("orderly stop");
+        self.oracle.stopped();
+        Ok(end(&mut self.world))
+    }
+
+    /// Another session that begins with what a crash leaves of this one's disk.
+    pub(crate) fn fork(&self, disk: Disk, crash: Crash, part: u64) -> Self {
+        let mut oracle = self.oracle.clone();
+        oracle.crash(crash);
+        let random = Random::part(self.seed, part ^ 0x5eed);
+        let boot = self.boot + u64::from(crash == Crash::Power);
+        let config = self.mix.config(self.seed, boot, self.plant);
+        let machine = M::open(config.clone());
+        let mut world = World::new(machine, &config, disk, self.world.now, random.clone());
+        world.story = self.world.story;
+        Self {
+            world,
+            oracle,
+            seen: Seen::default(),
+            seed: self.seed,
+            mix: self.mix.clone(),
+            begun: self.begun,
+            faulty: self.faulty,
+            random,
+            plant: self.plant,
+            boot,
+            pending: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            next_tag: self.next_tag,
+            next_uuid: self.next_uuid,
+            lost: BTreeSet::new(),
+        }
+    }
+
+    /// Another session after this one was stopped in order, on a disk that was tampered with.
+    pub(crate) fn reborn(&self, disk: Disk, part: u64) -> Self {
+        let mut next = self.fork(disk, Crash::Kill, part);
+        next.oracle = self.oracle.clone();
+        next.faulty = true;
+        next
+    }
+
+    /// What a power cut can leave now.
+    pub(crate) fn cuts(&mut self) -> Cuts {
+        self.mark_cut();
+        Cuts::of(&self.world.disk)
+    }
+
+    /// The disk as it is left when the process is killed now.
+    pub(crate) fn killed(&mut self, random: &mut Random) -> Disk {
+        self.mark_cut();
+        let mut disk = self.world.disk.clone();
+        disk.kill(random);
+        disk
+    }
+
+    /// A new process on this disk, on the same boot of the machine.
+    fn power_up(&mut self, disk: Disk) {
+        let config = self.mix.config(self.seed, self.boot, self.plant);
+        let machine = M::open(config.clone());
+        let random = Random::new(self.random.number());
+        let mut world = World::new(machine, &config, disk, self.world.now, random);
+        world.story = self.world.story;
+        self.world = world;
+        self.handles.clear();
+        self.pending.clear();
+    }
+
+    /// Notes what is interrupted if the world ends here.
+    fn mark_cut(&mut self) {
+        use crate::disk::Work;
+        let (mut flush, mut checkpoint, mut writes) = (false, false, 0);
+        for (flight, work) in self.world.disk.flying() {
+            let kind = braid_block::Token::from_bits(flight).kind();
+            flush |= matches!(work, Work::Sync { .. });
+            checkpoint |= kind == mix::TOKENS + CHECKPOINT;
+            writes += u32::from(matches!(work, Work::Write { .. }));
+        }
+        self.seen.mark_if(flush, "cut beside a flush");
+        self.seen.mark_if(checkpoint, "cut in a checkpoint");
+        self.seen.mark_if(writes > 1, "cut beside writes");
+    }
+}
+
+/// Takes a stopped machine out of its world, and asserts that it gave everything back.
+fn end<M: Machine>(world: &mut World<M>) -> Disk {
+    world.machine.drop_leases(&mut world.mem);
+    world.mem.assert_all_back();
+    let busy = world.disk.flying().next().is_some();
+    assert!(!busy, "a stopped pool has effects in flight");
+    world.disk.clone()
+}
+
+fn wrong(invariant: &'static str, text: &str) -> Violation {
+    Violation::new(invariant, text.to_owned())
+}
