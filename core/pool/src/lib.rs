@@ -122,8 +122,10 @@ pub struct Pool {
     hungry: VecDeque<Key>,
     /// Pieces that wait for a buffer.
     bufferless: VecDeque<Key>,
-    /// A large buffer of zeros, once it was needed.
+    /// A buffer of zeros.
     zeros: Option<Lease>,
+    /// A large buffer for a piece that finds no other.
+    spare: Option<Lease>,
     /// CRC32C of a block of zeros.
     zero_crc: u32,
     fetches: Fetches,

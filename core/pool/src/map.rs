@@ -171,7 +171,8 @@ pub(crate) struct LayerState {
 impl LayerState {
     /// Clusters that are set aside for it and not used.
     pub(crate) fn promised(&self) -> u64 {
-        let all = if self.thick && !self.deleted { self.blocks.div_ceil(CLUSTER_BLOCKS) } else { 0 };
+        let all =
+            if self.thick && !self.deleted { self.blocks.div_ceil(CLUSTER_BLOCKS) } else { 0 };
         all.saturating_sub(self.clusters)
     }
 }

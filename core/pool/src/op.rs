@@ -132,8 +132,9 @@ pub(crate) struct Piece {
     pub(crate) touched: bool,
     /// The epoch of reads that it counts in.
     pub(crate) epoch: Option<u64>,
-    /// Buffers beside the request's: partial blocks at both ends, or zeros.
-    pub(crate) side: [Option<Lease>; 2],
+    /// A buffer beside the request's: the partial blocks at both ends, one after the other; of a
+    /// read that is not aligned, all its blocks.
+    pub(crate) side: Option<Lease>,
     /// What the reads in flight fetch.
     pub(crate) runs: ArrayVec<Run, PIECE_BLOCKS>,
     /// Both ends are merged into the side buffers.

@@ -165,14 +165,14 @@ impl Pool {
 
     /// Blocks of which only a part is wanted are read whole, into a buffer of their own.
     fn side_for_read<M: Memory>(&mut self, mem: &mut M, key: Key) -> bool {
-        if self.pieces.get(key).is_some_and(|piece| piece.side[0].is_some()) {
+        if self.pieces.get(key).is_some_and(|piece| piece.side.is_some()) {
             return true;
         }
         let blocks = self.pieces.get(key).map_or(0, |piece| piece.blocks().1);
         let class = Class::holding(blocks * BLOCK_BYTES).unwrap_or(Class::Large);
         let Some(lease) = self.buffer(mem, key, class) else { return false };
         if let Some(piece) = self.pieces.get_mut(key) {
-            piece.side[0] = Some(lease);
+            piece.side = Some(lease);
         }
         true
     }
@@ -181,14 +181,14 @@ impl Pool {
     fn in_buffer(&self, key: Key, block: u32) -> u32 {
         let Some(piece) = self.pieces.get(key) else { return 0 };
         let at = (block - piece.blocks().0) * BLOCK_BYTES;
-        if piece.side[0].is_some() { at } else { piece.at + at }
+        if piece.side.is_some() { at } else { piece.at + at }
     }
 
     fn fill_zeros<M: Memory>(&self, mem: &mut M, key: Key, touched: u64, runs: &[Run]) {
         let there =
             runs.iter().fold(0, |all, run| all | mask(u32::from(run.at), u32::from(run.count)));
         let Some(piece) = self.pieces.get(key) else { return };
-        let lease = piece.side[0].as_ref();
+        let lease = piece.side.as_ref();
         let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else { return };
         for block in bits(touched & !there) {
             let at = self.in_buffer(key, block) as usize;
@@ -203,7 +203,7 @@ impl Pool {
             let Some(piece) = self.pieces.get(key) else { return };
             let run = piece.runs[i];
             let at = self.in_buffer(key, u32::from(run.at));
-            let lease = piece.side[0].as_ref();
+            let lease = piece.side.as_ref();
             let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else {
                 return;
             };
@@ -252,7 +252,7 @@ impl Pool {
                     Sum::Known(crc) => Some(crc),
                 };
                 let Some(piece) = self.pieces.get(key) else { return Verdict::Good(0) };
-                let lease = piece.side[0].as_ref();
+                let lease = piece.side.as_ref();
                 let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else {
                     return Verdict::Good(0);
                 };
@@ -285,7 +285,7 @@ impl Pool {
         let Some(op) = self.ops.get_mut(piece.op) else { return };
         op.unverified += unverified;
         self.counters.unverified += u64::from(unverified);
-        if let (Some(side), Some(lease)) = (&piece.side[0], &op.lease) {
+        if let (Some(side), Some(lease)) = (&piece.side, &op.lease) {
             let from = piece.start % BLOCK_BYTES;
             mem.copy(lease, piece.at, side, from..from + piece.len);
         }
@@ -313,26 +313,16 @@ impl Pool {
     /// hold, then merges. True when that is done, or there is nothing to be done.
     pub(crate) fn merge_ends<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
         let Some(piece) = self.pieces.get(key) else { return false };
-        let zeros = piece.kind == Kind::WriteZeros;
-        let needs_zeros = zeros && self.zeros.is_none();
         let (first, count) = piece.blocks();
-        let ends = [first, first + count - 1].map(|block| side_of(piece, block).map(|_| block));
-        if needs_zeros {
-            let Some(lease) = self.buffer(mem, key, Class::Large) else { return false };
-            mem.bytes_mut(&lease).fill(0);
-            self.zeros = Some(lease);
-        }
-        if ends == [None, None] || self.pieces.get(key).is_some_and(|piece| piece.merged) {
+        let whole = [first, first + count - 1].iter().all(|b| side_of(piece, *b).is_none());
+        if whole || piece.merged {
             return true;
         }
-        for (i, block) in ends.into_iter().enumerate() {
-            let needed = block.is_some() && !(i == 1 && count == 1);
-            if needed && self.pieces.get(key).is_some_and(|piece| piece.side[i].is_none()) {
-                let Some(lease) = self.buffer(mem, key, Class::Small) else { return false };
-                mem.bytes_mut(&lease).fill(0);
-                if let Some(piece) = self.pieces.get_mut(key) {
-                    piece.side[i] = Some(lease);
-                }
+        if piece.side.is_none() {
+            let Some(lease) = self.buffer(mem, key, Class::Medium) else { return false };
+            mem.bytes_mut(&lease)[..2 * BLOCK as usize].fill(0);
+            if let Some(piece) = self.pieces.get_mut(key) {
+                piece.side = Some(lease);
             }
         }
         self.read_ends(mem, now, key);
@@ -343,12 +333,9 @@ impl Pool {
         let Some(piece) = self.pieces.get(key) else { return };
         let (layer, lcluster) = (piece.layer, piece.lcluster);
         let (first, count) = piece.blocks();
-        let (mut wanted, last) = (0, first + count - 1);
-        for (i, block) in [(0, first), (1, last)] {
-            if piece.side[i].is_some() {
-                wanted |= 1 << block;
-            }
-        }
+        let ends = [first, first + count - 1];
+        let partial = ends.iter().filter(|block| side_of(piece, **block).is_some());
+        let wanted = partial.fold(0, |all, block| all | 1 << block);
         let mut runs = ArrayVec::new();
         match self.resolve(layer, lcluster, wanted, &mut runs) {
             Resolve::Ready => {}
@@ -378,9 +365,9 @@ impl Pool {
         for i in 0..piece.runs.len() {
             let Some(piece) = self.pieces.get(key) else { return };
             let run = piece.runs[i];
-            let side = usize::from(u32::from(run.at) != first);
-            let Some(lease) = piece.side[side].as_ref() else { continue };
-            let span = lease.span(0, BLOCK_BYTES);
+            let at = side_of(piece, u32::from(run.at)).unwrap_or(0);
+            let Some(lease) = &piece.side else { continue };
+            let span = lease.span(at, BLOCK_BYTES);
             let offset = self.store.layout.block(run.block);
             self.counters.device_reads += 1;
             self.counters.device_read_bytes += BLOCK;
@@ -394,7 +381,7 @@ impl Pool {
     /// The blocks at a piece's ends were read: verifies and merges them.
     pub(crate) fn merged<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(piece) = self.pieces.get(key) else { return };
-        let (layer, lcluster, first) = (piece.layer, piece.lcluster, piece.blocks().0);
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
         let tree = self.store.map.layers.get(&layer).map_or(0, |l| l.state().tree);
         for i in 0..piece.runs.len() {
             let Some(piece) = self.pieces.get(key) else { return };
@@ -407,10 +394,10 @@ impl Pool {
                 Sum::Unknown => None,
                 Sum::Known(crc) => Some(crc),
             };
-            let side = usize::from(u32::from(run.at) != first);
             let Some(piece) = self.pieces.get(key) else { return };
-            let Some(lease) = piece.side[side].as_ref() else { continue };
-            let crc = mem.crc(lease, 0..BLOCK_BYTES, 0) ^ binding(tree, lblock);
+            let at = side_of(piece, u32::from(run.at)).unwrap_or(0);
+            let Some(lease) = &piece.side else { continue };
+            let crc = mem.crc(lease, at..at + BLOCK_BYTES, 0) ^ binding(tree, lblock);
             self.counters.crc_blocks += 1;
             if stored != Some(crc) && !self.is_unadopted(run.layer, lblock) {
                 return self.report(mem, now, key, u32::from(run.at));
@@ -429,11 +416,13 @@ impl Pool {
         let Some(piece) = self.pieces.get(key) else { return };
         let (first, count) = piece.blocks();
         let (start, end) = (piece.start, piece.start + piece.len);
-        for (i, block) in [(0, first), (1, first + count - 1)] {
-            let Some(side) = &piece.side[i] else { continue };
+        let Some(side) = &piece.side else { return };
+        let ends = [Some(first), (count > 1).then_some(first + count - 1)];
+        for block in ends.into_iter().flatten() {
+            let Some(base) = side_of(piece, block) else { continue };
             let from = start.max(block * BLOCK_BYTES);
             let to = end.min((block + 1) * BLOCK_BYTES);
-            let at = from - block * BLOCK_BYTES;
+            let at = base + from - block * BLOCK_BYTES;
             if piece.kind == Kind::WriteZeros {
                 mem.bytes_mut(side)[at as usize..(at + to - from) as usize].fill(0);
             } else if let Some(lease) = self.ops.get(piece.op).and_then(|op| op.lease.as_ref()) {

@@ -262,14 +262,17 @@ impl Pool {
     }
 
     /// Lets pieces go on that waited for room in the journal, or for a buffer.
-    pub(crate) fn requests_on<M: Memory>(&mut self, _mem: &mut M, now: Instant) {
+    pub(crate) fn requests_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         if self.journal.has_room() {
             while let Some(key) = self.starved.pop_front() {
                 self.ready.push_back(Waiter::Piece(key));
             }
         }
-        if !self.bufferless.is_empty() {
-            self.freed_buffer();
+        self.keep_spare(mem);
+        // Who frees buffers does not tell: whenever something happens, they are asked for again.
+        for _ in 0..self.bufferless.len() {
+            let Some(key) = self.bufferless.pop_front() else { break };
+            self.advance(mem, now, key);
         }
         self.watch(now);
     }
@@ -362,7 +365,7 @@ fn piece(
         first: None,
         touched: false,
         epoch: None,
-        side: [None, None],
+        side: None,
         runs: arrayvec::ArrayVec::new(),
         merged: false,
         retried: false,

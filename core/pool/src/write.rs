@@ -13,6 +13,8 @@ use crate::{Note, Operation, Plant, Pool, token};
 
 /// Bytes of a block, as offsets within a cluster are counted.
 pub(crate) const BLOCK_BYTES: u32 = BLOCK as u32;
+/// Writes of a piece, at most: both ends, and a cluster of zeros by 16 KiB.
+const WRITES_MAX: usize = 18;
 
 impl Pool {
     /// Takes a piece further.
@@ -140,6 +142,11 @@ impl Pool {
                 return;
             }
         }
+        if self.pieces.get(key).is_some_and(|p| p.kind == Kind::WriteZeros && self.zeros.is_none())
+        {
+            self.bufferless.push_back(key);
+            return;
+        }
         if !self.merge_ends(mem, now, key) {
             return;
         }
@@ -224,8 +231,8 @@ impl Pool {
         let (start, end) = (piece.start, piece.start + piece.len);
         let (from, to) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
         let side = side_of(piece, block);
-        let crc = if let Some(side) = side.and_then(|i| piece.side[i].as_ref()) {
-            mem.crc(side, 0..BLOCK_BYTES, 0)
+        let crc = if let (Some(at), Some(lease)) = (side, &piece.side) {
+            mem.crc(lease, at..at + BLOCK_BYTES, 0)
         } else if piece.kind == Kind::WriteZeros {
             return self.zero_crc;
         } else {
@@ -262,18 +269,16 @@ impl Pool {
             to = last * BLOCK_BYTES;
         }
         let (kind, at, start) = (piece.kind, piece.at, piece.start);
-        let mut writes = arrayvec::ArrayVec::<(braid_block::Span, u64), 5>::new();
-        for (is_whole, block, side) in [(head, first, 0), (tail, last, 1)] {
-            let side = if block == first { 0 } else { side };
-            if let (true, Some(lease)) = (is_whole, piece.side[side].as_ref()) {
+        let mut writes = arrayvec::ArrayVec::<(braid_block::Span, u64), WRITES_MAX>::new();
+        for (is_whole, block) in [(head, first), (tail, last)] {
+            if let (true, Some(at), Some(lease)) = (is_whole, side_of(piece, block), &piece.side) {
                 let offset = base + u64::from(block) * BLOCK;
-                writes.push((lease.span(0, BLOCK_BYTES), offset));
+                writes.push((lease.span(at, BLOCK_BYTES), offset));
             }
         }
         if kind == Kind::WriteZeros {
-            let large = Class::Large.bytes();
             while let (true, Some(zeros)) = (from < to, self.zeros.as_ref()) {
-                let len = (to - from).min(large);
+                let len = (to - from).min(Class::Medium.bytes());
                 writes.push((zeros.span(0, len), base + u64::from(from)));
                 from += len;
             }
@@ -358,9 +363,8 @@ impl Pool {
         failure: Option<Failure>,
     ) {
         let Some(mut piece) = self.pieces.remove(key) else { return };
-        for lease in piece.side.iter_mut().filter_map(Option::take) {
-            mem.free(lease);
-            self.freed_buffer();
+        if let Some(lease) = piece.side.take() {
+            self.give_back(mem, lease);
         }
         if piece.locked {
             self.unlock(piece.layer, piece.lcluster, piece.mask());
@@ -380,25 +384,42 @@ impl Pool {
         });
     }
 
-    /// A buffer came free: whoever waits for one tries again.
-    pub(crate) fn freed_buffer(&mut self) {
-        while let Some(key) = self.bufferless.pop_front() {
-            self.ready.push_back(Waiter::Piece(key));
-        }
-    }
-
-    /// A buffer, or the piece waits for one.
+    /// A buffer, or the piece waits for one. The last resort is a buffer of our own, so that one
+    /// piece at a time goes on even if all others are with requests that wait for it.
     pub(crate) fn buffer<M: Memory>(
         &mut self,
         mem: &mut M,
         key: Key,
         class: Class,
     ) -> Option<Lease> {
-        let lease = mem.alloc(class);
+        let lease = mem.alloc(class).or_else(|| self.spare.take());
         if lease.is_none() && !self.bufferless.contains(&key) {
             self.bufferless.push_back(key);
         }
         lease
+    }
+
+    /// Ends the use of a buffer: our own is kept.
+    fn give_back<M: Memory>(&mut self, mem: &mut M, lease: Lease) {
+        if self.spare.is_none() && mem.capacity(&lease) == Class::Large.bytes() {
+            self.spare = Some(lease);
+        } else {
+            mem.free(lease);
+        }
+        if !self.bufferless.is_empty() {
+            self.again();
+        }
+    }
+
+    /// Sees to it that there is a buffer of last resort, and one of zeros.
+    pub(crate) fn keep_spare<M: Memory>(&mut self, mem: &mut M) {
+        if self.zeros.is_none()
+            && let Some(lease) = mem.alloc(Class::Medium)
+        {
+            mem.bytes_mut(&lease).fill(0);
+            self.zeros = Some(lease);
+            self.spare = self.spare.take().or_else(|| mem.alloc(Class::Large));
+        }
     }
 }
 
@@ -418,10 +439,10 @@ pub(crate) fn bits(mut word: u64) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Which side buffer has a block of a piece, if it is a partial one.
-pub(crate) fn side_of(piece: &Piece, block: u32) -> Option<usize> {
+/// Where a partial block of a piece is in the buffer beside, if it is one: the first, or the last.
+pub(crate) fn side_of(piece: &Piece, block: u32) -> Option<u32> {
     let (start, end) = (piece.start, piece.start + piece.len);
     let (first, _) = piece.blocks();
     let covers = start <= block * BLOCK_BYTES && (block + 1) * BLOCK_BYTES <= end;
-    (!covers).then_some(usize::from(block != first))
+    (!covers).then_some(if block == first { 0 } else { BLOCK_BYTES })
 }
