@@ -70,11 +70,12 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across.
-pub const WANTED: [&str; 9] = [
+pub const WANTED: [&str; 10] = [
     "a block with older content",
     "a flipped bit",
     "a misdirected write",
     "a zeroed sector",
+    "an unreadable sector",
     "checksums damaged",
     "data damaged",
     "media error",
@@ -90,10 +91,12 @@ enum Fault {
     Swap,
     Misdirect,
     Stale,
+    Latent,
 }
 
 impl Fault {
-    const ALL: [Self; 5] = [Self::Flip, Self::Zero, Self::Swap, Self::Misdirect, Self::Stale];
+    const ALL: [Self; 6] =
+        [Self::Flip, Self::Zero, Self::Swap, Self::Misdirect, Self::Stale, Self::Latent];
 
     const fn name(self) -> &'static str {
         match self {
@@ -102,6 +105,7 @@ impl Fault {
             Self::Swap => "two blocks swapped",
             Self::Misdirect => "a misdirected write",
             Self::Stale => "a block with older content",
+            Self::Latent => "an unreadable sector",
         }
     }
 }
@@ -112,6 +116,8 @@ struct Damage {
     image: Image,
     fault: Fault,
     blocks: Vec<u64>,
+    /// The first byte of a sector that cannot be read.
+    unreadable: Option<u64>,
 }
 
 /// What may be lost by a damage.
@@ -194,7 +200,10 @@ impl Run<'_> {
                 damage.blocks.iter().map(|block| format!("{:#x}", block * BLOCK as u64)).collect();
             format!("== {} at {}", damage.fault.name(), at.join(" and "))
         });
-        let broken = Disk::of_image(damage.image, disk.bytes(), disk.sector());
+        let mut broken = Disk::of_image(damage.image, disk.bytes(), disk.sector());
+        if let Some(offset) = damage.unreadable {
+            broken.spoil(offset / u64::from(disk.sector()));
+        }
         let mut first = session.reborn(broken, self.case);
         let lost = first.open_damaged()?;
         self.judge(&first, &lost, &toll)?;
@@ -243,6 +252,7 @@ fn damage(image: &Image, older: &[Image], random: &mut Random) -> Option<Damage>
     let mut broken = image.clone();
     let at = target * BLOCK as u64;
     let mut blocks = vec![target];
+    let mut unreadable = None;
     match fault {
         Fault::Flip => {
             let byte = at + random.below(BLOCK as u64);
@@ -268,9 +278,11 @@ fn damage(image: &Image, older: &[Image], random: &mut Random) -> Option<Damage>
             let old = random.pick(older).block(target).copied().unwrap_or([0; BLOCK]);
             broken.write(at, &old);
         }
+        Fault::Latent => unreadable = Some(at + random.below(8) * SECTOR as u64),
     }
     let changed = blocks.iter().any(|block| image.block(*block) != broken.block(*block));
-    changed.then_some(Damage { image: broken, fault, blocks })
+    let harmful = changed || unreadable.is_some();
+    harmful.then_some(Damage { image: broken, fault, blocks, unreadable })
 }
 
 /// What was in damaged blocks of the device.

@@ -5,8 +5,10 @@
 //! cut again while they open, or go on working and are cut once more.
 
 use std::fmt;
+use std::time::Duration;
 
-use braid_pool::Plant;
+use braid_block::IoError;
+use braid_pool::{Operation, Plant};
 
 use crate::guard::guard;
 use crate::machine::Machine;
@@ -14,12 +16,15 @@ use crate::oracle::{Crash, Violation};
 use crate::random::Random;
 use crate::seen::Seen;
 use crate::story::Story;
-use crate::workload::{Session, Verdict};
+use crate::workload::{Health, Session, Verdict};
+use crate::world::{Injection, Trouble};
 
 /// States of one moment, all of them if they are not more.
 const FORKS: u64 = 10;
 /// Kills of one moment.
 const KILLS: u64 = 2;
+/// How long a stalled operation takes: longer than a pool's patience.
+const STALL: Duration = Duration::from_secs(15);
 
 /// What a campaign shall do.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +86,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 25] = [
+pub const WANTED: [&str; 27] = [
     "all space back",
     "all states of a moment",
     "block copied",
@@ -92,6 +97,7 @@ pub const WANTED: [&str; 25] = [
     "cut beside a flush",
     "cut beside writes",
     "cut in a checkpoint",
+    "device failed",
     "discard",
     "full",
     "kill",
@@ -106,6 +112,7 @@ pub const WANTED: [&str; 25] = [
     "replay",
     "ring wrapped",
     "scrub",
+    "stall",
     "unverified block",
 ];
 
@@ -131,6 +138,19 @@ pub fn campaign<M: Machine>(options: &Options) -> Report {
         }
         seed += 1;
     }
+}
+
+/// A fault of the disk that is not one of its content.
+fn some_trouble(random: &mut Random) -> Injection {
+    let (operation, trouble) = *random.pick(&[
+        (Operation::Write, Trouble::Fail(IoError::Device)),
+        (Operation::Write, Trouble::Fail(IoError::NoSpace)),
+        (Operation::Write, Trouble::Stall(STALL)),
+        (Operation::Flush, Trouble::Fail(IoError::Device)),
+        (Operation::Flush, Trouble::Stall(STALL)),
+        (Operation::Read, Trouble::Stall(STALL)),
+    ]);
+    Injection { operation, after: random.below(30), trouble }
 }
 
 /// One seed's run.
@@ -249,9 +269,18 @@ impl Run<'_> {
             fork = self.again(fork, random);
             fork.open()?;
         }
-        if random.once_in(24) {
-            fork.clear()?;
-            fork.stop_and_open()?;
+        match random.below(24) {
+            0 => {
+                fork.clear()?;
+                fork.stop_and_open()?;
+            }
+            1..3 => {
+                fork.suffer(some_trouble(random), 100)?;
+                fork = self.again(fork, random);
+                fork.health = Health::Sound;
+                fork.open()?;
+            }
+            _ => {}
         }
         self.seen.add(&fork.seen);
         Ok(())

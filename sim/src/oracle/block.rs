@@ -131,6 +131,16 @@ impl Block {
         !fits.is_empty()
     }
 
+    /// Whether the replica surely has a block of its own here: it can always be overwritten.
+    pub(crate) fn is_owned(&self, ops: &[Op]) -> bool {
+        let written = |touch: &Touch| {
+            let op = &ops[touch.op as usize];
+            !op.zero && !op.void && op.finish < NEVER
+        };
+        let kept = self.touches.iter().all(|touch| !ops[touch.op as usize].zero);
+        kept && (self.presence == Presence::Owned || self.touches.iter().any(written))
+    }
+
     /// All values that a read in this interval may see in a sector.
     pub(crate) fn values(&self, ops: &[Op], sector: usize, interval: (Tick, Tick)) -> Vec<Content> {
         let mut values = vec![self.base[sector]];

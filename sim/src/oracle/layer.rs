@@ -56,6 +56,8 @@ pub struct Layer {
     pub(super) frozen: Option<Frozen>,
     /// A snapshot below it went away: what was its parent's may be its own.
     pub(super) merged: bool,
+    /// A snapshot of it was asked for: if it was made thick, it is thin since.
+    snapshotted: bool,
     /// When it was asked for.
     since: Tick,
 }
@@ -74,6 +76,12 @@ impl Layer {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.stage == Stage::Live
+    }
+
+    /// Whether a snapshot of it was ever asked for.
+    #[must_use]
+    pub const fn was_snapshotted(&self) -> bool {
+        self.snapshotted
     }
 
     /// Number of sectors that can be addressed for certain.
@@ -100,6 +108,7 @@ impl Oracle {
             open: Vec::new(),
             frozen: None,
             merged: false,
+            snapshotted: false,
             since,
         };
         assert!(self.layers.insert(uuid, layer).is_none(), "an identity is used once");
@@ -110,6 +119,7 @@ impl Oracle {
         let of = &self.layers[replica];
         let (bytes, block, parent) = (of.bytes, of.block, of.parent);
         let merged = of.merged;
+        self.layer_mut(replica).snapshotted = true;
         self.create(uuid, bytes, block, false);
         let layer = self.layer_mut(&uuid);
         layer.kind = Kind::Snapshot;

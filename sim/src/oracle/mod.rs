@@ -248,6 +248,14 @@ impl Oracle {
         false
     }
 
+    /// Whether a replica surely has blocks of its own in a range of sectors.
+    #[must_use]
+    pub fn owns(&self, layer: &Uuid, first: u64, sectors: u64) -> bool {
+        let blocks = &self.layers[layer].blocks;
+        blocks_of(first, sectors)
+            .all(|(block, _)| blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops)))
+    }
+
     fn layer_mut(&mut self, layer: &Uuid) -> &mut Layer {
         self.layers.get_mut(layer).expect("a layer")
     }

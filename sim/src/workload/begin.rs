@@ -59,7 +59,7 @@ impl<M: Machine> Session<M> {
         let what = if zero { "zero" } else { "write" };
         self.tell(|| format!("#{number} {what} {name} {first}+{len} durable {durable}"));
         let offset = first * SECTOR as u64;
-        let pending = Pending::Write { layer, number, durable };
+        let pending = Pending::Write { layer, number, first, sectors: len, durable };
         if zero {
             let len = len * SECTOR as u64;
             return self.request(handle, Work::Zero { offset, len, durable }, None, pending);

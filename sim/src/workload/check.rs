@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use braid_pool::State;
+use braid_pool::{LayerInfo, State};
 
-use super::{Session, Verdict};
+use super::{Health, Session, Verdict};
 use crate::machine::Machine;
-use crate::oracle::{Kind, Uuid, Violation};
+use crate::oracle::{Crash, Kind, Uuid, Violation};
+use crate::world::Injection;
 
 /// Blocks read at once.
 const RUN: u64 = 32;
@@ -69,11 +70,28 @@ impl<M: Machine> Session<M> {
         let list = self.world.machine.layers();
         self.oracle.reconcile(&list)?;
         self.handles = list.iter().map(|info| (info.uuid, info.handle)).collect();
+        self.compare_instances(&list)?;
         let live: Vec<Uuid> = list.iter().map(|info| info.uuid).collect();
         for layer in live {
             self.compare_layer(layer)?;
         }
         self.drain()
+    }
+
+    /// An instance is kept as long as nothing that was acknowledged can be gone.
+    fn compare_instances(&mut self, list: &[LayerInfo]) -> Verdict {
+        for info in list.iter().filter(|info| !info.snapshot) {
+            let Some(before) = self.instances.get(&info.uuid) else { continue };
+            let kept = *before == info.instance;
+            if kept == (self.worst == Some(Crash::Power)) {
+                let name = self.oracle.name(&info.uuid);
+                let text = format!("after {:?} {name} is {info:?}, was {before:#x}", self.worst);
+                return Err(Violation::new("InstanceTells", text));
+            }
+        }
+        self.instances = list.iter().map(|info| (info.uuid, info.instance)).collect();
+        self.worst = None;
+        Ok(())
     }
 
     fn compare_layer(&mut self, layer: Uuid) -> Verdict {
@@ -98,6 +116,22 @@ impl<M: Machine> Session<M> {
                 self.advance()?;
                 self.finish()?;
             }
+        }
+        self.drain()
+    }
+
+    /// Lets the disk fail once and works on, until the pool noticed or the steps are over.
+    pub(crate) fn suffer(&mut self, injection: Injection, steps: u64) -> Verdict {
+        self.health = Health::Failing;
+        self.world.story.tell(self.world.now, || format!("{injection:?}"));
+        self.world.inject(injection);
+        self.mix.length = self.begun + steps;
+        for _ in 0..steps {
+            if self.world.is(State::Failed) {
+                self.seen.mark("device failed");
+                break;
+            }
+            self.step()?;
         }
         self.drain()
     }

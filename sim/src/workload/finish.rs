@@ -3,7 +3,7 @@
 use braid_block::Memory;
 use braid_pool::{Completion, Counters, Done, Failure, Note};
 
-use super::{Pending, Session, Verdict};
+use super::{Health, Pending, Session, Verdict};
 use crate::machine::Machine;
 use crate::oracle::{End, Uuid, Violation};
 use crate::payload::SECTOR;
@@ -112,13 +112,11 @@ impl<M: Machine> Session<M> {
     /// Whether this may come of it.
     fn may_fail(&self, pending: Pending, failure: Failure) -> bool {
         match failure {
-            Failure::NoSpace => matches!(
-                pending,
-                Pending::Write { .. } | Pending::Create { .. } | Pending::Resize { .. }
-            ),
+            Failure::NoSpace => self.may_lack_space(pending),
             // A stop was asked for.
             Failure::Stopping => true,
-            Failure::Media(_) | Failure::Failed => self.faulty,
+            Failure::Media(_) => self.health == Health::Damaged,
+            Failure::Failed => self.health == Health::Failing,
             // The replica was made thick, or what is removed is needed by another.
             Failure::Busy => matches!(pending, Pending::Remove { .. }),
             Failure::Limit => !matches!(pending, Pending::Write { .. } | Pending::Read { .. }),
@@ -126,6 +124,21 @@ impl<M: Machine> Session<M> {
                 matches!(pending, Pending::Refused)
             }
             Failure::NotFound | Failure::Exists => false,
+        }
+    }
+
+    /// What a replica has, or was promised when it was made thick, can always be written.
+    fn may_lack_space(&self, pending: Pending) -> bool {
+        match pending {
+            Pending::Write { layer, first, sectors, .. } => {
+                let volume = &self.oracle.layers()[&layer];
+                let promised = volume.thick && !volume.was_snapshotted();
+                let has = promised || self.oracle.owns(&layer, first, sectors);
+                self.health == Health::Failing || !has
+            }
+            Pending::Create { .. } | Pending::Resize { .. } => true,
+            // Deleting always works, and so does what needs no space.
+            _ => false,
         }
     }
 
@@ -141,10 +154,10 @@ impl<M: Machine> Session<M> {
                 self.seen.mark_if(replayed > 0, "replay");
                 self.seen.mark_if(rejected > 0, "rejected first write");
             }
-            Note::Media { .. } | Note::Lost { .. } if !self.faulty => {
+            Note::Media { .. } | Note::Lost { .. } if self.health != Health::Damaged => {
                 return Err(Violation::new("NoFalseMediaError", format!("{note:?}")));
             }
-            Note::Failed { .. } | Note::Refused(_) if !self.faulty => {
+            Note::Failed { .. } | Note::Refused(_) if self.health == Health::Sound => {
                 return Err(Violation::new("NoFalseFailure", format!("{note:?}")));
             }
             Note::Media { .. } => self.seen.mark("media error"),
@@ -156,7 +169,7 @@ impl<M: Machine> Session<M> {
             Note::Full => self.seen.mark("full"),
             Note::Scrubbed { errors, .. } => {
                 self.seen.mark("scrub");
-                if errors > 0 && !self.faulty {
+                if errors > 0 && self.health != Health::Damaged {
                     return Err(Violation::new("NoFalseMediaError", format!("{note:?}")));
                 }
             }

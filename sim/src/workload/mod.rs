@@ -32,8 +32,8 @@ pub(crate) struct Session<M> {
     pub(crate) seed: u64,
     pub(crate) mix: Mix,
     pub(crate) begun: u64,
-    /// Faults of the disk are among what happens: media errors and failures are no surprise.
-    pub(crate) faulty: bool,
+    /// What the disk does wrong.
+    pub(crate) health: Health,
     random: Random,
     plant: Option<Plant>,
     boot: u64,
@@ -43,12 +43,26 @@ pub(crate) struct Session<M> {
     next_uuid: u64,
     /// Blocks that could not be read, when faults are expected.
     lost: BTreeSet<(Uuid, u64)>,
+    /// The replicas' instances when they were last compared, and the worst that happened since.
+    instances: BTreeMap<Uuid, u64>,
+    worst: Option<Crash>,
+}
+
+/// What a disk may do wrong in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// Nothing.
+    Sound,
+    /// Writes and flushes fail: the pool may fail for good.
+    Failing,
+    /// It was damaged while nobody looked: blocks may be lost.
+    Damaged,
 }
 
 /// A request or command in flight.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
-    Write { layer: Uuid, number: u32, durable: bool },
+    Write { layer: Uuid, number: u32, first: u64, sectors: u64, durable: bool },
     Read { layer: Uuid, first: u64, sectors: u64, since: Tick },
     Flush { layer: Uuid, since: Tick },
     Refused,
@@ -97,7 +111,7 @@ impl<M: Machine> Session<M> {
             seed,
             mix,
             begun: 0,
-            faulty: false,
+            health: Health::Sound,
             random,
             plant,
             boot: 0,
@@ -106,6 +120,8 @@ impl<M: Machine> Session<M> {
             next_tag: 1,
             next_uuid: 1,
             lost: BTreeSet::new(),
+            instances: BTreeMap::new(),
+            worst: None,
         };
         session.power_up(disk);
         session.open()?;
@@ -206,7 +222,7 @@ impl<M: Machine> Session<M> {
             seed: self.seed,
             mix: self.mix.clone(),
             begun: self.begun,
-            faulty: self.faulty,
+            health: self.health,
             random,
             plant: self.plant,
             boot,
@@ -215,6 +231,8 @@ impl<M: Machine> Session<M> {
             next_tag: self.next_tag,
             next_uuid: self.next_uuid,
             lost: BTreeSet::new(),
+            instances: self.instances.clone(),
+            worst: self.worst.max(Some(crash)),
         }
     }
 
@@ -222,7 +240,8 @@ impl<M: Machine> Session<M> {
     pub(crate) fn reborn(&self, disk: Disk, part: u64) -> Self {
         let mut next = self.fork(disk, Crash::Kill, part);
         next.oracle = self.oracle.clone();
-        next.faulty = true;
+        next.health = Health::Damaged;
+        next.worst = self.worst;
         next
     }
 
