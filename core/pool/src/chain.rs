@@ -2,8 +2,8 @@
 //! however long it is.
 //!
 //! Invariants:
-//! 1. Only sealed layers are remembered; they change by reclaim alone, which forgets everything
-//!    ([`Chains::forget`]).
+//! 1. Only sealed layers are remembered; they change by reclaim alone, which begins a new age
+//!    ([`Chains::age`]).
 //! 2. The table has a fixed size; a newer entry takes the place of an older one.
 
 use alloc::vec::Vec;
@@ -27,6 +27,7 @@ pub(crate) struct Owner {
 
 #[derive(Clone, Debug)]
 struct Entry {
+    age: u32,
     layer: u32,
     lcluster: u32,
     owners: ArrayVec<Owner, OWNERS>,
@@ -36,6 +37,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Chains {
     entries: Vec<Option<Entry>>,
+    /// Entries of an earlier age are of no use.
+    age: u32,
 }
 
 impl Chains {
@@ -46,7 +49,8 @@ impl Chains {
     /// Who owns blocks of a cluster, from this sealed layer down.
     pub(crate) fn get(&self, layer: u32, lcluster: u32) -> Option<&[Owner]> {
         let entry = self.entries.get(Self::at(layer, lcluster))?.as_ref()?;
-        (entry.layer == layer && entry.lcluster == lcluster).then_some(&entry.owners)
+        let fits = entry.age == self.age && entry.layer == layer && entry.lcluster == lcluster;
+        fits.then_some(&entry.owners)
     }
 
     /// Remembers it.
@@ -55,10 +59,15 @@ impl Chains {
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES, None);
         }
-        self.entries[Self::at(layer, lcluster)] = Some(Entry { layer, lcluster, owners });
+        self.entries[Self::at(layer, lcluster)] = Some(Entry { age: self.age, layer, lcluster, owners });
     }
 
-    /// Forgets everything: a sealed layer has changed, or memory is wanted.
+    /// A sealed layer has changed: what is remembered counts no more.
+    pub(crate) const fn age(&mut self) {
+        self.age = self.age.wrapping_add(1);
+    }
+
+    /// Forgets everything: memory is wanted.
     pub(crate) fn forget(&mut self) {
         self.entries = Vec::new();
     }

@@ -252,6 +252,19 @@ pub(crate) enum Look {
     Lost(PageId),
 }
 
+/// Which leaf comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// This one.
+    Leaf(u32),
+    /// This page is to be read first.
+    Missing(PageId),
+    /// A directory is lost: it may go on with this one.
+    Lost(u32),
+    /// None.
+    None,
+}
+
 impl Map {
     /// Maps of an empty pool.
     pub(crate) fn new() -> Self {
@@ -288,6 +301,29 @@ impl Map {
             0 => Look::Absent,
             _ => self.missing(PageId::Leaf(layer, index)),
         }
+    }
+
+    /// The first leaf of a layer from number `from` on.
+    pub(crate) fn next_leaf(&self, layer: u32, from: u32) -> Next {
+        let Some(held) = self.layers.get(&layer) else { return Next::None };
+        let per_page = POINTERS_PER_PAGE as u32;
+        let (first, mut at) = (from / per_page, (from % per_page) as usize);
+        for (directory, pair) in (0..).zip(&held.state().directories).skip(first as usize) {
+            if *pair != 0 {
+                let Some(page) = self.directories.get(&(layer, directory)) else {
+                    return match self.missing(PageId::Directory(layer, directory)) {
+                        Look::Lost(_) => Next::Lost((directory + 1) * per_page),
+                        _ => Next::Missing(PageId::Directory(layer, directory)),
+                    };
+                };
+                if let Some(found) = page.get()[at..].iter().position(|pair| *pair != 0) {
+                    let found = u32::try_from(at + found).unwrap_or(u32::MAX);
+                    return Next::Leaf(directory * per_page + found);
+                }
+            }
+            at = 0;
+        }
+        Next::None
     }
 
     fn missing(&self, page: PageId) -> Look {

@@ -211,24 +211,11 @@ impl Pool {
             return Closed::Gone;
         };
         let (member, sealed) = (held.state().member, held.state().sealed);
-        let Some(leaf) = self.store.map.leaves.get(&(layer, region / LEAF)) else {
-            self.regions.pending.remove(&(layer, region));
-            return Closed::Gone;
-        };
-        let bit = 1 << (region % LEAF);
-        if leaf.page.get().open & bit == 0 {
+        if !self.is_open(layer, region) {
             self.regions.pending.remove(&(layer, region));
             return Closed::Gone;
         }
-        let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
-        let touch = touch.unwrap_or_default();
-        let pending = self.regions.pending.get(&(layer, region)).copied().unwrap_or_default();
-        let marked = pending.open.max(pending.first).unwrap_or(0).max(touch.seq);
-        let quiet = touch.writes == 0
-            && touch.flush < self.sync.done()
-            && marked <= self.sync.durable()
-            && leaf.unadopted & bit == 0;
-        if !quiet {
+        if !self.is_quiet(layer, region) {
             return Closed::NotYet;
         }
         // The marks of a mirror's member are cleared when the others are known to be alike.
@@ -237,6 +224,33 @@ impl Pool {
         self.regions.pending.remove(&(layer, region));
         self.counters.regions_closed += 1;
         Closed::Yes
+    }
+
+    /// Whether a region, whose leaf is in memory, was quiet over a flush, and may be closed.
+    fn is_quiet(&self, layer: u32, region: u32) -> bool {
+        let Some(leaf) = self.store.map.leaves.get(&(layer, region / LEAF)) else { return false };
+        let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
+        let touch = touch.unwrap_or_default();
+        let pending = self.regions.pending.get(&(layer, region)).copied().unwrap_or_default();
+        let marked = pending.open.max(pending.first).unwrap_or(0).max(touch.seq);
+        touch.writes == 0
+            && touch.flush < self.sync.done()
+            && marked <= self.sync.durable()
+            && leaf.unadopted >> (region % LEAF) & 1 == 0
+    }
+
+    /// Clears the mark of a member's region, unless it was written since the last flush. An open
+    /// region is closed with it: an overwrite in an open one would leave no mark.
+    pub(crate) fn clean_region(&mut self, layer: u32, region: u32) {
+        let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
+        let dirty = leaf.is_some_and(|leaf| leaf.page.get().dirty >> (region % LEAF) & 1 != 0);
+        if !dirty || !self.is_quiet(layer, region) {
+            return;
+        }
+        let open = self.is_open(layer, region);
+        self.record_lazy(Cell::Close { layer, region, open, dirty: true });
+        self.regions.pending.remove(&(layer, region));
+        self.counters.regions_closed += u64::from(open);
     }
 }
 

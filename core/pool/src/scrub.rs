@@ -13,3 +13,12 @@ impl Pool {
         None
     }
 }
+
+impl Pool {
+    pub(crate) fn set_scrub(&mut self, _now: Instant, _rate: u64) -> crate::Done {
+        unimplemented!()
+    }
+    pub(crate) fn scrub_progress(&self) -> Option<(u64, u64)> {
+        None
+    }
+}

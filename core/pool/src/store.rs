@@ -66,7 +66,7 @@ impl Store {
     /// Carries a cell of journal block `seq` out; `payload` is what follows an image or a record.
     pub(crate) fn apply(&mut self, seq: u64, cell: Cell, payload: &[u8]) {
         if let Cell::Transfer { .. } | Cell::Image { .. } | Cell::Remove { .. } = cell {
-            self.map.chains.forget();
+            self.map.chains.age();
         }
         match cell {
             Cell::Write { layer, lblock, first, crc } => {
