@@ -84,6 +84,7 @@ fn power_cut(given: &Given) -> bool {
         only: given.only.or(given.log.then_some((u64::MAX, None))),
         story: if given.log { Story::Aloud } else { Story::Silent },
         plant: given.plant.as_ref().map(|(_, plant)| *plant),
+        garbage: true,
     };
     let began = Instant::now();
     let report = powercut::campaign::<Pool>(&options);

@@ -120,6 +120,25 @@ impl Cuts {
         })
     }
 
+    /// Some state of which some sectors that were in the cache, or on their way, are garbage:
+    /// what no disk should leave, and a checksum has to show.
+    #[must_use]
+    pub fn garbled(&self, random: &mut Random) -> Disk {
+        let mut image = self.random(random).current().clone();
+        let odds = random.within(1, 4);
+        let mut garbage = vec![0; self.sector as usize];
+        for sector in &self.sectors {
+            if !random.once_in(odds) {
+                continue;
+            }
+            for chunk in garbage.chunks_exact_mut(8) {
+                chunk.copy_from_slice(&random.number().to_le_bytes());
+            }
+            image.write(sector.offset, &garbage);
+        }
+        Disk::of_image(image, self.bytes, self.sector)
+    }
+
     /// The disk of which each sector has the version chosen, or its durable content.
     fn choose(&self, mut which: impl FnMut(&Uncertain) -> Option<usize>) -> Disk {
         let mut image = self.durable.clone();

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use braid_block::{Class, Instant, Key, Lease, Memory, Token};
 use braid_pool::{
     Command, Completion, Config, Counters, Done, Effect, Event, Failure, Format, Handle, LayerInfo,
-    Note, PoolInfo, Request, State, Work,
+    Note, Plant, PoolInfo, Request, State, Work,
 };
 
 use crate::machine::Machine;
@@ -146,6 +146,7 @@ impl Fake {
                 self.plan_zero(base + offset, len);
                 self.steps.extend(durable.then_some(Step::Sync));
             }
+            Work::Flush { .. } if self.config.plant == Some(Plant::SkipFlush) => {}
             Work::Flush { .. } | Work::Status { .. } => self.steps.push_back(Step::Sync),
         }
     }
@@ -278,6 +279,9 @@ impl Machine for Fake {
             let Some((tag, job, lease)) = self.queue.pop_front() else { break };
             let failed = self.state == State::Failed;
             match if failed { Err(Failure::Failed) } else { self.plan(job) } {
+                Ok(done) if self.steps.is_empty() => {
+                    self.done.push_back(Completion { tag, lease, result: Ok(done) });
+                }
                 Ok(done) => self.current = Some((tag, lease, done)),
                 Err(failure) => {
                     self.done.push_back(Completion { tag, lease, result: Err(failure) });
@@ -385,8 +389,14 @@ mod tests {
 
     #[test]
     fn a_campaign_finds_torn_first_writes_and_nothing_else_in_a_machine_without_a_journal() {
-        let mut options =
-            Options { states: 200, first: 1, only: None, story: Story::Silent, plant: None };
+        let mut options = Options {
+            states: 200,
+            first: 1,
+            only: None,
+            story: Story::Silent,
+            plant: None,
+            garbage: false,
+        };
         let (mut torn, mut states) = (0, 0);
         for seed in 1..40 {
             options.first = seed;
@@ -400,6 +410,19 @@ mod tests {
             }
         }
         assert!(torn > 5 && states > 2000, "{torn} torn in {states} states");
+    }
+
+    #[test]
+    fn a_campaign_finds_a_flush_that_is_none() {
+        let mut found = Vec::new();
+        for first in (1..40).filter(|seed| crate::workload::Mix::new(*seed).sector == 4096) {
+            let plant = Some(Plant::SkipFlush);
+            let story = Story::Silent;
+            let options = Options { states: 100, first, only: None, story, plant, garbage: false };
+            let finding = campaign::<Fake>(&options).finding;
+            found.extend(finding.map(|finding| finding.violation.invariant));
+        }
+        assert!(found.contains(&"FlushedDurable"), "{found:?}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::world::{Injection, Trouble};
 const FORKS: u64 = 10;
 /// Kills of one moment.
 const KILLS: u64 = 2;
+/// Cuts of one moment after which sectors are garbage.
+const GARBLED: u64 = 1;
 /// How long a stalled operation takes: longer than a pool's patience.
 const STALL: Duration = Duration::from_secs(15);
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub story: Story,
     /// A bug to be found.
     pub plant: Option<Plant>,
+    /// Some cuts leave garbage in sectors that were not flushed.
+    pub garbage: bool,
 }
 
 /// What a campaign came to.
@@ -86,7 +90,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 27] = [
+pub const WANTED: [&str; 28] = [
     "all space back",
     "all states of a moment",
     "block copied",
@@ -100,6 +104,7 @@ pub const WANTED: [&str; 27] = [
     "device failed",
     "discard",
     "full",
+    "garbage after a cut",
     "kill",
     "no space",
     "open after a crash",
@@ -226,14 +231,18 @@ impl Run<'_> {
         let all = cuts.count(FORKS);
         self.seen.mark_if(all.is_some_and(|all| all > 1), "all states of a moment");
         let losses = all.unwrap_or(FORKS);
-        for number in 0..losses + KILLS {
+        let garbled = if self.options.garbage { GARBLED } else { 0 };
+        for number in 0..losses + KILLS + garbled {
             if only.is_some_and(|only| only != number) {
                 continue;
             }
             self.fork = Some(number);
             let part = self.moment << 16 | number;
             let mut random = Random::part(self.seed ^ 0xf0_0000, part);
-            let (disk, crash) = if number >= losses {
+            let garbled = number >= losses + KILLS;
+            let (disk, crash) = if garbled {
+                (cuts.garbled(&mut random), Crash::Power)
+            } else if number >= losses {
                 (session.killed(&mut random), Crash::Kill)
             } else if all.is_some() {
                 (cuts.numbered(number), Crash::Power)
@@ -244,8 +253,16 @@ impl Run<'_> {
             self.seen.mark(if power { "power cut" } else { "kill" });
             let story = session.world.story;
             story.tell(session.world.now, || format!("== fork {number}: {crash:?}"));
-            let fork = session.fork(disk, crash, part);
-            self.follow(fork, &mut random)?;
+            let mut fork = session.fork(disk, crash, part);
+            if garbled {
+                self.states += 1;
+                fork.health = Health::Garbled;
+                fork.open_damaged()?;
+                self.seen.mark("garbage after a cut");
+                self.seen.add(&fork.seen);
+            } else {
+                self.follow(fork, &mut random)?;
+            }
         }
         self.fork = None;
         Ok(())

@@ -321,9 +321,13 @@ impl<M: Machine> World<M> {
     }
 }
 
+/// What a pool's operations are for, by their tokens' kinds from its first one.
+const KINDS: [&str; 8] =
+    ["data", "journal", "flush", "fetch", "checkpoint", "discard", "opening", "job"];
+
 fn tell(token: Token, work: &Work) -> String {
     let key = token.key();
-    let who = format!("{}.{}", token.kind(), key.index);
+    let who = format!("{} {}", KINDS[usize::from(token.kind()) % KINDS.len()], key.index);
     match work {
         Work::Read { offset, len } => format!("read {len} at {offset:#x} ({who})"),
         Work::Write { offset, bytes } => format!("write {} at {offset:#x} ({who})", bytes.len()),

@@ -34,7 +34,8 @@ impl<M: Machine> Session<M> {
         Ok(!self.world.is(State::Opening))
     }
 
-    /// As [`Session::open`], after the disk was damaged: tells the blocks that cannot be read.
+    /// As [`Session::open`], on a disk that is not [`Health::Sound`]: tells the blocks that
+    /// cannot be read.
     pub(crate) fn open_damaged(&mut self) -> Verdict<BTreeSet<(Uuid, u64)>> {
         self.wait_open()?;
         let list = self.world.machine.layers();

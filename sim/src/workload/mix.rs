@@ -6,7 +6,7 @@ use braid_pool::{Config, Device, Format, Limits, Plant};
 
 use crate::random::Random;
 
-/// First token kind of a simulated pool.
+/// First token kind of a simulated pool: a multiple of eight, see the world's story.
 pub(crate) const TOKENS: u8 = 16;
 
 /// What can be begun.

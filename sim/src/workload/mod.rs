@@ -55,6 +55,8 @@ pub(crate) enum Health {
     Sound,
     /// Writes and flushes fail: the pool may fail for good.
     Failing,
+    /// Sectors that were not flushed became garbage: what is not verified may be anything.
+    Garbled,
     /// It was damaged while nobody looked: blocks may be lost.
     Damaged,
 }
