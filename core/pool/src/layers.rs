@@ -263,6 +263,6 @@ impl Pool {
 }
 
 /// The cell of an image.
-const fn image_of(layer: u32) -> Cell {
+pub(crate) const fn image_of(layer: u32) -> Cell {
     Cell::Image { layer, bytes: size_of::<LayerFields>() as u16 }
 }

@@ -10,11 +10,8 @@ pub(crate) struct Scrub {}
 impl Pool {
     pub(crate) fn scrub_on<M: Memory>(&mut self, _mem: &mut M, _now: Instant) {}
     pub(crate) fn scrub_due(&self) -> Option<Instant> {
-        None
+        self.reclaim_due()
     }
-}
-
-impl Pool {
     pub(crate) fn set_scrub(&mut self, _now: Instant, _rate: u64) -> crate::Done {
         unimplemented!()
     }

@@ -17,7 +17,7 @@ use zerocopy::IntoBytes;
 use super::bear::record_of;
 use super::{IMAGE_CELLS, NAME_MAX, Progress, Stage, image_of};
 use crate::codec::layer_fields;
-use crate::layout::{Cell, Kind};
+use crate::layout::Cell;
 use crate::map::{LayerState, PageId};
 use crate::request::{Fence, Reservation};
 use crate::{Command, Done, Failure, Pool};
@@ -194,31 +194,5 @@ impl Pool {
         for key in waiting {
             self.let_go(mem, now, key, head);
         }
-    }
-
-    /// The cell that gives a page's place back; `None` until what it changes is in memory. The
-    /// page may have no place at all.
-    pub(crate) fn freeing<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        now: Instant,
-        page: PageId,
-    ) -> Option<Option<Cell>> {
-        let Some(pair) = self.store.map.pair(page) else { return Some(None) };
-        let Some((cluster, _)) = self.store.layout.pair_place(pair) else { return Some(None) };
-        let map = PageId::PageMap(cluster);
-        let known = self.store.map.page_maps.contains_key(&cluster);
-        if !known && !self.store.map.lost.contains_key(&map) && self.store.space.is_map(cluster) {
-            self.fetch(mem, now, map, crate::op::Waiter::Job);
-            return None;
-        }
-        let (kind, layer, index) = match page {
-            PageId::Layer(layer) => (Kind::Layer, layer, 0),
-            PageId::Record(layer) => (Kind::Record, layer, 0),
-            PageId::Directory(layer, index) => (Kind::Directory, layer, index),
-            PageId::Leaf(layer, index) => (Kind::Leaf, layer, index),
-            _ => return Some(None),
-        };
-        Some(Some(Cell::Page { kind: kind as u8, layer, index, pair, free: true }))
     }
 }
