@@ -15,6 +15,8 @@
 extern crate alloc;
 
 mod adopt;
+#[cfg(test)]
+mod arena;
 mod chain;
 mod checkpoint;
 mod codec;

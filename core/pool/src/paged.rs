@@ -87,6 +87,11 @@ impl<T: Clone> Paged<T> {
         self.image.as_deref().unwrap_or(&self.value)
     }
 
+    /// What the running checkpoint is to write, if it is to, of a page that goes.
+    pub(crate) fn into_image(self) -> Option<T> {
+        self.frozen.then(|| self.image.map_or(self.value, |image| *image))
+    }
+
     /// Both slots hold the image, which has all cells up to `lsn`.
     pub(crate) fn written(&mut self, lsn: u64) {
         self.lsn = lsn;

@@ -117,6 +117,22 @@ impl Space {
         self.place(cluster).is_some_and(|(s, w, bit)| self.slabs[s].maps.get()[w] & bit != 0)
     }
 
+    /// The first cluster from this one on that holds pages.
+    pub(crate) fn map_from(&self, cluster: u32) -> Option<u32> {
+        let (first, mut at) = (cluster / self.slab_clusters, cluster % self.slab_clusters);
+        for (s, slab) in (0u32..).zip(&self.slabs).skip(first as usize) {
+            while at < slab.clusters {
+                let word = slab.maps.get()[(at / 64) as usize] >> (at % 64);
+                if word != 0 {
+                    return Some(s * self.slab_clusters + at + word.trailing_zeros());
+                }
+                at = (at / 64 + 1) * 64;
+            }
+            at = 0;
+        }
+        None
+    }
+
     /// Sets or clears the bit of a cluster, if cells of journal block `seq` are not in its page;
     /// tells the slab whose page is to be listed as changed.
     pub(crate) fn mark(&mut self, seq: u64, cluster: u32, set: bool) -> Option<u32> {

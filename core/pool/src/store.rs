@@ -6,14 +6,17 @@
 //! 2. A cell changes a page only if the page does not hold it already (`Paged::takes`).
 //! 3. A cell that names what does not exist changes nothing: a disk may hold anything.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::codec::Content;
 use crate::geometry::Layout;
 use crate::hash::mix;
 use crate::layout::{CLUSTER_BLOCKS, CLUSTER_PAIRS, Cell, Kind, LEAF_CLUSTERS, POINTERS_PER_PAGE};
 use crate::layout::{LEAF_REGIONS, LayerFields, REGION_BLOCKS, REGION_CLUSTERS, Transferred};
 use crate::map::{Layer, Leaf, LeafMap, Map, PageId, Pointers};
 use crate::paged::Paged;
+use crate::place::Pairs;
 use crate::space::{Space, somewhere};
 use crate::sums::Sums;
 
@@ -28,9 +31,11 @@ pub(crate) struct Store {
     pub(crate) sums: Sums,
     /// Pages changed since the last freeze, each once.
     pub(crate) changed: Vec<PageId>,
-    /// Pairs given back, and the journal block that says so: they are used again only after a
-    /// checkpoint has passed it, for replay may still look for what they held.
-    pub(crate) freed_pairs: Vec<(u64, u64)>,
+    /// Pairs of pages that were given back, and where to find free ones.
+    pub(crate) pairs: Pairs,
+    /// Pages that are gone, but not before the running checkpoint froze them: it writes them all
+    /// the same, for what it writes beside them leads there.
+    pub(crate) buried: BTreeMap<PageId, Content>,
 }
 
 /// Position of a block in its leaf: leaf, cluster of the leaf, block of the cluster.
@@ -59,8 +64,8 @@ impl Store {
     /// An empty pool.
     pub(crate) fn new(layout: Layout, seed: u32, reserve: u64, sums: Sums) -> Self {
         let space = Space::new(&layout, reserve);
-        let (changed, freed_pairs) = (Vec::new(), Vec::new());
-        Self { layout, seed, map: Map::new(), space, sums, changed, freed_pairs }
+        let (pairs, buried) = (Pairs::default(), BTreeMap::new());
+        Self { layout, seed, map: Map::new(), space, sums, changed: Vec::new(), pairs, buried }
     }
 
     /// Carries a cell of journal block `seq` out; `payload` is what follows an image or a record.
@@ -207,7 +212,7 @@ impl Store {
             }
         }
         if free {
-            self.freed_pairs.push((pair, seq));
+            self.pairs.hold(seq, cluster, at);
         }
         self.point(seq, page, if free { 0 } else { pair });
         if free {
@@ -281,6 +286,11 @@ impl Store {
                 let leaf = alloc::boxed::Box::new(Leaf::new(made));
                 self.map.leaves.insert((id, n), leaf).is_none()
             }
+            PageId::Record(id) if !self.map.records.contains_key(&id) => {
+                let mut made = Paged::new(Vec::new());
+                made.change();
+                self.map.records.insert(id, made).is_none()
+            }
             _ => false,
         };
         if made {
@@ -290,14 +300,18 @@ impl Store {
 
     /// Lets go of a page that gave its place back.
     fn forget(&mut self, page: PageId) {
-        match page {
-            PageId::Table(n) => drop(self.map.tables.remove(&n)),
-            PageId::Record(id) => drop(self.map.records.remove(&id)),
-            PageId::Directory(id, n) => drop(self.map.directories.remove(&(id, n))),
-            PageId::Leaf(id, n) => drop(self.map.leaves.remove(&(id, n))),
-            _ => {}
-        }
-        self.map.lost.remove(&page);
+        let map = &mut self.map;
+        let content = match page {
+            PageId::Table(n) => take(map.tables.remove(&n), Content::Pointers),
+            PageId::Record(id) => take(map.records.remove(&id), Content::Record),
+            PageId::Directory(id, n) => take(map.directories.remove(&(id, n)), Content::Pointers),
+            PageId::Leaf(id, n) => {
+                take(map.leaves.remove(&(id, n)).map(|leaf| leaf.page), Content::Leaf)
+            }
+            _ => None,
+        };
+        map.lost.remove(&page);
+        self.buried.extend(content.map(|content| (page, content)));
     }
 
     fn apply_image(&mut self, seq: u64, id: u32, payload: &[u8]) {
@@ -402,8 +416,10 @@ impl Store {
         }
         if let Some(layer) = self.map.layers.remove(&id) {
             self.change_parent(layer.state().parent, None);
+            let content = take(Some(layer.page), Content::Layer);
+            self.buried.extend(content.map(|content| (PageId::Layer(id), content)));
         }
-        self.map.records.remove(&id);
+        self.forget(PageId::Record(id));
     }
 
     /// Changes a leaf in memory, if its page does not hold the cell already.
@@ -436,6 +452,11 @@ impl Store {
         let slab = self.space.mark(seq, cluster, set);
         self.changed.extend(slab.map(PageId::Bitmap));
     }
+}
+
+/// What the running checkpoint is to write of a page that goes, if it is to.
+fn take<T: Clone>(page: Option<Paged<T>>, content: impl FnOnce(T) -> Content) -> Option<Content> {
+    page.and_then(Paged::into_image).map(content)
 }
 
 /// Leaf of a region, and the bits of `count` regions from it.
