@@ -255,7 +255,13 @@ impl Pool {
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.pages_due(), self.checkpoint_due(), self.scrub_due(), self.regions_due()]
+        [
+            self.pages_due(),
+            self.checkpoint_due(),
+            self.scrub_due(),
+            self.reclaim_due(),
+            self.regions_due(),
+        ]
             .into_iter()
             .flatten()
             .min()

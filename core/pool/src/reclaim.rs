@@ -27,8 +27,8 @@ use braid_block::{Instant, Memory};
 use zerocopy::IntoBytes;
 
 use crate::codec::layer_fields;
-use crate::layout::{CLUSTER_BLOCKS, Cell, Kind, LEAF_CLUSTERS};
 use crate::layers::image_of;
+use crate::layout::{CLUSTER_BLOCKS, Cell, Kind, LEAF_CLUSTERS};
 use crate::map::{LeafMap, Look, Next, PageId};
 use crate::op::Waiter;
 use crate::{Note, Pool, State};

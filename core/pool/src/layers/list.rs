@@ -10,9 +10,9 @@ use crate::{Handle, LayerInfo, Pool, PoolInfo};
 impl Pool {
     /// All replicas, clones and snapshots.
     pub fn layers(&self) -> impl Iterator<Item = LayerInfo> {
-        (0..).zip(&self.store.map.handles).filter_map(|(at, id)| {
-            id.is_some().then(|| self.layer(Handle(at)))?
-        })
+        (0..)
+            .zip(&self.store.map.handles)
+            .filter_map(|(at, id)| id.is_some().then(|| self.layer(Handle(at)))?)
     }
 
     /// A replica or snapshot.

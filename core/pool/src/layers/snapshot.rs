@@ -155,8 +155,7 @@ impl Pool {
                 birth,
                 ..old.clone()
             };
-            let above =
-                LayerState { clusters: 0, parent: Some(layer), thick: false, ..old };
+            let above = LayerState { clusters: 0, parent: Some(layer), thick: false, ..old };
             let (sealed, above) = (layer_fields(&sealed), layer_fields(&above));
             let mut group: Vec<(Cell, &[u8])> = Vec::with_capacity(3);
             group.push((image_of(layer), sealed.as_bytes()));

@@ -13,6 +13,7 @@ use crate::job::Owner;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell};
 use crate::map::Look;
 use crate::op::Waiter;
+use crate::scrub::runs;
 use crate::store::{binding, mask, place_cluster};
 use crate::sums::Sum;
 use crate::write::{BLOCK_BYTES, bits, region_of};
@@ -234,19 +235,6 @@ impl Pool {
             work.copy = Some(copy);
         }
     }
-}
-
-/// Neighbours together: first, and number.
-fn runs(mut blocks: u64) -> impl Iterator<Item = (u32, u32)> {
-    core::iter::from_fn(move || {
-        if blocks == 0 {
-            return None;
-        }
-        let at = blocks.trailing_zeros();
-        let count = (blocks >> at).trailing_ones();
-        blocks &= !mask(at, count);
-        Some((at, count))
-    })
 }
 
 const _: () = assert!(BLOCK_BYTES as u64 == BLOCK);
