@@ -198,7 +198,11 @@ impl Block {
     pub(crate) fn settle(&mut self, ops: &[Op], values: [Content; SECTORS], crashes: usize) {
         let zeroed =
             self.touches.iter().any(|touch| touch.mask == 0xff && ops[touch.op as usize].zero);
+        // Zeros that were written sector by sector look like a block that is not there.
+        let in_part = |touch: &Touch| touch.mask != 0xff && ops[touch.op as usize].zero;
+        let alike = values == [ZERO; SECTORS] && self.touches.iter().any(in_part);
         let presence = match self.presence {
+            Presence::Absent if alike => Presence::Unknown,
             Presence::Absent if values == self.base => Presence::Absent,
             Presence::Absent if zeroed && values == [ZERO; SECTORS] => Presence::Absent,
             Presence::Absent => Presence::Owned,
@@ -233,7 +237,7 @@ impl Block {
 
     /// Whether a sector's value may be there after a loss of power: no durable write surely
     /// came after it.
-    fn outlives(&self, ops: &[Op], sector: usize, value: Content) -> bool {
+    pub(super) fn outlives(&self, ops: &[Op], sector: usize, value: Content) -> bool {
         self.named(ops, sector, value).into_iter().any(|which| {
             let Some(zone) = self.zone(ops, sector, which, true) else { return false };
             self.others(sector, which).all(|other| {

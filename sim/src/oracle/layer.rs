@@ -6,8 +6,8 @@ use std::rc::Rc;
 use braid_block::BlockSize;
 use braid_pool::LayerInfo;
 
-use super::block::{Block, Content, NEVER, Presence, SECTORS, ZERO};
-use super::{Oracle, Tick, Uuid, Violation};
+use super::block::{Block, Content, Crash, NEVER, Presence, SECTORS, Touch, ZERO};
+use super::{Op, Oracle, Tick, Uuid, Violation};
 
 /// What a layer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(super) struct Frozen {
     finish: Tick,
     low: Tick,
     high: Tick,
+    /// A loss of power cut its command off: what was not flushed may be missing in it.
+    loose: bool,
 }
 
 impl Layer {
@@ -82,6 +84,15 @@ impl Layer {
     #[must_use]
     pub const fn was_snapshotted(&self) -> bool {
         self.snapshotted
+    }
+
+    /// Whether a block may be there, or hide another, without its content saying so: it was
+    /// its parent's and a merge may have brought it here, or zeros were written over it.
+    pub(super) fn may_hide(&self, block: &Block, ops: &[Op]) -> bool {
+        let merged = self.merged && block.base != [ZERO; SECTORS];
+        let above = self.parent.is_some() || self.snapshotted;
+        let zeroed = block.touches.iter().any(|touch| ops[touch.op as usize].zero);
+        merged && block.presence == Presence::Absent || above && zeroed
     }
 
     /// Number of sectors that can be addressed for certain.
@@ -147,7 +158,7 @@ impl Oracle {
         let start = layer.since;
         if layer.kind == Kind::Snapshot {
             let replica = layer.source.expect("a snapshot's replica");
-            layer.frozen = Some(Frozen { start, finish: now, low: start, high: now });
+            layer.frozen = Some(Frozen { start, finish: now, low: start, high: now, loose: false });
             self.end_flush(&replica, start);
             self.freeze(&replica, uuid, (start, now));
         }
@@ -249,11 +260,15 @@ impl Oracle {
     }
 
     /// A layer whose making a crash cut off is there all the same.
-    fn adopt(&mut self, uuid: &Uuid) {
+    pub(super) fn adopt(&mut self, uuid: &Uuid) {
+        let now = self.tick();
+        let loose = self.crashes.last() != Some(&Crash::Kill);
         let layer = self.layer_mut(uuid);
         layer.stage = Stage::Live;
         if layer.kind == Kind::Snapshot {
             let replica = layer.source.expect("a snapshot's replica");
+            let start = layer.since;
+            layer.frozen = Some(Frozen { start, finish: now, low: start, high: now, loose });
             let head = self.layer_mut(&replica);
             head.blocks.values_mut().for_each(|block| {
                 Rc::make_mut(block).presence = Presence::Unknown;
@@ -317,6 +332,7 @@ impl Oracle {
                 known.base[sector] == value
             } else {
                 known.values(&self.ops, sector, interval).contains(&value)
+                    || frozen.loose && known.outlives(&self.ops, sector, value)
             };
             if !may {
                 return Err("SnapshotPoint");
@@ -326,7 +342,7 @@ impl Oracle {
             high = high.min(before);
         }
         let all = values.map(Option::unwrap_or_default);
-        if low >= high || whole && known.is_torn(&self.ops, &all) {
+        if !frozen.loose && (low >= high || whole && known.is_torn(&self.ops, &all)) {
             return Err("SnapshotPoint");
         }
         if whole {
@@ -341,14 +357,14 @@ impl Oracle {
     /// surely followed was acknowledged.
     fn moment_of(&self, block: &Block, sector: usize, value: Content) -> (Tick, Tick) {
         let here = || block.touches.iter().filter(|touch| touch.covers(sector));
-        let shown = here().filter(|t| self.ops[t.op as usize].content(t.op) == value).count();
-        let alone = shown + usize::from(block.base[sector] == value) == 1;
-        if !alone {
-            return (0, NEVER);
-        }
-        let write = here().find(|t| t.op == value).map(|t| &self.ops[t.op as usize]);
-        let (start, ended) = write.map_or((0, 0), |op| (op.start, op.ended()));
-        let later = here().map(|t| &self.ops[t.op as usize]).filter(|op| op.start > ended);
+        let op = |touch: &Touch| &self.ops[touch.op as usize];
+        let shown: Vec<_> = here().filter(|t| op(t).content(t.op) == value).map(op).collect();
+        let (start, ended) = match (&shown[..], block.base[sector] == value) {
+            ([], true) => (0, 0),
+            ([only], false) => (only.start, only.ended()),
+            _ => return (0, NEVER),
+        };
+        let later = here().map(op).filter(|op| op.start > ended);
         (start, later.map(|op| op.finish).min().unwrap_or(NEVER))
     }
 }

@@ -256,6 +256,18 @@ impl Oracle {
             .all(|(block, _)| blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops)))
     }
 
+    /// Of how many groups of 64 blocks a replica surely has one of its own, and of how many it
+    /// may have one.
+    #[must_use]
+    pub fn groups(&self, layer: &Uuid) -> (u64, u64) {
+        let group = |block: u64| block / 64;
+        let count = |groups: Vec<u64>| groups.chunk_by(|a, b| a == b).count() as u64;
+        let blocks = self.layers[layer].blocks.iter();
+        let owned = blocks.filter(|(_, block)| block.is_owned(&self.ops));
+        let least = count(owned.map(|(number, _)| group(*number)).collect());
+        (least, count(self.touched(layer).into_iter().map(group).collect()))
+    }
+
     fn layer_mut(&mut self, layer: &Uuid) -> &mut Layer {
         self.layers.get_mut(layer).expect("a layer")
     }
@@ -348,9 +360,8 @@ impl Oracle {
                 return Ok(());
             }
             let crash = *self.crashes[known.crashes..].iter().max().expect("a crash");
-            let merged = self.layers[holder].merged && known.base != [ZERO; SECTORS];
             let block = Rc::make_mut(known);
-            if merged && block.presence == Presence::Absent {
+            if self.layers[holder].may_hide(block, &self.ops) {
                 block.presence = Presence::Unknown;
             }
             block.survives(&self.ops, &all, crash, interval.1)?;
@@ -437,5 +448,7 @@ fn blocks_of(first: u64, sectors: u64) -> impl Iterator<Item = (u64, u8)> {
     })
 }
 
+#[cfg(test)]
+mod ideal;
 #[cfg(test)]
 mod tests;

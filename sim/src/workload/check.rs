@@ -11,6 +11,8 @@ use crate::world::Injection;
 
 /// Blocks read at once.
 const RUN: u64 = 32;
+/// Bytes of a cluster.
+const CLUSTER: u64 = 256 << 10;
 /// Reads in flight while everything is read back.
 const READS: usize = 8;
 
@@ -184,6 +186,14 @@ impl<M: Machine> Session<M> {
         let used = info.data + info.maps + info.quarantine;
         if used > info.capacity || info.available > info.capacity - used {
             return wrong(format!("sizes do not add up: {info:?}"));
+        }
+        for layer in list.iter().filter(|layer| !layer.snapshot && !layer.thick) {
+            let (least, most) = self.oracle.groups(&layer.uuid);
+            let own = layer.own / CLUSTER;
+            if !layer.own.is_multiple_of(CLUSTER) || own < least || own > most {
+                let name = self.oracle.name(&layer.uuid);
+                return wrong(format!("{name} owns {own} clusters, not {least} to {most}"));
+            }
         }
         let snapshots = list.iter().filter(|layer| layer.snapshot).count();
         let expected = self.oracle.layers().values();
