@@ -338,7 +338,7 @@ impl Machine for Fake {
                 bytes: u64::from(sectors) * 512,
                 block: braid_block::BlockSize::from_bytes(if small { 512 } else { 4096 })
                     .expect("a size"),
-                thick: false,
+                thick: true,
                 member: false,
                 created: 0,
                 instance: u64::from(self.config.boot_id[0]),

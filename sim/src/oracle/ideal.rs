@@ -120,11 +120,11 @@ impl Paper {
     }
 
     fn take_effect(&mut self) {
-        if let Some((replica, uuid, false)) = self.sealing {
-            if self.random.once_in(3) {
-                self.seal(replica, uuid);
-                return;
-            }
+        if let Some((replica, uuid, false)) = self.sealing
+            && self.random.once_in(3)
+        {
+            self.seal(replica, uuid);
+            return;
         }
         if self.flying.is_empty() {
             return;
