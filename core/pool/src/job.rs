@@ -68,6 +68,11 @@ impl Jobs {
         !self.0.iter().any(|(_, job)| job.owner == owner)
     }
 
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Gives all buffers back; nothing is in flight any more.
     pub(crate) fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
         let keys: Vec<Key> = self.0.iter().map(|(key, _)| key).collect();

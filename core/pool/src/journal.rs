@@ -85,6 +85,12 @@ impl Journal {
         }
     }
 
+    /// The blocks from `tail` on are still needed, and those after `settled` are not settled.
+    pub(crate) fn resume(&mut self, tail: u64, settled: u64) {
+        (self.tail, self.written_tail, self.durable_tail) = (tail, tail, tail);
+        (self.settled, self.written_settled) = (settled, settled);
+    }
+
     /// Makes sure that there is a buffer to encode blocks into.
     pub(crate) fn prepare<M: Memory>(&mut self, mem: &mut M) -> bool {
         if self.lease.is_none() {

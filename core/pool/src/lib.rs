@@ -22,6 +22,8 @@ mod checkpoint;
 mod codec;
 mod config;
 mod counters;
+mod create;
+mod drive;
 mod effect;
 mod geometry;
 mod hash;
@@ -30,6 +32,7 @@ mod job;
 mod journal;
 mod layers;
 mod layout;
+mod load;
 mod lock;
 mod map;
 mod note;
@@ -41,7 +44,9 @@ mod place;
 mod read;
 mod reclaim;
 mod region;
+mod replay;
 mod request;
+mod scan;
 mod scrub;
 mod space;
 mod status;
@@ -52,6 +57,7 @@ mod sums;
 mod superblock;
 mod sync;
 mod token;
+mod verify;
 mod write;
 mod zero;
 
@@ -61,6 +67,7 @@ use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Token};
 
 pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;
+pub use drive::{Buffers, Image, run_blocking};
 pub use effect::{Effect, Event};
 pub use info::{LayerInfo, PoolInfo};
 pub use layout::format_page;
@@ -223,6 +230,7 @@ impl Pool {
         if self.state == State::Stopping {
             self.stop_on(mem, now);
         }
+        self.superblocks_on(mem);
         self.sync_on(mem, now);
         self.pages_on(mem, now);
     }
@@ -262,9 +270,9 @@ impl Pool {
             self.reclaim_due(),
             self.regions_due(),
         ]
-            .into_iter()
-            .flatten()
-            .min()
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
@@ -319,6 +327,7 @@ impl Pool {
         }
         self.state = State::Failed;
         self.notes.push_back(Note::Failed { operation, offset, error });
+        self.note_error(mem);
         self.fail_requests(mem);
         self.fail_commands();
     }

@@ -467,7 +467,7 @@ fn regions(region: u32, count: u16) -> (u32, u64) {
 }
 
 /// The page that a cell means.
-fn page_id(kind: u8, layer: u32, index: u32) -> Option<PageId> {
+pub(crate) fn page_id(kind: u8, layer: u32, index: u32) -> Option<PageId> {
     Some(match Kind::from_u8(kind)? {
         Kind::Table if index < POINTERS_PER_PAGE as u32 => PageId::Table(index),
         Kind::Layer => PageId::Layer(layer),

@@ -17,6 +17,8 @@ pub(crate) const SEGMENTS_MAX: usize = 64;
 pub(crate) const CLEAN: u32 = 1;
 /// Flag: the device failed a write or a flush since.
 pub(crate) const ERROR: u32 = 2;
+/// Flag: regions may be open since a stop without order, and their checksums lag.
+pub(crate) const ADOPT: u32 = 4;
 
 /// A stretch of the device that is cut into slabs.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -38,7 +40,7 @@ pub(crate) struct Superblock {
     pub(crate) magic: [u8; 8],
     /// [`VERSION`].
     pub(crate) version: U32,
-    /// [`CLEAN`], [`ERROR`].
+    /// [`CLEAN`], [`ERROR`], [`ADOPT`].
     pub(crate) flags: U32,
     /// Bits of which all must be known to open the pool.
     pub(crate) features: U64,

@@ -1,0 +1,241 @@
+//! Making, opening and stopping pools; and what is refused.
+
+mod common;
+
+use braid_pool::{Format, Note, Pool, Refusal, State};
+use common::{BLOCK, Disk, TINY, UUID, World, config};
+
+#[test]
+fn a_new_pool_opens_and_is_empty() {
+    let world = World::fresh(&config(1));
+    assert!(world.notes.contains(&Note::Opened { clean: true, replayed: 0, rejected: 0 }));
+    let info = world.pool.info();
+    assert_eq!((info.uuid, info.incarnation, info.data), (UUID, 1, 0));
+    world.leave();
+}
+
+#[test]
+fn what_was_written_is_there_after_an_orderly_stop() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.stop();
+    let mut world = World::open(world.leave(), config(2));
+    assert!(world.notes.contains(&Note::Opened { clean: true, replayed: 0, rejected: 0 }));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    assert_eq!(world.read(handle, 4), Ok(0));
+    world.leave();
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    let mut world = world.kill(config(2));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    world.leave();
+}
+
+#[test]
+fn what_was_flushed_survives_a_power_cut_and_nothing_else_changes() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.flush(handle);
+    world.write(handle, 5, 0x55).unwrap();
+    let mut world = world.cut(|_| false, config(2));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    assert_eq!(world.read(handle, 5), Ok(0), "never written, as far as the journal knows");
+    world.leave();
+}
+
+#[test]
+fn a_first_write_whose_data_is_lost_never_was() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.flush(handle);
+    world.write_many(handle, 3, &[0x33, 0x44]).unwrap();
+    // The journal made it, the data did not.
+    let journal = 4..4 + u64::from(Format::for_device(UUID, TINY).ring_blocks);
+    let mut world = world.cut(|block| journal.contains(&block), config(2));
+    let opened = world.notes.iter().find_map(|note| match note {
+        Note::Opened { rejected, .. } => Some(*rejected),
+        _ => None,
+    });
+    assert_eq!(opened, Some(2));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0));
+    world.write(handle, 3, 0x99).unwrap();
+    world.flush(handle);
+    let mut world = world.cut(|_| false, config(3));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x99));
+    assert_eq!(world.read(handle, 4), Ok(0));
+    world.leave();
+}
+
+#[test]
+fn an_overwrite_that_was_cut_off_is_unverified_and_then_adopted() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.flush(handle);
+    world.flush(handle);
+    world.write(handle, 3, 0x44).unwrap();
+    // The data made it, its cell did not.
+    let journal = 4..4 + u64::from(Format::for_device(UUID, TINY).ring_blocks);
+    let mut world = world.cut(|block| !journal.contains(&block), config(2));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x44));
+    world.idle(5);
+    world.stop();
+    let mut world = World::open(world.leave(), config(3));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x44));
+    assert_eq!(world.pool.counters().unverified, 0, "its checksum is known again");
+    world.leave();
+}
+
+#[test]
+fn every_open_has_its_incarnation() {
+    let mut disk = World::create(config(1)).leave();
+    for incarnation in 1..5 {
+        let world = World::open(disk, config(incarnation));
+        assert_eq!(world.pool.info().incarnation, incarnation);
+        disk = world.leave();
+    }
+}
+
+#[test]
+fn what_is_no_pool_is_refused() {
+    let refused = |disk: Disk, config| {
+        let world = World::open(disk, config);
+        assert_eq!(world.pool.state(), State::Failed);
+        let refusal = world.notes.iter().find_map(|note| match note {
+            Note::Refused(refusal) => Some(*refusal),
+            _ => None,
+        });
+        world.leave();
+        refusal.expect("a reason")
+    };
+    assert_eq!(refused(Disk::default(), config(1)), Refusal::Foreign);
+
+    let pool = World::create(config(1)).leave();
+    let mut small = config(1);
+    small.device.bytes = TINY / 2;
+    assert_eq!(refused(pool.clone(), small), Refusal::Truncated { needs: TINY, has: TINY / 2 });
+
+    let mut large = config(1);
+    large.device.sector = 8192;
+    assert_eq!(refused(pool.clone(), large), Refusal::Sector);
+
+    let mut damaged = pool.clone();
+    for slot in superblocks() {
+        damaged.damage(slot + 100);
+    }
+    assert!(matches!(refused(damaged, config(1)), Refusal::Damaged { .. }));
+
+    let mut rootless = pool.clone();
+    rootless.damage(2 * BLOCK + 100);
+    rootless.damage(3 * BLOCK + 100);
+    assert_eq!(refused(rootless, config(1)), Refusal::Damaged { device: 2 * BLOCK });
+}
+
+#[test]
+fn a_newer_pool_is_refused_by_name() {
+    let mut disk = World::create(config(1)).leave();
+    for slot in superblocks() {
+        let block = disk.durable.get_mut(&(slot / BLOCK)).unwrap();
+        // Version, then features.
+        block[40..44].copy_from_slice(&2_u32.to_le_bytes());
+        block[48..56].copy_from_slice(&4_u64.to_le_bytes());
+        block[4..8].fill(0);
+        let crc = crc32c::crc32c(block);
+        block[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    let world = World::open(disk, config(2));
+    let newer = Refusal::Newer { version: 2, features: 4 };
+    assert!(world.notes.contains(&Note::Refused(newer)), "{:?}", world.notes);
+    world.leave();
+}
+
+#[test]
+fn three_of_four_superblocks_can_be_lost() {
+    for kept in superblocks() {
+        let mut disk = World::create(config(1)).leave();
+        for slot in superblocks().into_iter().filter(|slot| *slot != kept) {
+            disk.damage(slot + 200);
+        }
+        let world = World::open(disk, config(2));
+        assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+        world.leave();
+    }
+}
+
+#[test]
+fn a_read_only_pool_writes_nothing() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    let mut disk = world.leave();
+    (disk.writes, disk.syncs, disk.writes_left) = (0, 0, Some(0));
+    let mut look = config(2);
+    look.read_only = true;
+    let mut world = World::open(disk, look);
+    assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    world.idle(3);
+    world.stop();
+    let disk = world.leave();
+    assert_eq!((disk.writes, disk.syncs), (0, 0));
+}
+
+#[test]
+fn a_half_made_pool_is_no_pool() {
+    for writes in 0.. {
+        let mut disk = World::create(config(1)).leave();
+        disk.writes_left = Some(writes);
+        let format = Format::for_device(UUID, TINY);
+        let world = World::around_disk(disk, Pool::create(config(2), format));
+        let made = world.pool.state() == State::Stopped;
+        let mut disk = world.leave();
+        if made {
+            break;
+        }
+        disk.cut(|_| true);
+        disk.writes_left = None;
+        let world = World::open(disk, config(3));
+        if world.pool.state() == State::Open {
+            assert_eq!(writes, 0, "nothing was written yet, or everything");
+        }
+        world.leave();
+    }
+}
+
+#[test]
+fn an_instance_changes_when_acknowledged_data_may_be_gone() {
+    let instance = |world: &World| world.pool.layer(world.handle(7)).unwrap().instance;
+    let mut world = World::fresh(&config(1));
+    world.replica(7, 4 << 20);
+    let first = instance(&world);
+    let mut world = world.kill(config(2));
+    assert_eq!(instance(&world), first, "the same kernel has it all");
+    world.stop();
+    let mut later = config(3);
+    later.boot_id = [2; 16];
+    let world = World::open(world.leave(), later.clone());
+    assert_eq!(instance(&world), first, "it was stopped in order");
+    later.boot_id = [3; 16];
+    let world = world.kill(later);
+    assert_ne!(instance(&world), first, "another kernel, and no order");
+    world.leave();
+}
+
+fn superblocks() -> [u64; 4] {
+    [0, BLOCK, TINY - 2 * BLOCK, TINY - BLOCK]
+}
