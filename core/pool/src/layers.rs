@@ -40,7 +40,7 @@ use snapshot::Sealing;
 /// Bytes of a name, at most.
 const NAME_MAX: usize = 63;
 /// Cells of an image with its payload.
-const IMAGE_CELLS: usize = 1 + size_of::<LayerFields>().div_ceil(16);
+pub(crate) const IMAGE_CELLS: usize = 1 + size_of::<LayerFields>().div_ceil(16);
 /// Cells that a layer's page needs beside its image: its place, and a new cluster of pages.
 const PLACE_CELLS: usize = 2;
 

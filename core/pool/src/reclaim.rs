@@ -27,10 +27,11 @@ use braid_block::{Instant, Memory};
 use zerocopy::IntoBytes;
 
 use crate::codec::layer_fields;
-use crate::layers::image_of;
-use crate::layout::{CLUSTER_BLOCKS, Cell, Kind, LEAF_CLUSTERS};
+use crate::layers::{IMAGE_CELLS, image_of};
+use crate::layout::{CLUSTER_BLOCKS, Cell, LEAF_CLUSTERS};
 use crate::map::{LeafMap, Look, Next, PageId};
 use crate::op::Waiter;
+use crate::place::Placed;
 use crate::{Note, Pool, State};
 
 use copy::Copy;
@@ -298,11 +299,10 @@ impl Pool {
         page: PageId,
         budget: &mut usize,
     ) -> Step {
-        let Some(cell) = self.freeing(mem, now, page) else { return Step::Wait };
-        if let Some(cell) = cell {
-            self.record(cell);
-            *budget = budget.saturating_sub(1);
+        if self.unplace_page(mem, now, page, Waiter::Job) != Placed::Done {
+            return Step::Wait;
         }
+        *budget = budget.saturating_sub(1);
         Step::On
     }
 
@@ -326,17 +326,19 @@ impl Pool {
         if state.record != 0 {
             return self.free_page(mem, now, PageId::Record(work.layer), budget);
         }
-        let Some(page) = self.freeing(mem, now, PageId::Layer(work.layer)) else {
+        // One block for all of it: no checkpoint comes between the page's end and the layer's.
+        self.journal.keep_together(IMAGE_CELLS + 2);
+        let page = PageId::Layer(work.layer);
+        if self.unplace_page(mem, now, page, Waiter::Job) != Placed::Done {
             return Step::Wait;
-        };
+        }
         let child = work.child.and_then(|id| Some((id, self.store.map.layers.get(&id)?.state())));
         let child = child.map(|(id, of)| {
             let of = crate::map::LayerState { parent: state.parent, ..of.clone() };
             (id, layer_fields(&of))
         });
-        let mut group = alloc::vec::Vec::<(Cell, &[u8])>::with_capacity(3);
+        let mut group = alloc::vec::Vec::<(Cell, &[u8])>::with_capacity(2);
         group.extend(child.as_ref().map(|(id, fields)| (image_of(*id), fields.as_bytes())));
-        group.extend(page.map(|cell| (cell, &[][..])));
         group.push((Cell::Remove { layer: work.layer }, &[]));
         let seq = self.record_group(&group);
         self.commands.retire(work.layer, seq);
@@ -345,32 +347,6 @@ impl Pool {
         self.notes.push_back(Note::Reclaimed);
         *budget = budget.saturating_sub(group.len());
         Step::Ended
-    }
-
-    /// The cell that gives a page's place back; `None` until what it changes is in memory. The
-    /// page may have no place at all.
-    pub(crate) fn freeing<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        now: Instant,
-        page: PageId,
-    ) -> Option<Option<Cell>> {
-        let Some(pair) = self.store.map.pair(page) else { return Some(None) };
-        let Some((cluster, _)) = self.store.layout.pair_place(pair) else { return Some(None) };
-        let map = PageId::PageMap(cluster);
-        let known = self.store.map.page_maps.contains_key(&cluster);
-        if !known && !self.store.map.lost.contains_key(&map) && self.store.space.is_map(cluster) {
-            self.fetch(mem, now, map, Waiter::Job);
-            return None;
-        }
-        let (kind, layer, index) = match page {
-            PageId::Layer(layer) => (Kind::Layer, layer, 0),
-            PageId::Record(layer) => (Kind::Record, layer, 0),
-            PageId::Directory(layer, index) => (Kind::Directory, layer, index),
-            PageId::Leaf(layer, index) => (Kind::Leaf, layer, index),
-            _ => return Some(None),
-        };
-        Some(Some(Cell::Page { kind: kind as u8, layer, index, pair, free: true }))
     }
 }
 

@@ -9,7 +9,6 @@
 //! together do not fit in one journal block.
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use braid_block::{Instant, Key, Memory};
 use zerocopy::IntoBytes;
@@ -17,8 +16,9 @@ use zerocopy::IntoBytes;
 use super::bear::record_of;
 use super::{IMAGE_CELLS, NAME_MAX, Progress, Stage, image_of};
 use crate::codec::layer_fields;
-use crate::layout::Cell;
 use crate::map::{LayerState, PageId};
+use crate::op::Waiter;
+use crate::place::Placed;
 use crate::request::{Fence, Reservation};
 use crate::{Command, Done, Failure, Pool};
 
@@ -91,20 +91,25 @@ impl Pool {
                     self.stage(layer, head);
                     Sealing::Staged { layer, head }
                 } else {
-                    self.seal(layer, head, snapshot, None)
+                    self.seal(layer, head, snapshot)
                 };
             }
             Sealing::Staged { layer, head } => {
-                if self.placed(mem, now, PageId::Record(head))?.is_none() {
+                let (old, new) = (PageId::Record(layer), PageId::Record(head));
+                if self.placed(mem, now, new)?.is_none()
+                    || self.has_record(mem, now, layer)?.is_none()
+                {
                     return Ok(None);
                 }
-                let Some(free) = self.freeing(mem, now, PageId::Record(layer)) else {
-                    return Ok(None);
-                };
                 let record = self.store.map.records.get(&layer).map(|page| page.get().clone());
                 let record = record.unwrap_or_default();
                 self.record_group(&[(record_of(head, &record), &record)]);
-                *sealing = self.seal(layer, head, snapshot, free);
+                // From here on the old one is not needed; what follows shares its block.
+                self.journal.keep_together(1 + 2 * IMAGE_CELLS);
+                if self.unplace_page(mem, now, old, Waiter::Job) != Placed::Done {
+                    return Ok(None);
+                }
+                *sealing = self.seal(layer, head, snapshot);
             }
             Sealing::Sealed { layer, head, flush } => {
                 if self.sync.done() < flush {
@@ -138,7 +143,6 @@ impl Pool {
         layer: u32,
         head: u32,
         (uuid, name, created): (&[u8; 16], &str, u64),
-        free: Option<Cell>,
     ) -> Sealing {
         let birth = self.random();
         if let Some(old) = self.state_of(layer).cloned() {
@@ -157,10 +161,7 @@ impl Pool {
             };
             let above = LayerState { clusters: 0, parent: Some(layer), thick: false, ..old };
             let (sealed, above) = (layer_fields(&sealed), layer_fields(&above));
-            let mut group: Vec<(Cell, &[u8])> = Vec::with_capacity(3);
-            group.push((image_of(layer), sealed.as_bytes()));
-            group.push((image_of(head), above.as_bytes()));
-            group.extend(free.map(|cell| (cell, &[][..])));
+            let group = [(image_of(layer), sealed.as_bytes()), (image_of(head), above.as_bytes())];
             self.record_group(&group);
         }
         self.hand_over(layer, head);
