@@ -124,8 +124,11 @@ impl Pool {
     }
 
     /// Asks for a checkpoint as soon as possible.
-    pub(crate) const fn want_checkpoint(&mut self) {
+    pub(crate) fn want_checkpoint(&mut self) {
         self.checkpoint.wanted = true;
+        if self.checkpoint.phase == Phase::Idle {
+            self.again();
+        }
     }
 
     /// Whether none runs and nothing is changed.
