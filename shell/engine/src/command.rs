@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::{self, device, events, fault, pool, replica, scrub, snapshot, status};
 use crate::client::{discover, identify};
 use crate::error::Result;
 use crate::{perf, serve};
@@ -17,6 +18,9 @@ const EXAMPLES: &str = "\
 Examples:
   braid-engine serve mem:256MiB
   braid-engine serve 'file:/var/lib/braid/disk1?size=1GiB' --listen 0.0.0.0:4420
+  braid-engine pool create /var/lib/braid/pool1 --size 100GiB
+  braid-engine replica create vm1 --size 20GiB
+  braid-engine snapshot create vm1@monday
   braid-engine discover 127.0.0.1:4420
   braid-engine identify nvme+tcp://127.0.0.1:4420/NQN
   braid-engine perf nvme+tcp://127.0.0.1:4420/NQN --rw mixed --verify
@@ -24,7 +28,7 @@ Examples:
 Each command has a --help of its own.";
 
 #[derive(Parser)]
-#[command(name = PROGRAM, version, about = "Serves disks over NVMe/TCP", after_help = EXAMPLES)]
+#[command(name = PROGRAM, version, about = "Serves disks and pools over NVMe/TCP", after_help = EXAMPLES)]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +39,30 @@ enum Command {
     /// Serve memory, files and block devices as NVMe namespaces
     #[command(after_help = serve::HELP)]
     Serve(Box<serve::Options>),
+    /// Make, import, export, list, grow and destroy pools of a running engine
+    #[command(after_help = pool::HELP)]
+    Pool(Box<pool::Options>),
+    /// Make, share, enlarge, list and destroy replicas
+    #[command(after_help = replica::HELP)]
+    Replica(Box<replica::Options>),
+    /// Take, clone, share, list and destroy snapshots
+    #[command(after_help = snapshot::HELP)]
+    Snapshot(Box<snapshot::Options>),
+    /// Show the block devices of the engine's machine
+    #[command(after_help = device::HELP)]
+    Device(Box<device::Options>),
+    /// Check every block of a pool against its checksum
+    #[command(after_help = scrub::HELP)]
+    Scrub(Box<scrub::Options>),
+    /// Inject faults into a running engine, for tests
+    #[command(after_help = fault::HELP)]
+    Fault(Box<fault::Options>),
+    /// Show what happens in a running engine
+    #[command(after_help = events::HELP)]
+    Events(Box<events::Options>),
+    /// Show whether an engine runs, and what it is
+    #[command(after_help = status::HELP)]
+    Status(Box<status::Options>),
     /// Load a target through our host side, and verify what it keeps
     #[command(after_help = perf::HELP)]
     Perf(Box<perf::Options>),
@@ -64,6 +92,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Serve(options) => serve::serve(*options),
+        Command::Pool(options) => admin::run(pool::run(*options)),
+        Command::Replica(options) => admin::run(replica::run(*options)),
+        Command::Snapshot(options) => admin::run(snapshot::run(*options)),
+        Command::Device(options) => admin::run(device::run(*options)),
+        Command::Scrub(options) => admin::run(scrub::run(*options)),
+        Command::Fault(options) => admin::run(fault::run(*options)),
+        Command::Events(options) => admin::run(events::run(*options)),
+        Command::Status(options) => admin::run(status::run(*options)),
         Command::Perf(options) => perf::perf(&options),
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),

@@ -17,6 +17,8 @@ pub enum Kind {
     Usage,
     /// The machine, the network or the other side does not allow it. Exit code 1.
     Run,
+    /// The engine that is to be asked does not answer. Exit code 3.
+    Absent,
 }
 
 /// What commands return.
@@ -33,6 +35,12 @@ impl Error {
     #[must_use]
     pub fn run(message: impl Into<String>) -> Self {
         Self { kind: Kind::Run, message: message.into() }
+    }
+
+    /// No engine answers.
+    #[must_use]
+    pub fn absent(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Absent, message: message.into() }
     }
 
     /// Whose turn it is.
@@ -53,6 +61,7 @@ impl Error {
         match self.kind {
             Kind::Usage => ExitCode::from(2),
             Kind::Run => ExitCode::from(1),
+            Kind::Absent => ExitCode::from(3),
         }
     }
 }

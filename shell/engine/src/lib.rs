@@ -2,9 +2,11 @@
 //! host side to find out about them and to load them.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod client;
 mod command;
 mod error;
+pub mod manage;
 pub mod perf;
 pub mod quantity;
 pub mod serve;

@@ -146,7 +146,7 @@ fn missing(path: &Path, size: Option<u64>) -> Result<bool> {
 }
 
 /// Whether a file takes less space than it shows: then nobody counts on having it reserved.
-fn has_holes(path: &Path) -> bool {
+pub(crate) fn has_holes(path: &Path) -> bool {
     const UNIT: u64 = 512;
     fs::metadata(path).is_ok_and(|metadata| metadata.blocks() * UNIT < metadata.len())
 }
@@ -159,7 +159,7 @@ fn remove_unfilled(path: &Path, made: bool) {
 }
 
 /// Writes a file once, so that its blocks are more than reserved.
-fn prefill(path: &Path, size: u64) -> io::Result<()> {
+pub(crate) fn prefill(path: &Path, size: u64) -> io::Result<()> {
     const PIECE: usize = 1 << 20;
     tracing::info!(path = %path.display(), size, "writing the file once");
     let zeros = vec![0; PIECE];
@@ -252,7 +252,7 @@ fn open_disk(path: &Path, options: &OpenOptions, made: bool) -> Result<OpenDisk>
 }
 
 /// What to do when a disk cannot be opened.
-fn refused(error: DiskError, made: bool, holder: Option<Holder>) -> Error {
+pub(crate) fn refused(error: DiskError, made: bool, holder: Option<Holder>) -> Error {
     match error {
         DiskError::System { what, source, .. } => {
             let advice = match source.kind() {

@@ -1,6 +1,7 @@
 //! From a plan with its disks open to what each shard and its reactor is told.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use braid_nvme::target::Portal;
 use braid_reactor::{ArenaOptions, OpenDisk, Options};
@@ -144,10 +145,23 @@ fn reactor(plan: &Plan, limits: &Limits) -> Result<Options> {
         receive_buffers: usual.receive_buffers.min(1 << receive_buffers.max(1).ilog2()),
         polling: plan.poll.into(),
         poll: plan.poll_for,
-        boot_id: braid_reactor::boot_id()
-            .map_err(|error| Error::run(format!("cannot read this boot's id: {error}")))?,
+        boot_id: boot_id(plan.boot_id_file.as_deref())?,
         seed: seed(),
         ..usual
+    })
+}
+
+/// The kernel's boot id, or what stands for it.
+fn boot_id(file: Option<&Path>) -> Result<[u8; 16]> {
+    let Some(path) = file else {
+        return braid_reactor::boot_id()
+            .map_err(|error| Error::run(format!("cannot read this boot's id: {error}")));
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::usage(format!("cannot read --boot-id-file {}: {error}", path.display()))
+    })?;
+    uuid::Uuid::try_parse(text.trim()).map(uuid::Uuid::into_bytes).map_err(|_| {
+        Error::usage(format!("--boot-id-file {} does not hold a UUID", path.display()))
     })
 }
 
@@ -159,4 +173,21 @@ const HANDSHAKES_MAX: u32 = 16;
 pub fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_stands_for_the_boot_id() {
+        let path = std::env::temp_dir().join(format!("braid-boot-{}", std::process::id()));
+        std::fs::write(&path, "6ba7b810-9dad-11d1-80b4-00c04fd430c8\n").unwrap();
+        assert_eq!(boot_id(Some(&path)).unwrap()[..4], [0x6b, 0xa7, 0xb8, 0x10]);
+        std::fs::write(&path, "today").unwrap();
+        assert!(boot_id(Some(&path)).unwrap_err().to_string().contains("UUID"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(boot_id(Some(&path)).unwrap_err().to_string().contains("cannot read"));
+        assert_ne!(boot_id(None).unwrap(), [0; 16]);
+    }
 }

@@ -3,13 +3,18 @@
 use std::future::pending;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use braid_reactor::{ListenError, Listener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
+use crate::manage::manager::{Manager, Settings};
+use crate::manage::serving::Doors;
+use crate::manage::socket::{self, Socket};
 use crate::serve::config::Shards;
 use crate::serve::exporter::Exporter;
 use crate::serve::holder::{self, Holder};
@@ -17,6 +22,7 @@ use crate::serve::options::Options;
 use crate::serve::plan::Plan;
 use crate::serve::reload::Reload;
 use crate::serve::threads::{Ended, Threads};
+use crate::serve::wiring::Wires;
 use crate::serve::{log, ready};
 
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
@@ -47,6 +53,7 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
     let listen: Vec<_> = listeners.iter().map(Listener::address).collect();
     let mut shards = Shards::open(plan)?;
     shards.set_portals(&listen);
+    let socket = socket(plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -54,11 +61,73 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
     runtime.block_on(async {
         let signals = Signals::new()?;
         let exporter = Exporter::bind(plan.metrics).await?;
+        let tcp = Doors::bind_tcp(plan.management).await?;
+        let settings = settings(plan, &listen, shards.reactor.boot_id);
         let threads = Threads::start(shards, listeners)?;
-        announce(plan, &listen);
+        let wires = Wires::new(threads.remotes.clone());
+        let manager = Arc::new(Manager::new(wires, settings));
+        let shared = import(plan, &manager).await?;
+        let mut doors = Doors { socket, tcp };
+        let answering = doors.open(&manager)?;
+        announce(plan, &listen, shared);
         let reload = Reload::new(line, log);
-        manage(plan, threads, signals, exporter, reload).await
+        let served = Served { signals, exporter, reload, answering };
+        manage(plan, threads, served).await
     })
+}
+
+/// What is served beside the shards.
+struct Served {
+    signals: Signals,
+    exporter: Option<Exporter>,
+    reload: Reload,
+    /// The doors of the management.
+    answering: Vec<JoinHandle<()>>,
+}
+
+/// Takes the management socket. An engine that serves plain namespaces alone can do without the
+/// usual one, which another engine of this machine may have.
+fn socket(plan: &Plan) -> Result<Option<Socket>> {
+    let path = plan.socket.clone().unwrap_or_else(socket::default_path);
+    let dispensable = plan.socket.is_none() && plan.pools.is_empty() && !plan.subsystems.is_empty();
+    match Socket::bind(&path) {
+        Ok(socket) => {
+            tracing::info!(socket = %path.display(), "managed by its owner");
+            Ok(Some(socket))
+        }
+        Err(reason) if dispensable => {
+            let reason = Error::from(reason);
+            tracing::warn!(%reason, "this engine cannot be managed");
+            Ok(None)
+        }
+        Err(reason) => Err(reason.into()),
+    }
+}
+
+fn settings(plan: &Plan, listen: &[SocketAddr], boot_id: [u8; 16]) -> Settings {
+    Settings {
+        owner: format!("braid-engine, process {} of {}", std::process::id(), host_name()),
+        boot_id,
+        allowed_hosts: plan.allowed_hosts.clone(),
+        allows_injection: plan.allow_injection,
+        listen: listen.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+/// Imports the pools that the plan names; returns the names of what they share.
+async fn import(plan: &Plan, manager: &Arc<Manager<Wires>>) -> Result<Vec<String>> {
+    for pool in &plan.pools {
+        if let Err(status) = manager.import(pool).await {
+            manager.close_all().await;
+            return Err(Error::run(status.message()).at(pool));
+        }
+    }
+    Ok(manager.shared_names())
 }
 
 /// Takes every address, or none.
@@ -92,9 +161,10 @@ fn taken(error: &ListenError, holder: Option<Holder>) -> Error {
     Error::run(format!("cannot listen at {address}: {source}; {advice}"))
 }
 
-fn announce(plan: &Plan, listen: &[SocketAddr]) {
-    let nqns: Vec<_> = plan.subsystems.iter().map(|subsystem| subsystem.nqn.as_str()).collect();
-    let namespaces = plan.namespaces().count();
+fn announce(plan: &Plan, listen: &[SocketAddr], shared: Vec<String>) {
+    let own = plan.subsystems.iter().map(|subsystem| subsystem.nqn.as_str());
+    let nqns: Vec<_> = own.chain(shared.iter().map(String::as_str)).collect();
+    let namespaces = plan.namespaces().count() + shared.len();
     for (subsystem, namespace) in plan.namespaces() {
         let uuid = uuid::Uuid::from_bytes(namespace.identity.uuid);
         tracing::info!(
@@ -106,13 +176,8 @@ fn announce(plan: &Plan, listen: &[SocketAddr]) {
 }
 
 /// Everything the management thread does while the shards run.
-async fn manage(
-    plan: &Plan,
-    mut threads: Threads,
-    mut signals: Signals,
-    exporter: Option<Exporter>,
-    mut reload: Reload,
-) -> Result<()> {
+async fn manage(plan: &Plan, mut threads: Threads, served: Served) -> Result<()> {
+    let Served { mut signals, exporter, mut reload, answering } = served;
     if let Some(exporter) = exporter {
         tokio::spawn(exporter.serve(threads.remotes.clone()));
     }
@@ -128,13 +193,15 @@ async fn manage(
                 left -= 1;
             }
             asked = signals.next() => match asked {
-                Asked::Reload => reload.run(&threads.remotes),
+                Asked::Reload => reload.run(),
                 Asked::Stop(_) if deadline.is_some() => {
                     return Err(Error::run("a second signal ended it at once; I/O was cut off"));
                 }
                 Asked::Stop(signal) => {
                     tracing::info!(signal, "stopping");
                     ready::stopping();
+                    // Who asks for something from now on must ask another engine.
+                    answering.iter().for_each(JoinHandle::abort);
                     threads.stop();
                     deadline = Some(Instant::now() + plan.drain + DRAIN_SLACK);
                 }
@@ -211,7 +278,8 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             });
-            manage(&plan, threads, heard, None, reload).await.unwrap_err().to_string()
+            let served = Served { signals: heard, exporter: None, reload, answering: Vec::new() };
+            manage(&plan, threads, served).await.unwrap_err().to_string()
         })
     }
 

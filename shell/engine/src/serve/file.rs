@@ -49,7 +49,7 @@ mod tests {
         nqn = "nqn.2026-01.io.braid:a"
         serial = "A1"
         allow-host = ["nqn.2014-08.org.nvmexpress:uuid:1"]
-        namespaces = ["mem:1MiB?block=512"]
+        namespaces = ["mem:1MiB?block=512", "pool:/dev/sdb"]
         block-size = 512
         controllers = "static"
         header-digest = "off"
@@ -62,6 +62,9 @@ mod tests {
         log = "debug"
         log-format = "json"
         metrics = "127.0.0.1:9420"
+        socket = "/run/braid/a.sock"
+        management = "127.0.0.1:4421"
+        boot-id-file = "/run/boot"
         allow-injection = true
         force = false
 
@@ -89,7 +92,7 @@ mod tests {
         let line = Options { shards: Some(4), ..Options::default() };
         let both = line.over(file);
         assert_eq!((both.shards, both.poll_us), (Some(4), Some(20)));
-        assert_eq!(both.namespaces.len(), 1);
+        assert_eq!(both.namespaces.len(), 2);
     }
 
     #[test]
@@ -99,6 +102,7 @@ mod tests {
             ("poll = \"often\"", "line 1: unknown variant `often`"),
             ("\n\nnamespaces = [\"mem:1\"]", "line 3: 1 bytes are not a multiple"),
             ("nqn = \"disk\"", "'disk' is not an NVMe qualified name"),
+            ("[[subsystem]]\nnamespaces = ['pool:/a']", "name it outside"),
             ("[[subsystem]]\nshards = 1", "line 2: unknown field `shards`"),
             ("nqn", "line 1"),
         ] {

@@ -46,8 +46,20 @@ pub fn namespace(machine: &str, nqn: &str, nsid: u32, uri: &NamespaceUri) -> Nam
         }
         Source::File { .. } | Source::Device { .. } => derived(BRAID, &[machine, &place]),
     });
-    let nguid = uri.nguid.unwrap_or_else(|| derived(uuid, &["nguid"]).into_bytes());
-    NamespaceIdentity { nguid, uuid: uuid.into_bytes() }
+    NamespaceIdentity { nguid: uri.nguid.unwrap_or_else(|| nguid(uuid)), uuid: uuid.into_bytes() }
+}
+
+/// The subsystem name of a replica or a snapshot. Its uuid is its own everywhere, so the machine is
+/// no part of it: a pool that moves to another machine keeps its hosts.
+#[must_use]
+pub fn replica_nqn(uuid: Uuid) -> String {
+    format!("nqn.2026-01.io.braid:{uuid}")
+}
+
+/// The NGUID that follows from a uuid.
+#[must_use]
+pub fn nguid(uuid: Uuid) -> [u8; 16] {
+    derived(uuid, &["nguid"]).into_bytes()
 }
 
 /// What tells this machine from others: systemd's machine id, else the host's name.

@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod threads;
 pub mod uri;
 pub mod usage;
+pub mod wiring;
 
 pub use options::Options;
 
@@ -32,6 +33,7 @@ Namespaces:
   mem:SIZE                  memory of this process, gone with it
   file:/PATH?size=SIZE      a file; made when it is not there and a size is given
   /dev/NAME, dev:/PATH      a block device
+  pool:/PATH                a pool: each of its replicas becomes a subsystem of its own
  with options behind a question mark, joined by &:
   block=512|4096            logical block size (see --block-size)
   uuid=UUID  nguid=HEX      identity; derived from the URI and this machine's id if not given
@@ -44,16 +46,24 @@ Namespaces:
                             OFFSET+LENGTH|all, a number|always
   lose-unflushed=1          with --allow-injection: lose what was not flushed when killed
 
+Of a pool:
+  uuid=UUID                 the identity that is expected there
+  share=all|none            whether its replicas are shared at once [default: all]
+
+While it runs, the commands pool, replica, snapshot, scrub, device, fault, events and status manage
+it over its socket.
+
 Signals:
   SIGTERM, SIGINT           orderly stop: commands in flight finish, hosts see an orderly close;
                             a second one, or the end of --drain, ends it at once
-  SIGHUP                    read --config again: log level and injections change while it runs
+  SIGHUP                    read --config again: the log level changes while it runs
 
 A line 'braid-engine: ready nqn=NQN listen=ADDR:PORT[,..] namespaces=N' on stdout, and systemd's
 READY=1, say that hosts can connect.
 
 Examples:
   braid-engine serve mem:256MiB
+  braid-engine serve pool:/var/lib/braid/pool1 pool:/dev/sdb
   braid-engine serve 'file:/var/lib/braid/disk1?size=1GiB' --nqn nqn.2026-01.io.braid:disk1 \\
       --listen 0.0.0.0:4420 --listen '[::]:4420' --metrics 127.0.0.1:9420
   braid-engine serve /dev/sdb --allow-host nqn.2014-08.org.nvmexpress:uuid:1b4e28ba-...

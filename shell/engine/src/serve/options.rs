@@ -9,15 +9,16 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::quantity::{Address, Block, Bytes, Name, Period, Switch, deserialize_from_text};
-use crate::serve::uri::NamespaceUri;
+use crate::serve::uri::{NamespaceUri, Served};
 
 /// What `serve` can be told. In the TOML file the names are the same without the dashes in front.
 #[derive(clap::Args, Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Options {
-    /// What to serve: mem:SIZE, file:/PATH?size=SIZE or /dev/NAME, with options as below
+    /// What to serve: mem:SIZE, file:/PATH?size=SIZE, /dev/NAME or pool:/PATH, with options as
+    /// below; nothing, if pools are to be made or imported while it runs
     #[arg(value_name = "NAMESPACE")]
-    pub namespaces: Vec<NamespaceUri>,
+    pub namespaces: Vec<Served>,
 
     /// Where hosts connect; repeatable, IPv6 as [::1]:4420; port 0 takes a free one
     /// [default: 127.0.0.1:4420]
@@ -52,8 +53,8 @@ pub struct Options {
     #[arg(long, value_name = "SWITCH")]
     pub data_digest: Option<Switch>,
 
-    /// Threads that serve; a subsystem lives on one [default: one per subsystem, at most one
-    /// per CPU]
+    /// Threads that serve; a subsystem lives on one, and so does a pool [default: one for each that
+    /// is named here, at most one per CPU; one per CPU, at most 4, if none is]
     #[arg(long, value_name = "N")]
     pub shards: Option<u16>,
 
@@ -85,7 +86,21 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<Address>,
 
-    /// Allow inject= and lose-unflushed=, for tests
+    /// Where people and programs manage it; only the owner may open it [default: engine.sock in
+    /// $RUNTIME_DIRECTORY, /run/braid, or for a user $XDG_RUNTIME_DIR/braid]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Let it be managed over TCP too, by whoever reaches this address: nobody is asked who he is
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub management: Option<Address>,
+
+    /// Take what this file holds for the kernel's boot id, with --allow-injection: a file that
+    /// changed is a machine that was started again
+    #[arg(long, value_name = "FILE")]
+    pub boot_id_file: Option<PathBuf>,
+
+    /// Allow inject=, lose-unflushed=, --boot-id-file and the command fault, for tests
     #[arg(long)]
     pub allow_injection: bool,
 
@@ -232,6 +247,9 @@ impl Options {
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
             metrics: self.metrics.or(file.metrics),
+            socket: self.socket.or(file.socket),
+            management: self.management.or(file.management),
+            boot_id_file: self.boot_id_file.or(file.boot_id_file),
             allow_injection: self.allow_injection || file.allow_injection,
             force: self.force || file.force,
             config: self.config,

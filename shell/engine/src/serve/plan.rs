@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use braid_block::BlockSize;
@@ -12,18 +13,33 @@ use crate::error::{Error, Result};
 use crate::quantity::Address;
 use crate::serve::identity::{self, NamespaceIdentity};
 use crate::serve::options::{Level, LogFormat, Options, Poll, SubsystemOptions};
-use crate::serve::uri::{NamespaceUri, Source};
+use crate::serve::uri::{NamespaceUri, PoolUri, Served, Source};
 
 /// Threads that serve, at most: each costs an arena and a ring.
 pub const SHARDS_MAX: u16 = 64;
+
+/// Threads for pools that are made or imported while an engine runs, at most.
+const SHARDS_FOR_POOLS: usize = 4;
 
 /// What an engine will do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Where hosts connect.
     pub listen: Vec<SocketAddr>,
-    /// What is served; never empty.
+    /// What is served from the start on.
     pub subsystems: Vec<SubsystemPlan>,
+    /// Pools that are imported at the start.
+    pub pools: Vec<PoolUri>,
+    /// Hosts that may connect to replicas; none: all.
+    pub allowed_hosts: Vec<String>,
+    /// Where it is managed, unless at the usual place.
+    pub socket: Option<PathBuf>,
+    /// Where it is managed over TCP.
+    pub management: Option<SocketAddr>,
+    /// What stands for the kernel's boot id.
+    pub boot_id_file: Option<PathBuf>,
+    /// Faults may be injected.
+    pub allow_injection: bool,
     /// Threads that serve.
     pub shards: u16,
     /// Whether they look for work before they sleep.
@@ -85,7 +101,8 @@ impl Plan {
     /// One line that says what does not fit together.
     pub fn new(options: Options, machine: &str, cpus: u16) -> Result<Self> {
         let tables = tables(&options);
-        let shards = shards(options.shards, tables.len(), cpus)?;
+        let pools = pools(&options)?;
+        let shards = shards(options.shards, tables.len() + pools.len(), cpus)?;
         let homes = (0..shards).cycle();
         let subsystems = tables
             .iter()
@@ -95,9 +112,21 @@ impl Plan {
         check_names(&subsystems)?;
         check_places(&subsystems)?;
         check_injection(&subsystems, options.allow_injection)?;
+        if options.boot_id_file.is_some() && !options.allow_injection {
+            return Err(Error::usage(
+                "--boot-id-file makes tests believe in a reboot; add --allow-injection if this is \
+                 one",
+            ));
+        }
         Ok(Self {
             listen: listen(&options.listen)?,
             subsystems,
+            pools,
+            allowed_hosts: options.allow_host.iter().map(|host| host.0.to_string()).collect(),
+            socket: options.socket,
+            management: options.management.map(|address| address.0),
+            boot_id_file: options.boot_id_file,
+            allow_injection: options.allow_injection,
             shards,
             poll: options.poll.unwrap_or(Poll::Adaptive),
             poll_for: Duration::from_micros(options.poll_us.unwrap_or(50).into()),
@@ -148,8 +177,12 @@ impl SubsystemPlan {
 
 /// The subsystem of the command line, if it has namespaces, and those of the file.
 fn tables(options: &Options) -> Vec<SubsystemOptions> {
+    let namespace = |served: &Served| match served {
+        Served::Namespace(uri) => Some(uri.clone()),
+        Served::Pool(_) => None,
+    };
     let own = SubsystemOptions {
-        namespaces: options.namespaces.clone(),
+        namespaces: options.namespaces.iter().filter_map(namespace).collect(),
         nqn: options.nqn,
         serial: options.serial.clone(),
         ..SubsystemOptions::default()
@@ -158,14 +191,23 @@ fn tables(options: &Options) -> Vec<SubsystemOptions> {
     own.into_iter().chain(options.subsystem.iter().cloned()).collect()
 }
 
-fn shards(asked: Option<u16>, subsystems: usize, cpus: u16) -> Result<u16> {
-    if subsystems == 0 {
-        return Err(Error::usage(
-            "nothing to serve; name a namespace, such as mem:256MiB, or a file with --config",
-        ));
+/// The pools of the command line and the top of the file.
+fn pools(options: &Options) -> Result<Vec<PoolUri>> {
+    let mut pools: Vec<PoolUri> = Vec::new();
+    for served in &options.namespaces {
+        let Served::Pool(uri) = served else { continue };
+        if pools.iter().any(|other| other.path == uri.path) {
+            return Err(Error::usage(format!("pool {} is named twice", uri.path.display())));
+        }
+        pools.push(uri.clone());
     }
-    let subsystems = u16::try_from(subsystems).unwrap_or(u16::MAX);
-    let shards = asked.unwrap_or_else(|| subsystems.min(cpus).clamp(1, SHARDS_MAX));
+    Ok(pools)
+}
+
+fn shards(asked: Option<u16>, named: usize, cpus: u16) -> Result<u16> {
+    let named = if named == 0 { SHARDS_FOR_POOLS } else { named };
+    let named = u16::try_from(named).unwrap_or(u16::MAX);
+    let shards = asked.unwrap_or_else(|| named.min(cpus).clamp(1, SHARDS_MAX));
     if (1..=SHARDS_MAX).contains(&shards) {
         Ok(shards)
     } else {
@@ -317,6 +359,16 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_may_begin_with_pools_or_with_nothing() {
+        let nothing = plan("").unwrap();
+        assert_eq!((nothing.shards, nothing.subsystems.len(), nothing.pools.len()), (4, 0, 0));
+        let pools = plan("namespaces = ['pool:/a', 'mem:1MiB', 'pool:/b?share=none']").unwrap();
+        assert_eq!((pools.shards, pools.subsystems.len()), (3, 1));
+        let shares: Vec<_> = pools.pools.iter().map(|pool| pool.shares).collect();
+        assert_eq!(shares, [true, false]);
+    }
+
+    #[test]
     fn ids_asked_for_are_kept_and_the_others_fill_the_gaps() {
         let plan = plan("namespaces = ['mem:1MiB', 'mem:1MiB?nsid=1', 'mem:1MiB']").unwrap();
         let ids: Vec<_> = plan.namespaces().map(|(_, n)| n.nsid).collect();
@@ -327,7 +379,8 @@ mod tests {
     fn what_does_not_fit_together_is_said() {
         let uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
         for (text, expected) in [
-            ("", "nothing to serve"),
+            ("namespaces = ['pool:/a', 'pool:/a?share=none']", "pool /a is named twice"),
+            ("boot-id-file = '/a'", "--allow-injection"),
             ("namespaces = ['file:/a', 'file:/a?block=512']", "two namespaces on file:/a"),
             ("namespaces = ['/dev/x', 'dev:/dev/x']", "two namespaces on dev:/dev/x"),
             ("namespaces = ['mem:1MiB?nsid=2', 'mem:1MiB?nsid=2']", "nsid=2"),

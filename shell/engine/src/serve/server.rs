@@ -15,8 +15,9 @@ pub enum Control {
     Stop,
     /// Say what was counted.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// Faults to inject from now on, instead of those there were.
-    Inject(Vec<Faults>),
+    /// Faults to inject from now on, instead of those there were; the answer says whether the
+    /// namespace is at home there.
+    Inject(Faults, oneshot::Sender<bool>),
 }
 
 /// The faults of one namespace.
@@ -61,13 +62,12 @@ impl Application for Server {
                 // Nobody waits any more: the scrape was given up.
                 let _ = answer.send(Snapshot::take(self.shard, machine, world));
             }
-            Control::Inject(faults) => {
-                for Faults { nqn, nsid, injections } in faults {
-                    // The other shards' namespaces are not found here.
-                    if machine.set_injections(&nqn, nsid, &injections) {
-                        tracing::info!(shard = self.shard, nqn, nsid, ?injections, "faults set");
-                    }
+            Control::Inject(Faults { nqn, nsid, injections }, answer) => {
+                let found = machine.set_injections(&nqn, nsid, &injections);
+                if found {
+                    tracing::info!(shard = self.shard, nqn, nsid, ?injections, "faults set");
                 }
+                let _ = answer.send(found);
             }
         }
     }

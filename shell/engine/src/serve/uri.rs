@@ -1,4 +1,4 @@
-//! Namespace URIs: where a namespace's bytes are and how they are offered.
+//! URIs of what is served: where a namespace's bytes are and how they are offered; where a pool is.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +10,28 @@ use uuid::Uuid;
 
 use crate::quantity::{Block, Bytes, Switch, deserialize_from_text};
 use crate::serve::injection;
+
+/// What an engine is asked to serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// A namespace of a subsystem.
+    Namespace(NamespaceUri),
+    /// A pool, whose replicas are subsystems of their own.
+    Pool(PoolUri),
+}
+
+/// A pool as asked for, well-formed by construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUri {
+    /// As it was written, for messages.
+    pub text: String,
+    /// Absolute.
+    pub path: PathBuf,
+    /// The identity that is expected there.
+    pub uuid: Option<Uuid>,
+    /// Its replicas are shared without being asked for.
+    pub shares: bool,
+}
 
 /// A namespace as asked for, well-formed by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +104,57 @@ impl NamespaceUri {
     }
 }
 
+impl FromStr for Served {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with(POOL) {
+            text.parse().map(Self::Pool)
+        } else {
+            text.parse().map(Self::Namespace)
+        }
+    }
+}
+
+impl FromStr for PoolUri {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let path = place.strip_prefix(POOL).ok_or_else(|| format!("'{place}' is not a pool"))?;
+        let mut options = Options::parse(query)?;
+        let uri = Self {
+            text: text.to_owned(),
+            path: absolute(path)?,
+            uuid: options.take_with("uuid", uuid)?,
+            shares: options.take_with("share", share)?.unwrap_or(true),
+        };
+        match options.0.first() {
+            None => Ok(uri),
+            Some((name, _)) => {
+                Err(format!("unknown option '{name}' in '{place}?..'; known here: uuid, share"))
+            }
+        }
+    }
+}
+
+fn share(text: &str) -> Result<bool, String> {
+    match text {
+        "all" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("'{text}' is neither all nor none")),
+    }
+}
+
+/// What the URI of a pool begins with.
+const POOL: &str = "pool:";
+
+impl fmt::Display for PoolUri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl fmt::Display for NamespaceUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -110,7 +183,7 @@ impl FromStr for NamespaceUri {
     }
 }
 
-deserialize_from_text!(NamespaceUri);
+deserialize_from_text!(NamespaceUri, Served);
 
 impl NamespaceUri {
     /// Refuses a size that no block size divides; the exact one is known once the block size is.
@@ -157,8 +230,12 @@ fn source(place: &str, options: &mut Options<'_>) -> Result<Source, String> {
         }),
         Some(("dev", path)) => device(path, options),
         _ if place.starts_with("/dev/") => device(place, options),
+        Some(("pool", _)) => Err(format!(
+            "the replicas of '{place}' are subsystems of their own; name it outside of [[subsystem]]"
+        )),
         _ => Err(format!(
-            "'{place}' is not a namespace; write mem:256MiB, file:/path?size=1GiB or /dev/NAME"
+            "'{place}' is not a namespace; write mem:256MiB, file:/path?size=1GiB, /dev/NAME, or \
+             pool:/path for a pool"
         )),
     }
 }
@@ -316,6 +393,26 @@ mod tests {
         assert_eq!(uri.nguid.unwrap()[0], 0x01);
         assert_eq!(uri.injections.len(), 2);
         assert!(uri.lose_unflushed && uri.uuid.is_some());
+    }
+
+    #[test]
+    fn a_pool_is_told_from_a_namespace() {
+        let served = |text: &str| text.parse::<Served>();
+        let Ok(Served::Pool(pool)) = served("pool:/a%20b?share=none") else { panic!("a pool") };
+        assert_eq!((pool.path, pool.shares, pool.uuid), ("/a b".into(), false, None));
+        let Ok(Served::Pool(pool)) = served("pool:/dev/sdb") else { panic!("a pool") };
+        assert!(pool.shares);
+        assert!(matches!(served("mem:1MiB"), Ok(Served::Namespace(_))));
+        for (text, hint) in [
+            ("pool:", "a path is missing"),
+            ("pool:/a?share=some", "neither all nor none"),
+            ("pool:/a?uuid=1", "not a UUID"),
+            ("pool:/a?size=1GiB", "known here: uuid, share"),
+        ] {
+            let error = served(text).unwrap_err();
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+        assert!("pool:/a".parse::<NamespaceUri>().unwrap_err().contains("[[subsystem]]"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The engine as its users meet it: through its program, its signals and its messages.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod device;
 mod load;
 mod process;

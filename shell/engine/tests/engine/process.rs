@@ -27,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) namespaces: usize,
     log: Arc<Mutex<String>>,
     reader: Option<thread::JoinHandle<()>>,
+    /// Where its socket is.
+    runtime: Folder,
 }
 
 /// How a command ended.
@@ -46,6 +48,8 @@ impl Engine {
 
     /// Starts a command that serves and waits until it is ready.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        let runtime = Folder::brief();
+        command.env("RUNTIME_DIRECTORY", runtime.path(""));
         let mut child = piped(command).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let reader = Some(collect(child.stderr.take().unwrap(), Arc::clone(&log)));
@@ -65,7 +69,17 @@ impl Engine {
         assert!(line.starts_with("braid-engine: ready nqn="), "{line}");
         let listen = field("listen=").split(',').map(|a| a.parse().unwrap()).collect();
         let namespaces = field("namespaces=").parse().unwrap();
-        Self { child, nqn: field("nqn="), listen, namespaces, log, reader }
+        Self { child, nqn: field("nqn="), listen, namespaces, log, reader, runtime }
+    }
+
+    /// Where it is managed.
+    pub(crate) fn socket(&self) -> String {
+        self.runtime.path("engine.sock")
+    }
+
+    /// Has a command ask it.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Ended {
+        run(&[arguments, &["--socket", &self.socket()]].concat())
     }
 
     /// The first address.
@@ -228,6 +242,15 @@ impl Folder {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("engine-{}-{number}", std::process::id());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// With a short name: that of a socket has at most 107 bytes.
+    pub(crate) fn brief() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("braid-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

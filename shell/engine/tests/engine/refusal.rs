@@ -20,14 +20,19 @@ fn refused(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 fn serve(arguments: &[&str]) -> Ended {
-    run(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
+    let runtime = Folder::brief();
+    let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
+    run_command(Command::new(PROGRAM).args(arguments).env("RUNTIME_DIRECTORY", runtime.path("")))
 }
 
 #[test]
 fn a_command_line_that_makes_no_sense() {
     for (arguments, words) in [
-        (&[][..], &["nothing to serve", "mem:256MiB"][..]),
-        (&["disk"], &["'disk' is not a namespace", "mem:256MiB"]),
+        (&["disk"][..], &["'disk' is not a namespace", "mem:256MiB", "pool:/path"][..]),
+        (&["pool:/a", "pool:/a"], &["pool /a is named twice"]),
+        (&["pool:/a?size=1GiB"], &["unknown option 'size'", "share"]),
+        (&["mem:1MiB", "--boot-id-file", "/a"], &["--allow-injection"]),
+        (&["--boot-id-file", "/no/file", "--allow-injection"], &["/no/file", "cannot read"]),
         (&["mem:1MiB", "--poll", "often"], &["often", "adaptive"]),
         (&["mem:1MiB", "--log", "loud"], &["loud", "info"]),
         (&["mem:1MiB", "--nqn", "disk"], &["nqn."]),

@@ -1,0 +1,127 @@
+//! Where pools run, as the management sees it: requests that are answered later. The shards are
+//! one such place, the tests' model of a pool another.
+
+use std::future::Future;
+
+use braid_block::Geometry;
+use braid_pool::{Command, Config, Counters, Done, Failure, Format, Handle, LayerInfo};
+use braid_pool::{Note, PoolInfo, Refusal, State};
+use braid_reactor::OpenDisk;
+use braid_shard::Injection;
+
+/// Where a pool lives: a shard, and its number there, which is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    /// The shard.
+    pub shard: u16,
+    /// Its number there.
+    pub pool: u16,
+}
+
+/// A pool as it was at one moment.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Where it stands.
+    pub state: State,
+    /// The pool as a whole.
+    pub info: PoolInfo,
+    /// Its replicas and snapshots.
+    pub layers: Vec<LayerInfo>,
+    /// What it counted.
+    pub counters: Counters,
+}
+
+/// Why a pool did not come to life. The disk is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// The pool says so.
+    Refused(Refusal),
+    /// The shard has no room for another disk.
+    NoRoom,
+    /// The shard has ended.
+    Gone,
+}
+
+/// A replica or a snapshot, as hosts see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposure {
+    /// Its pool.
+    pub home: Home,
+    /// Which of that pool.
+    pub handle: Handle,
+    /// A snapshot.
+    pub read_only: bool,
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// What follows from that.
+    pub names: super::names::Names,
+    /// Size and block size.
+    pub geometry: Geometry,
+    /// Hosts that may connect, by NQN; none: all.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Runs pools. None of the calls is cancelled by dropping its future: it is only not heard of.
+pub trait Host: Send + Sync + 'static {
+    /// Shards that pools can live on.
+    fn shards(&self) -> u16;
+
+    /// Makes a pool on a disk, which is given back for it to be opened.
+    fn create(
+        &self,
+        home: Home,
+        disk: OpenDisk,
+        config: Config,
+        format: Format,
+    ) -> impl Future<Output = Result<OpenDisk, NotOpened>> + Send;
+
+    /// Opens a pool.
+    fn open(
+        &self,
+        home: Home,
+        disk: OpenDisk,
+        config: Config,
+    ) -> impl Future<Output = Result<(), NotOpened>> + Send;
+
+    /// Closes a pool, in order if it has not failed. None: it was not there.
+    fn close(&self, home: Home) -> impl Future<Output = Option<OpenDisk>> + Send;
+
+    /// Has a pool do something.
+    fn command(
+        &self,
+        home: Home,
+        command: Command,
+    ) -> impl Future<Output = Result<Done, Failure>> + Send;
+
+    /// What a pool is like now. None: it is not there.
+    fn picture(&self, home: Home) -> impl Future<Output = Option<Picture>> + Send;
+
+    /// Lets hosts connect. False: its name is taken.
+    fn expose(&self, exposure: Exposure) -> impl Future<Output = bool> + Send;
+
+    /// Ends that, and waits until no command is in work.
+    fn hide(&self, home: Home, nqn: &str) -> impl Future<Output = ()> + Send;
+
+    /// Tells hosts of a new size.
+    fn resized(&self, home: Home, nqn: &str, geometry: Geometry)
+    -> impl Future<Output = ()> + Send;
+
+    /// Replaces the faults of a namespace. False: it is not there.
+    fn inject(
+        &self,
+        nqn: &str,
+        nsid: u32,
+        faults: Vec<Injection>,
+    ) -> impl Future<Output = bool> + Send;
+}
+
+/// What a pool has to tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// Which.
+    pub home: Home,
+    /// What.
+    pub note: Note,
+    /// Of what replica or snapshot, where the note names one.
+    pub layer: Option<[u8; 16]>,
+}

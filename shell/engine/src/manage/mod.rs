@@ -1,0 +1,28 @@
+//! The management of a running engine: pools, replicas and snapshots come and go by calls of the
+//! service that `shell/api` describes.
+//!
+//! Management is mail, not a lock. Calls are answered on the management thread, where the
+//! [`manager::Manager`] decides; whatever a pool is to do is posted to its shard's thread and
+//! comes back as an answer ([`host::Host`]).
+
+mod convert;
+mod devices;
+pub mod disk;
+pub mod host;
+pub mod hub;
+pub mod manager;
+pub mod names;
+mod notes;
+mod pools;
+mod replicas;
+mod scrubs;
+pub mod service;
+pub mod serving;
+mod share;
+mod snapshots;
+pub mod socket;
+
+pub(crate) use convert::fault_to_wire;
+
+#[cfg(test)]
+mod tests;
