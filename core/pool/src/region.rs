@@ -172,6 +172,7 @@ impl Pool {
         let idle = self.is_closing() || now.since(self.busy) >= IDLE;
         let mut budget =
             if idle { LOOKS } else { (self.regions.writes / WRITES_PER_CLOSE) as usize };
+        let mut lacks_flush = false;
         for _ in 0..self.regions.open.len().min(LOOKS) {
             if budget == 0 || !self.journal.has_room() {
                 break;
@@ -183,11 +184,14 @@ impl Pool {
                     self.regions.writes = 0;
                 }
                 Closed::Gone => {}
-                Closed::NotYet => self.regions.open.push_back(at),
+                Closed::NotYet { flush } => {
+                    lacks_flush |= flush;
+                    self.regions.open.push_back(at);
+                }
             }
         }
         let asked = self.regions.asked > self.sync.done();
-        if idle && !self.regions.open.is_empty() && !asked {
+        if idle && lacks_flush && !asked {
             self.regions.asked = self.ask_sync();
         } else if idle && budget == 0 {
             self.again();
@@ -215,8 +219,9 @@ impl Pool {
             self.regions.pending.remove(&(layer, region));
             return Closed::Gone;
         }
-        if !self.is_quiet(layer, region) {
-            return Closed::NotYet;
+        match self.quiet(layer, region) {
+            Quiet::Flushed => {}
+            quiet => return Closed::NotYet { flush: quiet == Quiet::Idle },
         }
         // The marks of a mirror's member are cleared when the others are known to be alike.
         let cell = Cell::Close { layer, region, open: true, dirty: !member && !sealed };
@@ -226,17 +231,20 @@ impl Pool {
         Closed::Yes
     }
 
-    /// Whether a region, whose leaf is in memory, was quiet over a flush, and may be closed.
-    fn is_quiet(&self, layer: u32, region: u32) -> bool {
-        let Some(leaf) = self.store.map.leaves.get(&(layer, region / LEAF)) else { return false };
+    /// How quiet a region is, whose leaf is in memory.
+    fn quiet(&self, layer: u32, region: u32) -> Quiet {
+        let Some(leaf) = self.store.map.leaves.get(&(layer, region / LEAF)) else {
+            return Quiet::Busy;
+        };
         let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
         let touch = touch.unwrap_or_default();
         let pending = self.regions.pending.get(&(layer, region)).copied().unwrap_or_default();
         let marked = pending.open.max(pending.first).unwrap_or(0).max(touch.seq);
-        touch.writes == 0
-            && touch.flush < self.sync.done()
-            && marked <= self.sync.durable()
-            && leaf.unadopted >> (region % LEAF) & 1 == 0
+        if touch.writes != 0 || leaf.unadopted >> (region % LEAF) & 1 != 0 {
+            return Quiet::Busy;
+        }
+        let flushed = touch.flush < self.sync.done() && marked <= self.sync.durable();
+        if flushed { Quiet::Flushed } else { Quiet::Idle }
     }
 
     /// Clears the mark of a member's region, unless it was written since the last flush. An open
@@ -244,7 +252,7 @@ impl Pool {
     pub(crate) fn clean_region(&mut self, layer: u32, region: u32) {
         let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
         let dirty = leaf.is_some_and(|leaf| leaf.page.get().dirty >> (region % LEAF) & 1 != 0);
-        if !dirty || !self.is_quiet(layer, region) {
+        if !dirty || self.quiet(layer, region) != Quiet::Flushed {
             return;
         }
         let open = self.is_open(layer, region);
@@ -254,10 +262,24 @@ impl Pool {
     }
 }
 
+/// How quiet a region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quiet {
+    /// Writes are in flight, or it waits to be adopted.
+    Busy,
+    /// Nothing is in flight; a flush would make it quiet.
+    Idle,
+    /// It was quiet over a flush.
+    Flushed,
+}
+
 /// What came of looking at an open region.
 enum Closed {
     Yes,
-    NotYet,
+    /// Not yet; a flush would help.
+    NotYet {
+        flush: bool,
+    },
     /// It is not open any more.
     Gone,
 }
