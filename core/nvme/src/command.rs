@@ -247,6 +247,8 @@ pub mod admin {
     pub const ASYNC_EVENT_REQUEST: u8 = 0x0c;
     /// Keep Alive.
     pub const KEEP_ALIVE: u8 = 0x18;
+    /// Get LBA Status, of the NVM command set (NVM 4.2.1).
+    pub const GET_LBA_STATUS: u8 = 0x86;
     /// Fabrics commands, on any queue.
     pub const FABRICS: u8 = 0x7f;
 }

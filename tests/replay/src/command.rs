@@ -97,6 +97,14 @@ impl Host {
                 assert_eq!(transfer, Ok(Transfer::ToHost(len)));
                 self.served += 1;
             }
+            Admin::Allocations { nsid, extent, len } => {
+                assert_eq!(transfer, Ok(Transfer::ToHost(len)));
+                let namespaces = namespaces();
+                let namespace = namespaces.iter().find(|n| n.nsid == nsid).expect("a namespace");
+                let end = extent.offset.checked_add(extent.len).expect("no overflow");
+                assert!(extent.len > 0 && end <= namespace.geometry.bytes());
+                self.served += 1;
+            }
             Admin::Held => {
                 self.held += 1;
                 self.served += 1;
@@ -241,6 +249,7 @@ fn namespaces() -> [NamespaceView; 3] {
         uuid: [2; 16],
         atomic_blocks: 1,
         thin: nsid == 3,
+        read_only: false,
     };
     [
         namespace(1, 1 << 20, BlockSize::B4096),

@@ -225,6 +225,7 @@ impl Peer {
         match with_view(|view| controller.admin(view, command, data, &mut out)) {
             Admin::Done { status, result } => self.answer(stream, command, status, result),
             Admin::Data { len } => self.send(stream, command, &out[..len as usize]),
+            Admin::Allocations { len, .. } => self.send(stream, command, &out[..len as usize]),
             Admin::Held => {}
             Admin::Abort { .. } => self.answer(stream, command, Status::SUCCESS, 1),
             Admin::Reset => {
@@ -330,6 +331,7 @@ fn with_view<T>(then: impl FnOnce(&SubsystemView<'_>) -> T) -> T {
         uuid: [2; 16],
         atomic_blocks: 1,
         thin: false,
+        read_only: false,
     };
     then(&SubsystemView {
         nqn: &nqn,

@@ -3,11 +3,13 @@
 //! A connection first asks [`Controller::transfer`] what data the command moves, gets a buffer
 //! and the data, and then has the command carried out by [`Controller::admin`].
 
+use braid_block::Extent;
+
 use super::controller::{Controller, Kind};
 use super::identify::{IDENTIFY_BYTES, identify};
 use super::transfer::{Transfer, check_flags};
 use super::view::SubsystemView;
-use super::{feature, log};
+use super::{feature, lba_status, log};
 use crate::Status;
 use crate::command::{Command, Direction, admin, fabrics};
 use crate::connect::halves;
@@ -26,6 +28,17 @@ pub enum Admin {
     /// Send the first bytes of the buffer, then complete it with success and a result of zero.
     Data {
         /// How many.
+        len: u32,
+    },
+    /// Look up which parts of this range of a namespace are allocated, fill so many bytes of the
+    /// buffer by [`write_allocations`](super::write_allocations), send them and complete it with
+    /// success.
+    Allocations {
+        /// Which namespace.
+        nsid: u32,
+        /// What of it.
+        extent: Extent,
+        /// Bytes to fill and send.
         len: u32,
     },
     /// Nothing now: an Asynchronous Event Request that [`Controller::next_event`] or
@@ -68,6 +81,7 @@ pub(crate) const fn opcodes(kind: Kind) -> &'static [u8] {
             admin::GET_FEATURES,
             admin::ASYNC_EVENT_REQUEST,
             admin::KEEP_ALIVE,
+            admin::GET_LBA_STATUS,
         ],
         Kind::Discovery => &[
             admin::FABRICS,
@@ -105,6 +119,7 @@ impl Controller {
         check_flags(command)?;
         let len = match command.opcode {
             admin::IDENTIFY => IDENTIFY_BYTES,
+            admin::GET_LBA_STATUS => lba_status::data_len(command)?,
             admin::GET_LOG_PAGE => log::data_len(self.kind, command)?,
             admin::SET_FEATURES | admin::GET_FEATURES => feature::data_len(self.kind, command)?,
             _ => 0,
@@ -146,6 +161,7 @@ impl Controller {
             admin::FABRICS => self.property(command),
             admin::IDENTIFY => identify(self, view, command, out).map(|()| Admin::Data { len }),
             admin::GET_LOG_PAGE => log::get(self, view, command, out).map(|()| Admin::Data { len }),
+            admin::GET_LBA_STATUS => lba_status::get(view, command, out),
             admin::SET_FEATURES => feature::set(self, command, data),
             admin::GET_FEATURES => feature::get(self, command, out),
             admin::ABORT => Ok(self.abort(command)),

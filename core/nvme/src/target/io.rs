@@ -91,6 +91,12 @@ impl IoCommand {
         Ok((parsed, parsed.transfer(command)?))
     }
 
+    /// Whether it changes what is in logical blocks.
+    #[must_use]
+    pub const fn changes_blocks(&self) -> bool {
+        !matches!(self, Self::Read { .. } | Self::Flush)
+    }
+
     fn transfer(&self, command: &Command) -> Result<Transfer, Status> {
         let direction = Direction::of(command);
         match *self {

@@ -60,6 +60,8 @@ pub struct NamespaceView {
     pub atomic_blocks: u16,
     /// Whether blocks take space only once written, and give it back when deallocated.
     pub thin: bool,
+    /// Whether hosts may not change it: a snapshot.
+    pub read_only: bool,
 }
 
 /// What SMART counts, since the engine's start.

@@ -73,6 +73,7 @@ pub(crate) fn namespace(nsid: u32, block: BlockSize, blocks: u64) -> NamespaceVi
         uuid: UUID,
         atomic_blocks: 1,
         thin: false,
+        read_only: false,
     }
 }
 

@@ -8,6 +8,7 @@ mod feature;
 mod fixture;
 mod identify;
 mod io;
+mod lba_status;
 mod life;
 mod log;
 mod opcode;

@@ -71,7 +71,7 @@ pub struct IdentifyController {
     /// CRDT1 to CRDT3.
     pub retry_delays: [U16; 3],
     reserved_134: [u8; 122],
-    /// OACS.
+    /// OACS: bit 9 Get LBA Status.
     pub oacs: U16,
     /// ACL, 0-based.
     pub acl: u8,
@@ -220,6 +220,7 @@ fn fabrics(id: &mut IdentifyController, controller: &Controller, view: &Subsyste
 
 /// What I/O queues do.
 fn input_output(id: &mut IdentifyController, view: &SubsystemView<'_>) {
+    id.oacs = U16::new(1 << 9);
     id.wctemp = U16::new(WARNING_TEMPERATURE_KELVIN);
     id.cctemp = U16::new(CRITICAL_TEMPERATURE_KELVIN);
     id.sqes = 0x66;

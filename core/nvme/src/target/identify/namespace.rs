@@ -45,7 +45,10 @@ pub struct IdentifyNamespace {
     reserved_40: [u8; 8],
     /// NVMCAP in bytes, lower and upper half.
     pub nvmcap: [U64; 2],
-    reserved_64: [u8; 40],
+    reserved_64: [u8; 35],
+    /// NSATTR: bit 0 write protected.
+    pub attributes: u8,
+    reserved_100: [u8; 4],
     /// NGUID.
     pub nguid: [u8; 16],
     /// EUI64.
@@ -60,6 +63,7 @@ const _: () = {
     assert!(offset_of!(IdentifyNamespace, nmic) == 30);
     assert!(offset_of!(IdentifyNamespace, dlfeat) == 33);
     assert!(offset_of!(IdentifyNamespace, nvmcap) == 48);
+    assert!(offset_of!(IdentifyNamespace, attributes) == 99);
     assert!(offset_of!(IdentifyNamespace, nguid) == 104);
     assert!(offset_of!(IdentifyNamespace, lba_formats) == 128);
 };
@@ -98,6 +102,7 @@ fn own(id: &mut IdentifyNamespace, namespace: &NamespaceView) {
     id.nuse = U64::new(geometry.blocks);
     id.nvmcap[0] = U64::new(geometry.bytes());
     id.nsfeat = 1 << 1 | u8::from(namespace.thin);
+    id.attributes = u8::from(namespace.read_only);
     let atomic = U16::new(atomic_blocks(namespace));
     id.nawun = atomic;
     id.nawupf = atomic;
