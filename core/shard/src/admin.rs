@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 
-use braid_block::{Instant, Key, Memory};
+use braid_block::{Extent, Instant, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::command::{Command, Sgl};
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::{Admin, Counters, Directory, Portal, SubsystemView};
+use braid_nvme::target::{Admin, Counters, Directory, Portal, SubsystemView, write_allocations};
 
 use crate::Shard;
+use crate::backend::{Backend, position};
 use crate::config::{Config, SubsystemConfig};
 use crate::conn::Conn;
 use crate::op::{Op, Reply, State, Work};
@@ -40,14 +41,17 @@ impl Directory for Listing<'_> {
     }
 }
 
-/// GENCTR: differs between configurations that hosts see differently (FNV-1a).
+/// GENCTR: differs between configurations that hosts see differently (FNV-1a). Every shard tells
+/// the same, in whatever order it learned of subsystems.
 pub(crate) fn generation(config: &Config) -> u64 {
-    let texts = config.subsystems.iter().flat_map(|s| {
-        core::iter::once(s.nqn.as_str()).chain(s.allowed_hosts.iter().map(|host| host.as_str()))
-    });
-    texts.flat_map(|text| text.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let of_one = |s: &SubsystemConfig| {
+        let hosts = s.allowed_hosts.iter().map(|host| host.as_str());
+        let texts = core::iter::once(s.nqn.as_str()).chain(hosts);
+        texts.flat_map(|text| text.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    };
+    config.subsystems.iter().map(of_one).fold(0, u64::wrapping_add)
 }
 
 impl Shard {
@@ -98,6 +102,9 @@ impl Shard {
         match done {
             Admin::Done { status, result } => self.finish(mem, key, status, result),
             Admin::Data { len } => self.finish_with_data(mem, key, len),
+            Admin::Allocations { nsid, extent, len } => {
+                self.look_up_allocations(mem, key, nsid, extent, len);
+            }
             Admin::Held => self.hold_event_request(mem, key),
             Admin::Abort { sqid, cid, held } => self.abort(mem, key, sqid, cid, held),
             Admin::Reset => {
@@ -114,7 +121,35 @@ impl Shard {
         self.tell_events(mem, at, controller, conn);
     }
 
-    fn finish_with_data<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) {
+    /// Get LBA Status: a pool knows; of anything else all blocks count as allocated.
+    fn look_up_allocations<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        nsid: u32,
+        extent: Extent,
+        bytes: u32,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let subsystem = &self.subsystems[usize::from(op.subsystem)];
+        let Some(at) = position(&subsystem.views, nsid) else {
+            return self.finish(mem, key, Status::INVALID_NAMESPACE.dnr(), 0);
+        };
+        let namespace = &subsystem.namespaces[usize::from(at)];
+        op.namespace = at;
+        op.work = Work::Allocations { extent, bytes };
+        if let Backend::Replica { .. } = namespace.backend {
+            return self.proceed(mem, key);
+        }
+        if let Some(lease) = &op.lease {
+            let out = &mut mem.bytes_mut(lease)[..bytes as usize];
+            let block_bytes = namespace.geometry.block.bytes();
+            write_allocations(out, block_bytes, core::iter::once(extent), true);
+        }
+        self.finish_with_data(mem, key, bytes);
+    }
+
+    pub(crate) fn finish_with_data<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) {
         let Some(op) = self.ops.remove(key) else { return };
         let data = op.lease.map(|lease| (lease, len));
         let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data };
@@ -146,7 +181,13 @@ impl Shard {
         }
     }
 
-    fn tell_events<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key, conn: Key) {
+    pub(crate) fn tell_events<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        at: u16,
+        controller: Key,
+        conn: Key,
+    ) {
         loop {
             let controllers = &mut self.subsystems[usize::from(at)].controllers;
             let Some(association) = controllers.get_mut(controller) else { return };
@@ -214,6 +255,7 @@ impl Shard {
                 lease: None,
                 ask: None,
                 corrupt: false,
+                since: Instant::ZERO,
             };
             let Ok(key) = self.ops.insert(op) else {
                 // No entry is free: the rest is flushed when these are done.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use braid_block::{Extent, Geometry, IoError, Key, Lease, Memory, Token};
 use braid_nvme::Status;
 use braid_nvme::target::NamespaceView;
+use braid_pool::{Failure, Handle};
 
 use crate::config::{BackendConfig, NamespaceConfig};
 use crate::counters::NamespaceCounters;
@@ -14,6 +15,7 @@ use crate::inject::Injection;
 use crate::note::Operation;
 use crate::op::Work;
 use crate::overlay::Overlay;
+use crate::pool::PoolId;
 
 /// Status code type of media and data integrity errors.
 const MEDIA_ERROR: u8 = 2;
@@ -33,6 +35,7 @@ pub(crate) struct Namespace {
 pub(crate) enum Backend {
     Memory(Vec<u8>),
     Disk { disk: Disk, discards: bool, zeroes: bool },
+    Replica { pool: PoolId, handle: Handle },
 }
 
 impl Namespace {
@@ -46,21 +49,31 @@ impl Namespace {
             BackendConfig::Disk { disk, discards, .. } => {
                 Backend::Disk { disk, discards, zeroes: true }
             }
+            BackendConfig::Replica { pool, handle, .. } => Backend::Replica { pool, handle },
         };
+        let keeps_aside = config.lose_unflushed && matches!(backend, Backend::Disk { .. });
         Self {
             nsid: config.nsid,
             geometry: config.geometry,
             backend,
             injections: config.injections.clone(),
-            overlay: config.lose_unflushed.then(Overlay::new),
+            overlay: keeps_aside.then(Overlay::new),
             counters: NamespaceCounters::default(),
+        }
+    }
+
+    /// Becomes larger.
+    pub(crate) fn resize(&mut self, geometry: Geometry) {
+        self.geometry = geometry;
+        if let Backend::Memory(store) = &mut self.backend {
+            store.resize(usize::try_from(geometry.bytes()).unwrap_or(usize::MAX), 0);
         }
     }
 
     /// Counts a command that ended.
     pub(crate) fn count(&mut self, work: &Work, status: Status) {
         let counters = &mut self.counters;
-        if matches!(work, Work::Admin(_)) {
+        if matches!(work, Work::Admin(_) | Work::Allocations { .. }) {
             return;
         }
         if !status.is_success() {
@@ -80,17 +93,23 @@ impl Namespace {
             Work::Flush => counters.flushes += 1,
             Work::Zero { .. } => counters.write_zeroes += 1,
             Work::Deallocate { .. } => counters.dataset_managements += 1,
-            Work::Settle | Work::Admin(_) => {}
+            Work::Settle | Work::Allocations { .. } | Work::Admin(_) => {}
         }
     }
 }
 
 /// A namespace as controllers describe it.
 pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
+    let mut read_only = false;
     let (atomic_blocks, thin) = match config.backend {
         // A power failure leaves nothing of memory, so nothing can tear.
         BackendConfig::Memory => (1, true),
         BackendConfig::Disk { atomic_blocks, discards, .. } => (atomic_blocks, discards),
+        // A power cut may mix the old and the new sectors of a block.
+        BackendConfig::Replica { read_only: protected, .. } => {
+            read_only = protected;
+            (1, true)
+        }
     };
     NamespaceView {
         nsid: config.nsid,
@@ -99,6 +118,7 @@ pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
         uuid: config.uuid,
         atomic_blocks,
         thin,
+        read_only,
     }
 }
 
@@ -123,6 +143,22 @@ pub(crate) const fn status_of(operation: Operation, error: IoError) -> Status {
         (_, IoError::Gone) => Status::INTERNAL_ERROR.dnr(),
         (Operation::Read, _) => Status::UNRECOVERED_READ,
         (Operation::Write | Operation::Zero | Operation::Discard, _) => Status::WRITE_FAULT,
+    }
+}
+
+/// The same for a command whose pool did not do it.
+pub(crate) const fn status_of_failure(operation: Operation, failure: Failure) -> Status {
+    match failure {
+        Failure::NoSpace => status_of(operation, IoError::NoSpace),
+        Failure::Media(_) => status_of(operation, IoError::Media),
+        Failure::Failed => status_of(operation, IoError::Device),
+        Failure::ReadOnly => Status::WRITE_PROTECTED.dnr(),
+        Failure::OutOfRange => Status::LBA_OUT_OF_RANGE.dnr(),
+        Failure::NotFound => Status::INVALID_NAMESPACE.dnr(),
+        // The host may try again: another path, or the same one later, may do.
+        Failure::Stopping => Status::NAMESPACE_NOT_READY,
+        Failure::Limit => Status::INTERNAL_ERROR,
+        Failure::Exists | Failure::Busy | Failure::Invalid => Status::INTERNAL_ERROR.dnr(),
     }
 }
 

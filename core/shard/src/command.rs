@@ -6,10 +6,12 @@ use braid_nvme::command::Command;
 use braid_nvme::pdu::FatalError;
 use braid_nvme::target::connection::{Capsule, Transferred};
 use braid_nvme::target::{IoCommand, Transfer};
+use braid_pool::Failure;
 
 use crate::Shard;
-use crate::backend::position;
+use crate::backend::{position, status_of_failure};
 use crate::conn::{Conn, Queue, Role};
+use crate::note::Operation;
 use crate::op::{Op, Reply, State, Work};
 use crate::subsystem::{Association, Subsystem};
 
@@ -72,6 +74,7 @@ impl Shard {
                     lease: None,
                     ask: None,
                     corrupt: false,
+                    since: Instant::ZERO,
                 };
                 self.begin(mem, now, op, transfer, capsule);
             }
@@ -110,6 +113,10 @@ impl Shard {
         let at = position(&subsystem.views, command.nsid.get());
         let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
         let (parsed, transfer) = association.controller.io(command, geometry)?;
+        let protected = at.is_some_and(|at| subsystem.views[usize::from(at)].read_only);
+        if protected && parsed.changes_blocks() {
+            return Err(status_of_failure(Operation::Write, Failure::ReadOnly));
+        }
         let work = match parsed {
             IoCommand::Read { extent, fua } => Work::Read { extent, durable: fua },
             IoCommand::Write { extent, fua } => Work::Write { extent, durable: fua },

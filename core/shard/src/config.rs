@@ -10,6 +10,7 @@ use braid_nvme::target::{ControllerModel, Portal};
 
 use crate::event::Disk;
 use crate::inject::Injection;
+use crate::pool::PoolId;
 
 /// A shard's configuration. All shards of an engine get the same one but for `shard`.
 #[derive(Clone, Debug)]
@@ -90,6 +91,15 @@ pub enum BackendConfig {
         /// Logical blocks that the device writes whole or not at all when power fails, from 1
         /// (AWUPF says one less).
         atomic_blocks: u16,
+    },
+    /// A replica or a snapshot in a pool of the subsystem's home shard.
+    Replica {
+        /// Which pool.
+        pool: PoolId,
+        /// Which replica or snapshot of it.
+        handle: braid_pool::Handle,
+        /// Hosts may not write to it: a snapshot.
+        read_only: bool,
     },
 }
 

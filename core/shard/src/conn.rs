@@ -114,9 +114,14 @@ impl Conn {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Whether its input is looked at: in a stop, too, for the data of commands that are in work.
+    /// Whether its input is looked at: in an orderly end, too, for the data of commands that are
+    /// in work.
     pub(crate) const fn is_reading(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Ending { why: Why::Stopping, shut: false, .. })
+        match self.phase {
+            Phase::Open => true,
+            Phase::Ending { why, shut, .. } => why.is_orderly() && !shut,
+            Phase::Closed => false,
+        }
     }
 
     /// Whether it is ending, and nothing is left to say on it.

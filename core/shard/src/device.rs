@@ -25,7 +25,7 @@ const PIECE_BYTES: u64 = Class::Large.bytes() as u64;
 const ZEROS: u64 = Class::Large.bytes() as u64;
 
 /// What running an op came to.
-enum Outcome {
+pub(crate) enum Outcome {
     /// It is done.
     Done(Status),
     /// The device has it.
@@ -85,12 +85,15 @@ impl Shard {
         let Some(op) = self.ops.get_mut(key) else { return };
         let namespace =
             &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
-        let Namespace { backend, .. } = namespace;
-        let outcome = match backend {
+        let outcome = match &namespace.backend {
             Backend::Memory(_) => on_memory(mem, op, namespace),
             Backend::Disk { disk, .. } => {
                 let disk = *disk;
                 on_disk(mem, key, op, namespace, disk, |effect| self.outbox.emit(effect))
+            }
+            Backend::Replica { pool, handle } => {
+                let (pool, handle) = (*pool, *handle);
+                self.on_replica(mem, key, pool, handle)
             }
         };
         match outcome {
@@ -135,7 +138,7 @@ impl Shard {
                 match (&mut op.work, &mut namespace.backend) {
                     (Work::Zero { deallocate: deallocate @ true, .. }, _) => *deallocate = false,
                     (_, Backend::Disk { zeroes, .. }) => *zeroes = false,
-                    (_, Backend::Memory(_)) => {}
+                    (_, Backend::Memory(_) | Backend::Replica { .. }) => {}
                 }
                 self.proceed(mem, key);
             }
@@ -198,7 +201,7 @@ impl Shard {
                 advance(op);
                 self.proceed(mem, key);
             }
-            (_, Work::Admin(_)) => {}
+            (_, Work::Allocations { .. } | Work::Admin(_)) => {}
         }
     }
 
@@ -412,9 +415,9 @@ const fn is_zero(work: &Work) -> bool {
     matches!(work, Work::Zero { .. })
 }
 
-const fn operation(work: &Work) -> Operation {
+pub(crate) const fn operation(work: &Work) -> Operation {
     match work {
-        Work::Read { .. } | Work::Admin(_) => Operation::Read,
+        Work::Read { .. } | Work::Allocations { .. } | Work::Admin(_) => Operation::Read,
         Work::Write { .. } => Operation::Write,
         Work::Flush | Work::Settle => Operation::Flush,
         Work::Zero { .. } => Operation::Zero,
@@ -427,6 +430,7 @@ const fn offset(work: &Work) -> u64 {
         Work::Read { extent, .. } | Work::Write { extent, .. } | Work::Zero { extent, .. } => {
             extent.offset
         }
+        Work::Allocations { extent, .. } => extent.offset,
         Work::Flush | Work::Settle | Work::Deallocate { .. } | Work::Admin(_) => 0,
     }
 }

@@ -310,7 +310,7 @@ impl Shard {
     /// Makes the connection a queue of a subsystem that this shard serves.
     fn attach<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, handshake: &Handshake) {
         let connect = &handshake.connect;
-        let found = self.subsystems.iter().position(|s| s.nqn == connect.subnqn);
+        let found = self.subsystems.iter().position(|s| s.is_served_as(connect.subnqn.as_str()));
         let Some(at) = found else {
             let refusal = Refusal::parameter(Parameter::Subsystem);
             self.refuse(mem, key, connect.cid, refusal);

@@ -6,7 +6,8 @@
 //!
 //! The flows, a file each: `greeting` makes a stream a queue, `stream` takes commands from it,
 //! `command` gives them an op and a buffer, `device` and `admin` carry them out, `reply` sends
-//! what came of it, `life` ends connections and controllers.
+//! what came of it, `life` ends connections and controllers; `pool` drives the pools of replicas,
+//! `replica` asks them for what commands need; `sharing` adds and removes subsystems.
 //!
 //! Invariants:
 //! 1. A token's entry stays until its `Done` came, so that a late one is recognised.
@@ -38,8 +39,11 @@ mod note;
 mod op;
 mod outbox;
 mod overlay;
+mod pool;
 mod receive;
+mod replica;
 mod reply;
+mod sharing;
 mod stream;
 mod subsystem;
 mod token;
@@ -61,6 +65,7 @@ pub use host::HostConfig;
 pub use inject::{Fault, Injection};
 pub use mail::Mail;
 pub use note::{Limit, Note, Operation, Why};
+pub use pool::{Latency, POOLS_MAX, PoolId};
 
 use conn::Conn;
 use deadline::Deadlines;
@@ -68,6 +73,7 @@ use host::Hosts;
 use memory::ADMIN_LEASES;
 use op::Op;
 use outbox::Outbox;
+use pool::Pools;
 use subsystem::Subsystem;
 
 /// How often connections that are sending are looked after.
@@ -83,6 +89,11 @@ pub struct Shard {
     subsystems: Vec<Subsystem>,
     /// The names of the configuration's subsystems, in its order.
     names: Vec<Nqn>,
+    /// Of these, how many there were from the start.
+    fixed: usize,
+    /// Subsystems that were removed and are not gone.
+    leaving: usize,
+    pools: Pools,
     conns: Slab<Conn>,
     hosts: Hosts,
     ops: Slab<Op>,
@@ -110,7 +121,11 @@ pub struct Shard {
     buried: bool,
     /// A sweep is due.
     sweeping: bool,
+    /// Controllers may have something to tell their hosts unasked.
+    events: bool,
     stopping: bool,
+    /// The time of the last event.
+    now: Instant,
     started: Instant,
     generation: u64,
     /// Number of the turn, and commands taken in it.
@@ -168,10 +183,15 @@ impl Shard {
             freed: false,
             buried: false,
             sweeping: false,
+            events: false,
             stopping: false,
+            now: Instant::ZERO,
             started: Instant::ZERO,
             generation: admin::generation(&config),
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
+            fixed: config.subsystems.len(),
+            leaving: 0,
+            pools: Pools::new(),
             turn: 0,
             taken: 0,
             quiet: None,
@@ -181,6 +201,7 @@ impl Shard {
 
     /// Takes one event.
     pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
+        self.now = now;
         match event {
             Event::Start { seed, .. } => {
                 self.hosts.seed(seed);
@@ -202,6 +223,7 @@ impl Shard {
     /// Ends a turn: goes on with what was put off for fairness or for want of a buffer, and hands
     /// filled batches to be sent.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.now = now;
         self.turn += 1;
         self.taken = 0;
         if core::mem::take(&mut self.buried) {
@@ -223,6 +245,13 @@ impl Shard {
                 }
             }
         }
+        self.pools_end_turn(mem, now);
+        if core::mem::take(&mut self.events) {
+            self.tell_all_events(mem);
+        }
+        if self.has_left() {
+            self.bury_subsystems();
+        }
         self.launch(mem, now);
         self.hosts_end_turn(mem, now);
     }
@@ -235,7 +264,8 @@ impl Shard {
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next().into_iter().chain(self.hosts.deadline()).min()
+        let [a, b, c] = [self.deadlines.next(), self.hosts.deadline(), self.pools.deadline()];
+        a.into_iter().chain(b).chain(c).min()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
@@ -245,7 +275,8 @@ impl Shard {
         // Who waits for an op's entry goes on when one ends, which something else must tell.
         let runs = self.runnable.iter().any(|key| self.has_op_for(*key));
         let put_off = runs || !self.unfinished.is_empty();
-        waiting || put_off || self.buried || self.hosts.has_work()
+        let told = self.buried || self.events || self.has_left();
+        waiting || put_off || told || self.hosts.has_work() || self.pools.has_work()
     }
 
     /// The bytes of a batch that [`Effect::Send`] names, in order, at most 64 pieces.
@@ -259,7 +290,7 @@ impl Shard {
     }
 
     /// Begins an orderly stop: nothing new is accepted, commands in flight finish, hosts see an
-    /// orderly close. [`Note::Drained`] tells the end.
+    /// orderly close, then pools are stopped. [`Note::Drained`] tells the end.
     pub fn stop<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         if core::mem::replace(&mut self.stopping, true) {
             return;
@@ -320,7 +351,7 @@ impl Shard {
     /// Replaces the faults that a namespace injects; operations that an older one stalls go on.
     /// False if it is not at home here.
     pub fn set_injections(&mut self, subnqn: &str, nsid: u32, injections: &[Injection]) -> bool {
-        let found = self.subsystems.iter().position(|s| s.nqn.as_str() == subnqn);
+        let found = self.subsystems.iter().position(|s| s.is_served_as(subnqn));
         let Some(at) = found else { return false };
         let Some(namespace) = self.subsystems[at].namespaces.iter().position(|n| n.nsid == nsid)
         else {
@@ -352,6 +383,7 @@ impl Shard {
             token::HOST_CONNECT => self.on_host_connected(mem, now, token.key(), result),
             token::HOST_RECEIVE => self.on_host_ended(mem, now, token.key(), result),
             token::HOST_SEND => self.on_host_sent(mem, now, token.key(), result),
+            kind if kind >= token::POOLS => self.pools.on_done(mem, now, token, result),
             _ => {}
         }
     }

@@ -21,8 +21,8 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Shard {
     /// Ends a connection in order: no new command is taken, what is in work finishes, replies
-    /// leave, then our end is closed and the peer's awaited. Only a stop still reads the data
-    /// that commands in work wait for; a peer that broke the protocol is not listened to.
+    /// leave, then our end is closed and the peer's awaited. Only an orderly end still reads the
+    /// data that commands in work wait for; a peer that broke the protocol is not listened to.
     pub(crate) fn end<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, why: Why) {
         let drain = self.config.limits.drain;
         let Some(conn) = self.conns.get_mut(key) else { return };
@@ -31,7 +31,7 @@ impl Shard {
         }
         conn.phase = Phase::Ending { why, shut: false, until: now + drain };
         self.deadlines.remind(now + drain, Reminder::Connection(key));
-        if why != Why::Stopping {
+        if !why.is_orderly() {
             self.drop_input(mem, key);
             self.forget_waiting(mem, key);
         }
@@ -39,15 +39,15 @@ impl Shard {
         self.finish_ending(now, key);
     }
 
-    /// Closes our end once nothing is left to say. In a stop a controller's queues go together: a
-    /// host that sees one of them end gives up what it waits for on the others.
+    /// Closes our end once nothing is left to say. In an orderly end a controller's queues go
+    /// together: a host that sees one of them end gives up what it waits for on the others.
     pub(crate) fn finish_ending(&mut self, now: Instant, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let Phase::Ending { why, .. } = conn.phase else { return };
         if !conn.has_said_all() {
             return;
         }
-        let (Why::Stopping, Some(queue)) = (why, conn.queue()) else {
+        let (true, Some(queue)) = (why.is_orderly(), conn.queue()) else {
             return self.shut(now, key);
         };
         let controllers = &self.subsystems[usize::from(queue.subsystem)].controllers;
@@ -112,7 +112,7 @@ impl Shard {
         if let Some(association) = subsystem.controllers.get_mut(controller) {
             association.set_queue(qid, None);
             association.controller.leave(qid);
-            if self.stopping {
+            if self.stopping || subsystem.phase != crate::subsystem::Phase::Serving {
                 // The others may have waited for this one.
                 for key in association.queues.clone().into_iter().flatten() {
                     self.mark_dirty(key);
@@ -237,10 +237,15 @@ impl Shard {
         self.tell_drained();
     }
 
-    /// Tells that nothing is left after a stop, if so.
+    /// Tells that nothing is left after a stop, if so. Pools are stopped when no host is left.
     pub(crate) fn tell_drained(&mut self) {
-        if self.stopping && self.conns.is_empty() && self.hosts.is_empty() {
+        if !self.stopping || !self.conns.is_empty() || !self.hosts.is_empty() {
+            return;
+        }
+        if self.pools.is_empty() {
             self.note(Note::Drained);
+        } else {
+            self.pools.close_all();
         }
     }
 
@@ -259,6 +264,7 @@ impl Shard {
             }
         }
         self.hosts_elapsed(mem, now);
+        self.pools.on_elapsed(mem, now);
     }
 
     fn check_connection<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {

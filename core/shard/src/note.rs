@@ -3,7 +3,8 @@
 use braid_block::{IoError, Key};
 use braid_nvme::{Status, pdu::FatalError};
 
-use crate::event::Socket;
+use crate::event::{Disk, Socket};
+use crate::pool::PoolId;
 
 /// Something that people or programs may want to know. Rare: never one per I/O.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +78,37 @@ pub enum Note {
         /// Why.
         why: braid_nvme::host::Why,
     },
-    /// Every connection is closed after a stop was asked for.
+    /// A pool has something to tell.
+    Pool {
+        /// Which.
+        pool: PoolId,
+        /// What.
+        note: braid_pool::Note,
+    },
+    /// A command of `Shard::pool_command` ended: exactly once for each.
+    PoolCommand {
+        /// Of which pool.
+        pool: PoolId,
+        /// As given.
+        tag: u64,
+        /// What came of it.
+        result: Result<braid_pool::Done, braid_pool::Failure>,
+    },
+    /// A pool that was to be closed is forgotten: nothing names its disk any more.
+    PoolClosed {
+        /// Which.
+        pool: PoolId,
+        /// The disk it was on.
+        disk: Disk,
+        /// It was stopped in order.
+        clean: bool,
+    },
+    /// A subsystem that was to be removed is gone: no command of its hosts is in work.
+    SubsystemGone {
+        /// As given.
+        tag: u64,
+    },
+    /// Every connection is closed, and every pool, after a stop was asked for.
     Drained,
 }
 
@@ -108,8 +139,18 @@ pub enum Why {
     AdminClosed,
     /// We are stopping.
     Stopping,
+    /// Its subsystem is not served any more.
+    Removed,
     /// A limit was reached.
     Limit(Limit),
+}
+
+impl Why {
+    /// Whether we end it while its host did nothing wrong: commands in work still get their data
+    /// and their answers.
+    pub(crate) const fn is_orderly(self) -> bool {
+        matches!(self, Self::Stopping | Self::Removed)
+    }
 }
 
 /// What was tried on a device.

@@ -14,7 +14,7 @@
 //! ```
 //! An entry stays until the device answered, even if its connection is long gone.
 
-use braid_block::{Extent, Key, Lease};
+use braid_block::{Extent, Instant, Key, Lease};
 use braid_nvme::Status;
 use braid_nvme::command::Command;
 
@@ -41,6 +41,8 @@ pub(crate) struct Op {
     pub(crate) ask: Option<u32>,
     /// Flip a byte of what is read.
     pub(crate) corrupt: bool,
+    /// When a pool was given it, for latencies.
+    pub(crate) since: Instant,
 }
 
 /// What is to be done.
@@ -71,6 +73,12 @@ pub(crate) enum Work {
         ranges: u16,
         /// Bytes of that range done so far, where it is done in pieces.
         done: u64,
+    },
+    /// Get LBA Status, the one admin command that goes to a namespace: which blocks of the extent
+    /// are allocated, in so many bytes of the buffer.
+    Allocations {
+        extent: Extent,
+        bytes: u32,
     },
     Admin(Command),
 }

@@ -19,6 +19,7 @@ const DISCOVERY_IDS: u16 = 1024;
 /// A subsystem that this shard serves.
 pub(crate) struct Subsystem {
     pub(crate) kind: Kind,
+    pub(crate) phase: Phase,
     pub(crate) nqn: Nqn,
     pub(crate) config: SubsystemConfig,
     pub(crate) namespaces: Vec<Namespace>,
@@ -29,6 +30,17 @@ pub(crate) struct Subsystem {
     next_cntlid: u16,
     first_cntlid: u16,
     last_cntlid: u16,
+}
+
+/// Where a subsystem is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    /// Not to be found any more; its controllers end. Who removed it is told with this tag.
+    Leaving(u64),
+    /// A hole, so that the numbers of the others stay; it keeps the table of controllers, whose
+    /// generations tell a stale key.
+    Gone,
 }
 
 /// A controller and its connections.
@@ -68,6 +80,7 @@ impl Subsystem {
         };
         Self {
             kind,
+            phase: Phase::Serving,
             nqn,
             config,
             namespaces,
@@ -77,6 +90,17 @@ impl Subsystem {
             first_cntlid,
             last_cntlid,
         }
+    }
+
+    /// Puts this subsystem into the place of one that is gone.
+    pub(crate) fn replace(&mut self, new: Self) {
+        let controllers = core::mem::replace(&mut self.controllers, Slab::with_capacity(0));
+        *self = Self { controllers, ..new };
+    }
+
+    /// Whether hosts find it under this name.
+    pub(crate) fn is_served_as(&self, nqn: &str) -> bool {
+        self.phase == Phase::Serving && self.nqn.as_str() == nqn
     }
 
     /// Whether commands of an older association of this host still change blocks.

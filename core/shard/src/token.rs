@@ -12,3 +12,9 @@ pub(crate) const HOST_CONNECT: u8 = 4;
 pub(crate) const HOST_RECEIVE: u8 = 5;
 /// The batch in flight of a stream to a target.
 pub(crate) const HOST_SEND: u8 = 6;
+/// A command of a pool's management: only ever a tag.
+pub(crate) const COMMAND: u8 = 7;
+/// First kind of the pools' tokens, [`POOL_KINDS`] for each.
+pub(crate) const POOLS: u8 = 64;
+/// Kinds of tokens that a pool has.
+pub(crate) const POOL_KINDS: u8 = 8;

@@ -95,11 +95,24 @@ impl Peer {
         let completion = peer.connect(world, &connect(0, CNTLID_DYNAMIC));
         assert!(completion.status().is_success(), "{:?}", completion.status());
         peer.cntlid = (completion.result.get() & 0xffff) as u16;
+        peer.enable(world);
+        peer
+    }
+
+    /// Enables the controller of this admin queue.
+    pub fn enable(&mut self, world: &mut World) {
         let mut enable = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_SET));
         enable.set_cdw(11, 0x14);
         enable.set_cdw(12, 0x46_0001);
-        assert!(peer.command(world, enable, &[]).status().is_success());
-        peer
+        assert!(self.command(world, enable, &[]).status().is_success());
+    }
+
+    /// Asks to be told of these events.
+    pub fn enable_events(&mut self, world: &mut World, events: u32) {
+        let mut command = Command::new(admin::SET_FEATURES, 0);
+        command.set_cdw(10, 0x0b);
+        command.set_cdw(11, events);
+        assert!(self.command(world, command, &[]).status().is_success());
     }
 
     /// An I/O queue of the controller.
@@ -121,6 +134,12 @@ impl Peer {
     pub fn connect(&mut self, world: &mut World, connect: &Connect) -> Completion {
         let (command, data) = connect.to_wire();
         self.command(world, command, data.as_bytes())
+    }
+
+    /// Sends a Connect that somebody else may answer.
+    pub fn post_connect(&mut self, world: &mut World, connect: &Connect) {
+        let (command, data) = connect.to_wire();
+        self.post(world, command, data.as_bytes());
     }
 
     pub fn cid(&mut self) -> u16 {

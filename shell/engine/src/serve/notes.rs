@@ -83,6 +83,11 @@ fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::Limit { limit } => warn!(shard, ?limit, "a limit is reached"),
         Note::HostConnected { queues, .. } => info!(shard, queues, "connected to a target"),
         Note::HostDisconnected { why, .. } => warn!(shard, ?why, "disconnected from a target"),
+        // Who manages pools and subsystems hears of them by name.
+        Note::Pool { .. }
+        | Note::PoolCommand { .. }
+        | Note::PoolClosed { .. }
+        | Note::SubsystemGone { .. } => {}
         Note::Drained => info!(shard, "all connections are closed"),
     }
 }

@@ -1,0 +1,408 @@
+//! The pools of a shard: opened, driven, stopped and forgotten.
+//!
+//! ```text
+//!   pool_open, pool_create           pool_close, or a stop of the shard
+//!  ------------------------> entry ------------------------------------> closing
+//!                                                                           |
+//!                stopped or failed, nothing in flight, no request in work   v
+//!                                                  PoolClosed, and the entry is free
+//! ```
+//!
+//! Invariants:
+//! 1. A pool's tokens are the eight kinds of its place in the table; the place is given to another
+//!    one only when every effect of the first was answered, so that no completion goes astray.
+//! 2. A request's tag is the token of its op, a command's is one of ours: they never meet.
+//! 3. A pool's turn ends once a turn of the shard, after everything that may ask it for something,
+//!    so that one commit of its journal serves them all.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use braid_block::{Instant, IoError, Key, Memory, Token};
+use braid_pool::{Command, Completion, Config, Failure, Format, Pool, Request, State};
+
+use crate::effect::Effect;
+use crate::event::Disk;
+use crate::note::Note;
+use crate::outbox::Outbox;
+use crate::{Shard, token};
+
+/// A pool of a shard, by a number that its opener chose and that no other one has meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolId(pub u16);
+
+/// Pools that a shard can have: as many as there are kinds of tokens for.
+pub const POOLS_MAX: usize = ((256 - token::POOLS as usize) / token::POOL_KINDS as usize) - 1;
+
+/// How long requests to a pool took: bucket `i` counts those of less than `2^i` microseconds that
+/// the one below does not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Latency {
+    /// Reads.
+    pub read: [u64; 32],
+    /// Writes and Write Zeroes.
+    pub write: [u64; 32],
+    /// Flushes.
+    pub flush: [u64; 32],
+}
+
+impl Latency {
+    pub(crate) fn count(buckets: &mut [u64; 32], time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - micros.leading_zeros()) as usize;
+        buckets[bucket.min(buckets.len() - 1)] += 1;
+    }
+}
+
+/// A pool, and what the shard knows of it.
+pub(crate) struct Entry {
+    id: PoolId,
+    disk: Disk,
+    pool: Box<Pool>,
+    /// Effects that are not answered.
+    in_flight: u32,
+    /// Requests that did not end.
+    requests: u32,
+    /// Commands that did not end: our tag and the caller's.
+    commands: Vec<(u32, u64)>,
+    /// It was asked for something since its turn last ended.
+    asked: bool,
+    closing: bool,
+    pub(crate) latency: Latency,
+}
+
+impl Entry {
+    fn is_over(&self) -> bool {
+        let state = self.pool.state();
+        self.closing
+            && matches!(state, State::Stopped | State::Failed)
+            && self.in_flight == 0
+            && self.requests == 0
+    }
+
+    fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+        self.requests += 1;
+        self.asked = true;
+        self.pool.submit(mem, now, request);
+    }
+
+    /// Hands the pool's effects and notes to the shell.
+    fn drain(&mut self, outbox: &mut Outbox) {
+        while let Some(effect) = self.pool.poll_effect() {
+            self.in_flight += 1;
+            outbox.emit(effect_on(self.disk, effect));
+        }
+        while let Some(note) = self.pool.poll_note() {
+            outbox.emit(Effect::Note(Note::Pool { pool: self.id, note }));
+        }
+    }
+}
+
+/// The table of pools. A place is a range of token kinds.
+pub(crate) struct Pools {
+    places: [Option<Entry>; POOLS_MAX],
+    len: usize,
+    /// Number of the last command.
+    command: u32,
+}
+
+impl Pools {
+    pub(crate) fn new() -> Self {
+        Self { places: [const { None }; POOLS_MAX], len: 0, command: 0 }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Those after the last one are not looked at.
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.places.iter().flatten().take(self.len)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.places.iter_mut().flatten().take(self.len)
+    }
+
+    fn find(&self, id: PoolId) -> Option<&Entry> {
+        self.iter().find(|entry| entry.id == id)
+    }
+
+    pub(crate) fn find_mut(&mut self, id: PoolId) -> Option<&mut Entry> {
+        self.iter_mut().find(|entry| entry.id == id)
+    }
+
+    /// The pool that a token is of.
+    fn of_token(&mut self, token: Token) -> Option<&mut Entry> {
+        let place = token.kind().checked_sub(token::POOLS)? / token::POOL_KINDS;
+        self.places.get_mut(usize::from(place))?.as_mut()
+    }
+
+    fn insert(
+        &mut self,
+        id: PoolId,
+        disk: Disk,
+        mut config: Config,
+        make: impl FnOnce(Config) -> Pool,
+    ) -> bool {
+        let place = self.places.iter().position(Option::is_none);
+        let (None, Some(place)) = (self.find(id), place) else { return false };
+        let kinds = u8::try_from(place).unwrap_or(u8::MAX) * token::POOL_KINDS;
+        config.token_base = token::POOLS + kinds;
+        self.len += 1;
+        self.places[place] = Some(Entry {
+            id,
+            disk,
+            pool: Box::new(make(config)),
+            in_flight: 0,
+            requests: 0,
+            commands: Vec::new(),
+            asked: true,
+            closing: false,
+            latency: Latency::default(),
+        });
+        true
+    }
+
+    /// Begins to close all of them.
+    pub(crate) fn close_all(&mut self) {
+        for entry in self.iter_mut().filter(|entry| !entry.closing) {
+            entry.closing = true;
+            entry.asked = true;
+        }
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.iter().any(|entry| entry.asked || entry.is_over() || entry.pool.has_work())
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.iter().filter_map(|entry| entry.pool.poll_timeout()).min()
+    }
+
+    pub(crate) fn on_elapsed<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        for entry in self.iter_mut() {
+            entry.pool.handle(mem, now, braid_pool::Event::Elapsed);
+        }
+    }
+
+    /// An effect of a pool is done.
+    pub(crate) fn on_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        token: Token,
+        result: Result<u32, IoError>,
+    ) {
+        let Some(entry) = self.of_token(token) else { return };
+        entry.in_flight -= 1;
+        entry.pool.handle(mem, now, braid_pool::Event::Done { token, result });
+    }
+
+    /// Gives a request to a pool, or back if there is no such pool.
+    pub(crate) fn submit<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        id: PoolId,
+        request: Request,
+    ) -> Result<(), Request> {
+        match self.find_mut(id) {
+            Some(entry) => {
+                entry.submit(mem, now, request);
+                Ok(())
+            }
+            None => Err(request),
+        }
+    }
+}
+
+impl Shard {
+    /// Opens a pool on a disk; its notes tell what comes of it. The token kinds of the
+    /// configuration are chosen here. False: there is a pool with this number, or there are
+    /// [`POOLS_MAX`].
+    pub fn pool_open<M: Memory>(
+        &mut self,
+        _mem: &mut M,
+        _now: Instant,
+        id: PoolId,
+        disk: Disk,
+        config: Config,
+    ) -> bool {
+        !self.stopping && self.pools.insert(id, disk, config, Pool::open)
+    }
+
+    /// Makes a new pool on a disk, whose content is lost. It ends with `Note::Stopped`, and is to
+    /// be closed then; opening it is another step.
+    pub fn pool_create<M: Memory>(
+        &mut self,
+        _mem: &mut M,
+        _now: Instant,
+        id: PoolId,
+        disk: Disk,
+        config: Config,
+        format: Format,
+    ) -> bool {
+        let make = |config| Pool::create(config, format);
+        !self.stopping && self.pools.insert(id, disk, config, make)
+    }
+
+    /// Gives a pool a command of the management; [`Note::PoolCommand`] tells how it ended.
+    pub fn pool_command<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        id: PoolId,
+        tag: u64,
+        command: Command,
+    ) {
+        self.pools.command = self.pools.command.wrapping_add(1);
+        let number = self.pools.command;
+        let refused = match self.pools.find_mut(id) {
+            None => Some(Failure::NotFound),
+            Some(entry) if entry.closing => Some(Failure::Stopping),
+            Some(entry) => {
+                entry.commands.push((number, tag));
+                entry.asked = true;
+                let key = Key { index: 0, generation: number };
+                let ours = Token::new(token::COMMAND, key).to_bits();
+                entry.pool.command(mem, now, ours, command);
+                None
+            }
+        };
+        if let Some(failure) = refused {
+            self.note(Note::PoolCommand { pool: id, tag, result: Err(failure) });
+        }
+    }
+
+    /// Stops a pool in order, or what is left of it, and forgets it: [`Note::PoolClosed`] tells
+    /// when. Its subsystems are to be removed before.
+    pub fn pool_close<M: Memory>(&mut self, _mem: &mut M, _now: Instant, id: PoolId) {
+        if let Some(entry) = self.pools.find_mut(id) {
+            entry.closing = true;
+            entry.asked = true;
+        }
+    }
+
+    /// A pool, for what it tells of itself.
+    #[must_use]
+    pub fn pool(&self, id: PoolId) -> Option<&Pool> {
+        self.pools.find(id).map(|entry| &*entry.pool)
+    }
+
+    /// All pools.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> {
+        self.pools.iter().map(|entry| entry.id)
+    }
+
+    /// How long the requests of hosts to a pool took.
+    #[must_use]
+    pub fn pool_latency(&self, id: PoolId) -> Option<&Latency> {
+        self.pools.find(id).map(|entry| &entry.latency)
+    }
+
+    /// Ends the pools' turn: what they finished goes to their hosts, what they ask for to the
+    /// shell.
+    pub(crate) fn pools_end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        if self.pools.is_empty() {
+            return;
+        }
+        self.take_completions(mem);
+        for entry in self.pools.iter_mut() {
+            entry.asked = false;
+            if entry.closing && entry.pool.state() == State::Open {
+                entry.pool.stop(mem, now);
+            }
+            entry.pool.end_turn(mem, now);
+        }
+        self.take_completions(mem);
+        for entry in self.pools.iter_mut() {
+            entry.drain(&mut self.outbox);
+        }
+        self.forget_closed(mem);
+    }
+
+    /// Takes what the pools have finished, and what that lets them finish at once.
+    fn take_completions<M: Memory>(&mut self, mem: &mut M) {
+        for place in 0..POOLS_MAX {
+            while let Some(entry) = &mut self.pools.places[place]
+                && let Some(completion) = entry.pool.poll_completion()
+            {
+                let tag = Token::from_bits(completion.tag);
+                if tag.kind() == token::COMMAND {
+                    self.on_command_done(place, tag.key().generation, &completion);
+                } else {
+                    entry.requests -= 1;
+                    let id = entry.id;
+                    self.on_request_done(mem, id, tag.key(), completion);
+                }
+            }
+        }
+    }
+
+    fn on_command_done(&mut self, place: usize, number: u32, completion: &Completion) {
+        let Some(entry) = &mut self.pools.places[place] else { return };
+        let found = entry.commands.iter().position(|(ours, _)| *ours == number);
+        let Some(at) = found else { return };
+        let (_, tag) = entry.commands.swap_remove(at);
+        let note = Note::PoolCommand { pool: entry.id, tag, result: completion.result };
+        self.note(note);
+    }
+
+    /// Forgets the pools that are closed.
+    fn forget_closed<M: Memory>(&mut self, mem: &mut M) {
+        let mut forgot = false;
+        for place in 0..POOLS_MAX {
+            if !self.pools.places[place].as_ref().is_some_and(Entry::is_over) {
+                continue;
+            }
+            let Some(mut entry) = self.pools.places[place].take() else { continue };
+            self.pools.len -= 1;
+            forgot = true;
+            let (id, disk) = (entry.id, entry.disk);
+            for (_, tag) in entry.commands {
+                let result = Err(Failure::Stopping);
+                self.note(Note::PoolCommand { pool: id, tag, result });
+            }
+            let clean = entry.pool.state() == State::Stopped;
+            entry.pool.drop_leases(mem);
+            self.note(Note::PoolClosed { pool: id, disk, clean });
+            self.freed = true;
+        }
+        if forgot {
+            self.tell_drained();
+        }
+    }
+}
+
+/// What a pool asks for, of the disk that it is on.
+const fn effect_on(disk: Disk, effect: braid_pool::Effect) -> Effect {
+    match effect {
+        braid_pool::Effect::Read { token, span, offset } => {
+            Effect::Read { token, disk, span, offset }
+        }
+        braid_pool::Effect::Write { token, span, offset } => {
+            Effect::Write { token, disk, durable: false, span, offset }
+        }
+        braid_pool::Effect::Sync { token } => Effect::Sync { token, disk },
+        braid_pool::Effect::Discard { token, offset, len } => {
+            Effect::Discard { token, disk, offset, len }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_counted_in_the_bucket_of_its_power_of_two() {
+        let mut buckets = [0; 32];
+        for nanos in [0, 999, 1_000, 1_999, 2_000, 3_999, u64::MAX] {
+            Latency::count(&mut buckets, Duration::from_nanos(nanos));
+        }
+        assert_eq!(buckets[..3], [2, 2, 2]);
+        assert_eq!(buckets[31], 1);
+    }
+}

@@ -1,0 +1,185 @@
+//! Commands to a namespace that is a replica or a snapshot in a pool: what is asked of the pool,
+//! and what its answers mean to the host.
+//!
+//! Invariants:
+//! 1. The op's buffer goes with the request and comes back with its completion.
+//! 2. A failure's status is decided by [`status_of_failure`], nowhere else.
+
+use alloc::vec::Vec;
+
+use braid_block::{Extent, Geometry, Key, Memory};
+use braid_nvme::Status;
+use braid_nvme::target::{Ranges, write_allocations};
+use braid_pool::{Allocation, Completion, Done, Failure, Handle, Request};
+use zerocopy::FromBytes;
+
+use crate::Shard;
+use crate::backend::{corrupt, op_token, status_of_failure};
+use crate::device::{Outcome, operation};
+use crate::op::{Op, State, Work};
+use crate::pool::{Latency, PoolId};
+
+impl Shard {
+    /// Asks a pool for what an op needs next.
+    pub(crate) fn on_replica<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        pool: PoolId,
+        handle: Handle,
+    ) -> Outcome {
+        let now = self.now;
+        let Some(op) = self.ops.get_mut(key) else { return Outcome::Emitted };
+        let namespace =
+            &self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        let work = match next_work(mem, op, namespace.geometry) {
+            Ok(work) => work,
+            Err(status) => return Outcome::Done(status),
+        };
+        let lease = match work {
+            // Dataset Management keeps its list of ranges, a FUA read its buffer for later.
+            braid_pool::Work::Zero { .. } | braid_pool::Work::Flush { .. } => None,
+            _ => op.lease.take(),
+        };
+        op.since = now;
+        let request = Request { tag: op_token(key).to_bits(), handle, work, lease };
+        match self.pools.submit(mem, now, pool, request) {
+            Ok(()) => Outcome::Emitted,
+            Err(request) => {
+                if let Some(op) = self.ops.get_mut(key) {
+                    op.lease = op.lease.take().or(request.lease);
+                }
+                Outcome::Done(Status::INVALID_NAMESPACE.dnr())
+            }
+        }
+    }
+
+    /// A pool is done with a request.
+    pub(crate) fn on_request_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        pool: PoolId,
+        key: Key,
+        completion: Completion,
+    ) {
+        let now = self.now;
+        let Completion { lease, result, .. } = completion;
+        let Some(op) = self.ops.get_mut(key) else {
+            debug_assert!(false, "an op stays until the pool has answered");
+            return lease.into_iter().for_each(|lease| mem.free(lease));
+        };
+        op.lease = op.lease.take().or(lease);
+        let took = now.since(op.since);
+        if let Some(entry) = self.pools.find_mut(pool) {
+            let latency = &mut entry.latency;
+            match op.work {
+                Work::Read { .. } if op.state == State::Running => {
+                    Latency::count(&mut latency.read, took);
+                }
+                Work::Write { .. } | Work::Zero { .. } => Latency::count(&mut latency.write, took),
+                Work::Flush | Work::Settle => Latency::count(&mut latency.flush, took),
+                _ => {}
+            }
+        }
+        match result {
+            Ok(done) => self.on_request_ok(mem, key, done),
+            Err(failure) => self.on_request_failed(mem, key, failure),
+        }
+    }
+
+    fn on_request_ok<M: Memory>(&mut self, mem: &mut M, key: Key, done: Done) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        match (op.state, &mut op.work) {
+            (State::Syncing, Work::Read { durable, .. }) => {
+                *durable = false;
+                op.state = State::Running;
+                self.proceed(mem, key);
+            }
+            (_, Work::Read { .. }) => {
+                if let (true, Some(lease)) = (op.corrupt, &op.lease) {
+                    corrupt(mem, lease);
+                }
+                self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Deallocate { next, .. }) => {
+                *next += 1;
+                self.proceed(mem, key);
+            }
+            (_, Work::Allocations { .. }) => self.tell_allocations(mem, key, done.count),
+            _ => self.finish(mem, key, Status::SUCCESS, 0),
+        }
+    }
+
+    fn on_request_failed<M: Memory>(&mut self, mem: &mut M, key: Key, failure: Failure) {
+        let Some(op) = self.ops.get(key) else { return };
+        let syncing = op.state == State::Syncing;
+        let operation = if syncing { crate::Operation::Flush } else { operation(&op.work) };
+        self.finish(mem, key, status_of_failure(operation, failure), 0);
+    }
+
+    /// Answers Get LBA Status by what the pool wrote into the buffer.
+    fn tell_allocations<M: Memory>(&mut self, mem: &mut M, key: Key, count: u32) {
+        let Some(op) = self.ops.get(key) else { return };
+        let (Work::Allocations { extent, bytes }, Some(lease)) = (op.work, &op.lease) else {
+            return self.finish(mem, key, Status::INTERNAL_ERROR, 0);
+        };
+        let namespace =
+            &self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+        let block_bytes = namespace.geometry.block.bytes();
+        // Both lists are in the same buffer, and admin commands may allocate.
+        let listed: Vec<Allocation> = mem
+            .bytes(lease)
+            .chunks_exact(size_of::<Allocation>())
+            .take(count as usize)
+            .filter_map(|entry| Allocation::read_from_bytes(entry).ok())
+            .collect();
+        let parts = || {
+            listed.iter().map(|part| {
+                let len = part.len.get();
+                let extent =
+                    Extent { offset: part.offset.get(), len: len & !Allocation::ALLOCATED };
+                (extent, len & Allocation::ALLOCATED != 0)
+            })
+        };
+        let end = parts().next_back().map_or(extent.offset, |(part, _)| part.offset + part.len);
+        let allocated = parts().filter(|(_, allocated)| *allocated).map(|(part, _)| part);
+        let out = &mut mem.bytes_mut(lease)[..bytes as usize];
+        write_allocations(out, block_bytes, allocated, end >= extent.offset + extent.len);
+        self.finish_with_data(mem, key, bytes);
+    }
+}
+
+/// What is to be asked of the pool next; the status if nothing is.
+fn next_work<M: Memory>(
+    mem: &M,
+    op: &mut Op,
+    geometry: Geometry,
+) -> Result<braid_pool::Work, Status> {
+    let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
+    Ok(match op.work {
+        Work::Read { durable: true, .. } => {
+            op.state = State::Syncing;
+            braid_pool::Work::Flush { number: None }
+        }
+        Work::Read { extent, .. } => {
+            braid_pool::Work::Read { offset: extent.offset, len: len(extent)? }
+        }
+        Work::Write { extent, durable } => {
+            braid_pool::Work::Write { offset: extent.offset, len: len(extent)?, durable }
+        }
+        Work::Flush | Work::Settle => braid_pool::Work::Flush { number: None },
+        Work::Zero { extent, durable, .. } => {
+            braid_pool::Work::Zero { offset: extent.offset, len: extent.len, durable }
+        }
+        Work::Deallocate { next, ranges, .. } => {
+            let Some(lease) = &op.lease else { return Err(Status::INTERNAL_ERROR) };
+            let parsed = Ranges::parse(mem.bytes(lease), ranges, geometry)?;
+            let extent = parsed.iter().nth(usize::from(next)).ok_or(Status::SUCCESS)?;
+            braid_pool::Work::Zero { offset: extent.offset, len: extent.len, durable: false }
+        }
+        Work::Allocations { extent, .. } => {
+            braid_pool::Work::Status { offset: extent.offset, len: extent.len }
+        }
+        Work::Admin(_) => return Err(Status::INTERNAL_ERROR),
+    })
+}

@@ -1,0 +1,162 @@
+//! Subsystems that come and go while the shard runs.
+//!
+//! Every shard knows every name and its home, so that discovery and the hand-over of connections
+//! work: the caller tells all of them, the home first of an addition and last of a removal.
+//!
+//! Invariants:
+//! 1. A subsystem's number is never another one's while a command or a controller of it is left.
+//! 2. A name is added again only when what had it before is gone: no old write can land on a new
+//!    one.
+
+use alloc::vec::Vec;
+
+use braid_block::{Geometry, Instant, Key, Memory};
+use braid_nvme::DISCOVERY_NQN;
+use braid_nvme::connect::Nqn;
+use braid_nvme::target::{Kind, Notice};
+
+use crate::Shard;
+use crate::backend::position;
+use crate::config::SubsystemConfig;
+use crate::note::{Note, Why};
+use crate::subsystem::{Phase, Subsystem};
+
+impl Shard {
+    /// Adds a subsystem: hosts find it from now on. False: its name is none, or is there already,
+    /// or what had it is not gone yet.
+    pub fn subsystem_add(&mut self, config: SubsystemConfig) -> bool {
+        let Some(nqn) = Nqn::parse(&config.nqn) else { return false };
+        let known = config.nqn == DISCOVERY_NQN || self.names.contains(&nqn);
+        let leaving = |s: &Subsystem| matches!(s.phase, Phase::Leaving(_)) && s.nqn == nqn;
+        if self.stopping || known || self.subsystems.iter().any(leaving) {
+            return false;
+        }
+        if config.home == self.config.shard {
+            let limits = &self.config.limits;
+            let new = Subsystem::new(Kind::Io, config.clone(), nqn, limits, self.config.shard);
+            match self.subsystems.iter_mut().find(|s| s.phase == Phase::Gone) {
+                Some(hole) => hole.replace(new),
+                None => self.subsystems.push(new),
+            }
+        }
+        // In the same order on every shard, in whatever order they are told.
+        let added = &self.names[self.fixed..];
+        let at = self.fixed + added.partition_point(|name| name.as_str() < nqn.as_str());
+        self.tell_discovery(&config);
+        self.names.insert(at, nqn);
+        self.config.subsystems.insert(at, config);
+        self.generation = crate::admin::generation(&self.config);
+        true
+    }
+
+    /// Removes a subsystem: no host finds it any more, and its connections end in order. At its
+    /// home [`Note::SubsystemGone`] tells with this tag when the last command is done. False: it
+    /// is not there.
+    pub fn subsystem_remove<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        nqn: &str,
+        tag: u64,
+    ) -> bool {
+        let Some(at) = self.names.iter().position(|name| name.as_str() == nqn) else {
+            return false;
+        };
+        self.names.remove(at);
+        let config = self.config.subsystems.remove(at);
+        // The list that was fixed at the start is shorter now.
+        self.fixed -= usize::from(at < self.fixed);
+        self.generation = crate::admin::generation(&self.config);
+        self.tell_discovery(&config);
+        if let Some(at) = self.subsystems.iter().position(|s| s.is_served_as(nqn)) {
+            self.subsystems[at].phase = Phase::Leaving(tag);
+            self.leaving += 1;
+            self.end_subsystem(mem, now, at);
+        }
+        true
+    }
+
+    /// Gives a namespace another size, never a smaller one; its hosts are told. False: it is not
+    /// at home here, or would become smaller.
+    pub fn namespace_resize(&mut self, nqn: &str, nsid: u32, geometry: Geometry) -> bool {
+        let Some(subsystem) = self.subsystems.iter_mut().find(|s| s.is_served_as(nqn)) else {
+            return false;
+        };
+        let Some(at) = position(&subsystem.views, nsid) else { return false };
+        let (namespace, view) =
+            (&mut subsystem.namespaces[usize::from(at)], &mut subsystem.views[usize::from(at)]);
+        let old = namespace.geometry;
+        if geometry.block != old.block || geometry.blocks < old.blocks {
+            return false;
+        }
+        if geometry == old {
+            return true;
+        }
+        namespace.resize(geometry);
+        view.geometry = geometry;
+        for (_, association) in subsystem.controllers.iter_mut() {
+            association.controller.namespace_changed(nsid);
+        }
+        self.events = true;
+        true
+    }
+
+    /// Ends every connection of a subsystem in order.
+    fn end_subsystem<M: Memory>(&mut self, mem: &mut M, now: Instant, at: usize) {
+        for index in 0..u32::try_from(self.conns.capacity()).unwrap_or(u32::MAX) {
+            let Some(key) = self.conns.key_at(index) else { continue };
+            let queue = self.conns.get(key).and_then(|conn| conn.queue());
+            if queue.is_some_and(|queue| usize::from(queue.subsystem) == at) {
+                self.end(mem, now, key, Why::Removed);
+            }
+        }
+    }
+
+    /// Tells of the subsystems whose last controller is gone, and lets go of what they had.
+    pub(crate) fn bury_subsystems(&mut self) {
+        for at in 0..self.subsystems.len() {
+            let subsystem = &mut self.subsystems[at];
+            let Phase::Leaving(tag) = subsystem.phase else { continue };
+            if !subsystem.controllers.is_empty() {
+                continue;
+            }
+            subsystem.phase = Phase::Gone;
+            subsystem.namespaces = Vec::new();
+            subsystem.views = Vec::new();
+            self.leaving -= 1;
+            self.note(Note::SubsystemGone { tag });
+        }
+    }
+
+    /// Whether what a subsystem's end waits for may have come.
+    pub(crate) fn has_left(&self) -> bool {
+        let left = |s: &Subsystem| matches!(s.phase, Phase::Leaving(_)) && s.controllers.is_empty();
+        self.leaving > 0 && self.subsystems.iter().any(left)
+    }
+
+    /// The discovery log is another one for the hosts that may see this subsystem.
+    fn tell_discovery(&mut self, changed: &SubsystemConfig) {
+        let Some(discovery) = self.subsystems.first_mut() else { return };
+        for (_, association) in discovery.controllers.iter_mut() {
+            if changed.admits(association.controller.hostnqn()) {
+                association.controller.raise(Notice::DiscoveryLog);
+            }
+        }
+        self.events = true;
+    }
+
+    /// Answers the event requests of hosts that have something to hear.
+    pub(crate) fn tell_all_events<M: Memory>(&mut self, mem: &mut M) {
+        let controllers: Vec<(usize, Key, Key)> = (self.subsystems.iter().enumerate())
+            .flat_map(|(at, subsystem)| {
+                subsystem.controllers.iter().filter_map(move |(key, association)| {
+                    Some((at, key, association.queues.first().copied().flatten()?))
+                })
+            })
+            .collect();
+        for (at, controller, conn) in controllers {
+            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            self.tell_events(mem, at, controller, conn);
+        }
+    }
+}
