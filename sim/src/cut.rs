@@ -161,12 +161,12 @@ mod tests {
     /// Two overlapping writes that are done, and one in flight.
     fn disk() -> Disk {
         let mut disk = Disk::new(1 << 20, 512);
-        for (flight, offset, len) in [(1, 0, 1024), (2, 512, 512)] {
-            let bytes = vec![flight as u8; len].into();
-            disk.submit(flight, Work::Write { offset, bytes });
+        for (byte, offset, len) in [(1, 0, 1024), (2, 512, 512)] {
+            let bytes = vec![byte; len].into();
+            let flight = disk.submit(Work::Write { offset, bytes });
             disk.complete(flight, &mut Random::new(1), &mut []).unwrap();
         }
-        disk.submit(3, Work::Write { offset: 4096, bytes: vec![3; 512].into() });
+        disk.submit(Work::Write { offset: 4096, bytes: vec![3; 512].into() });
         disk
     }
 

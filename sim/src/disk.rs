@@ -17,11 +17,8 @@ use braid_block::IoError;
 use crate::image::{BLOCK, Image};
 use crate::random::Random;
 
-/// Number of an operation in flight.
+/// Number of an operation among all that a disk was ever given.
 pub type Flight = u64;
-
-/// Number of an operation among all that there were: the clock when it was submitted.
-pub(crate) type Serial = u64;
 
 /// A simulated disk.
 #[derive(Clone, Debug)]
@@ -34,8 +31,7 @@ pub struct Disk {
     current: Image,
     /// By sector, what was written since its durable content, oldest first.
     unsafe_yet: BTreeMap<u64, Vec<Version>>,
-    /// Each with its number among all operations: flights' numbers come again.
-    flying: BTreeMap<Flight, (Serial, Work)>,
+    flying: BTreeMap<Flight, Work>,
     /// Counts submissions and completions: the order in which things happened.
     clock: u64,
     /// Sectors that cannot be read until they are written.
@@ -92,7 +88,7 @@ pub struct Counts {
 /// One content of a sector that is not durable.
 #[derive(Clone, Debug)]
 struct Version {
-    of: Serial,
+    of: Flight,
     /// When its write was done; never for one in flight, or one whose flush failed.
     done: Option<u64>,
     bytes: Rc<[u8]>,
@@ -155,7 +151,7 @@ impl Disk {
 
     /// Operations in flight.
     pub fn flying(&self) -> impl Iterator<Item = (Flight, &Work)> {
-        self.flying.iter().map(|(flight, (_, work))| (*flight, work))
+        self.flying.iter().map(|(flight, work)| (*flight, work))
     }
 
     /// Takes an operation; it is in flight until it is completed.
@@ -163,7 +159,7 @@ impl Disk {
     /// # Panics
     /// If the range is not one of whole sectors inside the disk, or another write to a part of
     /// it is in flight: which of two such writes wins, nobody knows.
-    pub fn submit(&mut self, flight: Flight, mut work: Work) {
+    pub fn submit(&mut self, mut work: Work) -> Flight {
         self.clock += 1;
         match &mut work {
             Work::Sync { since } => *since = self.clock,
@@ -179,8 +175,8 @@ impl Disk {
                 self.assert_alone(offset, len);
             }
         }
-        let before = self.flying.insert(flight, (self.clock, work));
-        assert!(before.is_none(), "two effects in flight bear the token {flight:#x}");
+        self.flying.insert(self.clock, work);
+        self.clock
     }
 
     /// Ends an operation; a read's bytes go to `into`.
@@ -193,7 +189,7 @@ impl Disk {
         random: &mut Random,
         into: &mut [u8],
     ) -> Result<u32, IoError> {
-        let (serial, work) = self.flying.remove(&flight).expect("an operation in flight");
+        let work = self.flying.remove(&flight).expect("an operation in flight");
         self.clock += 1;
         match work {
             Work::Read { offset, len } => {
@@ -209,7 +205,7 @@ impl Disk {
                 self.counts.written += bytes.len() as u64;
                 let done = Some(self.clock);
                 for sector in self.sectors(offset, bytes.len() as u64) {
-                    self.land(serial, offset, &bytes, sector, done);
+                    self.land(flight, offset, &bytes, sector, done);
                 }
                 Ok(u32::try_from(bytes.len()).expect("a transfer"))
             }
@@ -229,14 +225,14 @@ impl Disk {
     /// Ends an operation in failure. Of a write, each sector may have arrived; after a failed
     /// flush nothing that it was to cover will be covered by another.
     pub fn fail(&mut self, flight: Flight, random: &mut Random) {
-        let (serial, work) = self.flying.remove(&flight).expect("an operation in flight");
+        let work = self.flying.remove(&flight).expect("an operation in flight");
         self.clock += 1;
         match work {
             Work::Write { offset, bytes } => {
-                self.arrived(serial);
+                self.arrived(flight);
                 for sector in self.sectors(offset, bytes.len() as u64) {
                     if random.once_in(2) {
-                        self.land(serial, offset, &bytes, sector, Some(self.clock));
+                        self.land(flight, offset, &bytes, sector, Some(self.clock));
                     }
                 }
             }
@@ -251,13 +247,12 @@ impl Disk {
 
     /// Some sectors of a write in flight arrive before the others; a read sees them.
     pub fn arrive(&mut self, flight: Flight, random: &mut Random) {
-        let Some((serial, Work::Write { offset, bytes })) = self.flying.get(&flight).cloned()
-        else {
+        let Some(Work::Write { offset, bytes }) = self.flying.get(&flight).cloned() else {
             return;
         };
         for sector in self.sectors(offset, bytes.len() as u64) {
             if random.once_in(2) {
-                self.land(serial, offset, &bytes, sector, None);
+                self.land(flight, offset, &bytes, sector, None);
             }
         }
     }
@@ -266,10 +261,10 @@ impl Disk {
     pub fn kill(&mut self, random: &mut Random) {
         let style = random.below(4);
         self.clock += 1;
-        for (serial, work) in std::mem::take(&mut self.flying).into_values() {
+        for (flight, work) in std::mem::take(&mut self.flying) {
             match work {
                 Work::Write { offset, bytes } => {
-                    self.arrived(serial);
+                    self.arrived(flight);
                     let (whole, odds) = (random.once_in(2), random.within(2, 4));
                     for sector in self.sectors(offset, bytes.len() as u64) {
                         let arrives = match style {
@@ -279,7 +274,7 @@ impl Disk {
                             _ => random.once_in(odds),
                         };
                         if arrives {
-                            self.land(serial, offset, &bytes, sector, Some(self.clock));
+                            self.land(flight, offset, &bytes, sector, Some(self.clock));
                         }
                     }
                 }
@@ -306,13 +301,13 @@ impl Disk {
             let all = versions.iter().map(|v| (v.of, Rc::clone(&v.bytes), v.from));
             sectors.entry(*sector).or_default().extend(all);
         }
-        for (serial, work) in self.flying.values() {
+        for (flight, work) in &self.flying {
             let Work::Write { offset, bytes } = work else { continue };
             for sector in self.sectors(*offset, bytes.len() as u64) {
                 let from = usize::try_from(sector * self.sector - offset).expect("in a buffer");
                 let versions = sectors.entry(sector).or_default();
-                if !versions.iter().any(|(of, ..)| of == serial) {
-                    versions.push((*serial, Rc::clone(bytes), from));
+                if !versions.iter().any(|(of, ..)| of == flight) {
+                    versions.push((*flight, Rc::clone(bytes), from));
                 }
             }
         }
@@ -326,22 +321,22 @@ impl Disk {
     }
 
     /// What arrived early of a write that is over now is in the cache like any other.
-    fn arrived(&mut self, serial: Serial) {
+    fn arrived(&mut self, flight: Flight) {
         let clock = self.clock;
-        for version in self.unsafe_yet.values_mut().flatten().filter(|v| v.of == serial) {
+        for version in self.unsafe_yet.values_mut().flatten().filter(|v| v.of == flight) {
             version.done = Some(clock);
         }
     }
 
-    fn land(&mut self, serial: Serial, at: u64, bytes: &Rc<[u8]>, sector: u64, done: Option<u64>) {
+    fn land(&mut self, flight: Flight, at: u64, bytes: &Rc<[u8]>, sector: u64, done: Option<u64>) {
         let offset = sector * self.sector;
         let from = usize::try_from(offset - at).expect("in a buffer");
         let len = usize::try_from(self.sector).expect("at most 4096");
         self.bad.remove(&sector);
         let versions = self.unsafe_yet.entry(sector).or_default();
         // One that arrived early is there already, and may have been overwritten since.
-        versions.retain(|version| version.of != serial);
-        versions.push(Version { of: serial, done, bytes: Rc::clone(bytes), from });
+        versions.retain(|version| version.of != flight);
+        versions.push(Version { of: flight, done, bytes: Rc::clone(bytes), from });
         self.current.write(offset, &bytes[from..from + len]);
     }
 
@@ -386,7 +381,7 @@ impl Disk {
     }
 
     fn assert_alone(&self, offset: u64, len: u64) {
-        for (flight, (_, work)) in &self.flying {
+        for (flight, work) in &self.flying {
             let (at, bytes) = match work {
                 Work::Write { offset, bytes } => (*offset, bytes.len() as u64),
                 Work::Discard { offset, len } => (*offset, *len),
@@ -412,22 +407,22 @@ pub(crate) struct Uncertain {
 }
 
 /// The bytes of a write, by its number, from a position on.
-pub(crate) type Choice = (Serial, Rc<[u8]>, usize);
+pub(crate) type Choice = (Flight, Rc<[u8]>, usize);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn write(disk: &mut Disk, flight: Flight, offset: u64, byte: u8) {
-        disk.submit(flight, Work::Write { offset, bytes: vec![byte; 512].into() });
+    fn write(disk: &mut Disk, offset: u64, byte: u8) -> Flight {
+        disk.submit(Work::Write { offset, bytes: vec![byte; 512].into() })
     }
 
     fn done(disk: &mut Disk, flight: Flight) {
         disk.complete(flight, &mut Random::new(1), &mut []).unwrap();
     }
 
-    fn sync(disk: &mut Disk, flight: Flight) {
-        disk.submit(flight, Work::Sync { since: 0 });
+    fn sync(disk: &mut Disk) -> Flight {
+        disk.submit(Work::Sync { since: 0 })
     }
 
     fn byte(image: &Image, offset: u64) -> u8 {
@@ -439,28 +434,28 @@ mod tests {
     #[test]
     fn a_flush_covers_what_was_done_when_it_was_submitted_and_nothing_later() {
         let mut disk = Disk::new(1 << 20, 512);
-        write(&mut disk, 1, 0, 1);
-        write(&mut disk, 2, 512, 2);
-        done(&mut disk, 1);
-        sync(&mut disk, 3);
-        done(&mut disk, 2);
-        done(&mut disk, 3);
+        let first = write(&mut disk, 0, 1);
+        let second = write(&mut disk, 512, 2);
+        done(&mut disk, first);
+        let flush = sync(&mut disk);
+        done(&mut disk, second);
+        done(&mut disk, flush);
         assert_eq!((byte(disk.durable(), 0), byte(disk.durable(), 512)), (1, 0));
         assert_eq!(byte(disk.current(), 512), 2);
         assert_eq!(disk.uncertain().len(), 1);
-        write(&mut disk, 4, 512, 4);
+        write(&mut disk, 512, 4);
         assert_eq!(disk.uncertain()[0].versions.len(), 2, "one done, one in flight");
     }
 
     #[test]
     fn a_failed_flush_is_not_made_good_by_the_next() {
         let mut disk = Disk::new(1 << 20, 512);
-        write(&mut disk, 1, 0, 1);
-        done(&mut disk, 1);
-        sync(&mut disk, 2);
-        disk.fail(2, &mut Random::new(1));
-        sync(&mut disk, 3);
-        done(&mut disk, 3);
+        let written = write(&mut disk, 0, 1);
+        done(&mut disk, written);
+        let flush = sync(&mut disk);
+        disk.fail(flush, &mut Random::new(1));
+        let flush = sync(&mut disk);
+        done(&mut disk, flush);
         assert_eq!((byte(disk.durable(), 0), byte(disk.current(), 0)), (0, 1));
     }
 
@@ -468,9 +463,9 @@ mod tests {
     fn a_kill_keeps_what_was_done() {
         for seed in 0..32 {
             let mut disk = Disk::new(1 << 20, 512);
-            write(&mut disk, 1, 0, 1);
-            done(&mut disk, 1);
-            write(&mut disk, 2, 512, 2);
+            let written = write(&mut disk, 0, 1);
+            done(&mut disk, written);
+            write(&mut disk, 512, 2);
             disk.kill(&mut Random::new(seed));
             assert_eq!(byte(disk.current(), 0), 1);
             assert!(disk.flying().next().is_none());
@@ -483,11 +478,11 @@ mod tests {
         let (mut arrived, mut safe) = (0, 0);
         for seed in 0..32 {
             let mut disk = Disk::new(1 << 20, 512);
-            write(&mut disk, 1, 0, 1);
-            disk.arrive(1, &mut Random::new(seed));
+            let written = write(&mut disk, 0, 1);
+            disk.arrive(written, &mut Random::new(seed));
             disk.kill(&mut Random::new(seed));
-            sync(&mut disk, 2);
-            done(&mut disk, 2);
+            let flush = sync(&mut disk);
+            done(&mut disk, flush);
             arrived += byte(disk.current(), 0);
             safe += byte(disk.durable(), 0);
         }
@@ -499,8 +494,8 @@ mod tests {
     #[should_panic(expected = "two writes in flight to one place")]
     fn two_writes_in_flight_to_one_place_are_refused() {
         let mut disk = Disk::new(1 << 20, 512);
-        write(&mut disk, 1, 0, 1);
-        write(&mut disk, 2, 0, 2);
+        write(&mut disk, 0, 1);
+        write(&mut disk, 0, 2);
     }
 
     #[test]
@@ -508,13 +503,13 @@ mod tests {
         let mut disk = Disk::new(1 << 20, 512);
         disk.spoil(1);
         let mut bytes = [0; 1024];
-        disk.submit(1, Work::Read { offset: 0, len: 1024 });
-        let read = disk.complete(1, &mut Random::new(1), &mut bytes);
+        let read = disk.submit(Work::Read { offset: 0, len: 1024 });
+        let read = disk.complete(read, &mut Random::new(1), &mut bytes);
         assert_eq!(read, Err(IoError::Media));
-        write(&mut disk, 2, 512, 2);
-        done(&mut disk, 2);
-        disk.submit(3, Work::Read { offset: 0, len: 1024 });
-        assert_eq!(disk.complete(3, &mut Random::new(1), &mut bytes), Ok(1024));
+        let written = write(&mut disk, 512, 2);
+        done(&mut disk, written);
+        let read = disk.submit(Work::Read { offset: 0, len: 1024 });
+        assert_eq!(disk.complete(read, &mut Random::new(1), &mut bytes), Ok(1024));
         assert_eq!(bytes[512], 2);
     }
 }

@@ -107,7 +107,7 @@ impl Fake {
                 }
                 let blocks = (create.bytes / 512) as u32;
                 let small = create.block.bytes() == 512;
-                self.plan_zero((1 << 20) + free as u64 * PLACE, PLACE);
+                self.plan_zero((1 << 20) + free as u64 * PLACE, create.bytes);
                 self.table[free] = Some((create.uuid[0], create.uuid[1], blocks, small));
                 self.steps.extend([Step::Sync, Step::Table, Step::Sync]);
                 Ok(Done { handle: Some(Handle(free as u32)), ..Done::default() })
@@ -398,7 +398,7 @@ mod tests {
             garbage: false,
         };
         let (mut torn, mut states) = (0, 0);
-        for seed in 1..40 {
+        for seed in 1..20 {
             options.first = seed;
             let report = campaign::<Fake>(&options);
             states += report.states;
@@ -409,13 +409,13 @@ mod tests {
                 assert_eq!(failed, 512, "{finding}");
             }
         }
-        assert!(torn > 5 && states > 2000, "{torn} torn in {states} states");
+        assert!(torn > 3 && states > 1000, "{torn} torn in {states} states");
     }
 
     #[test]
     fn a_campaign_finds_a_flush_that_is_none() {
         let mut found = Vec::new();
-        for first in (1..40).filter(|seed| crate::workload::Mix::new(*seed).sector == 4096) {
+        for first in (1..20).filter(|seed| crate::workload::Mix::new(*seed).sector == 4096) {
             let plant = Some(Plant::SkipFlush);
             let story = Story::Silent;
             let options = Options { states: 100, first, only: None, story, plant, garbage: false };

@@ -30,7 +30,7 @@ fn install() {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if GUARDED.get() {
-                SAID.set(info.to_string());
+                SAID.set(info.to_string().replace('\n', " "));
             } else {
                 others(info);
             }

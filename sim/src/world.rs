@@ -35,8 +35,8 @@ pub struct World<M> {
     pub completions: VecDeque<Completion>,
     random: Random,
     order: Order,
-    /// Buffers that the disk reads or writes.
-    held: BTreeMap<Flight, Span>,
+    /// What the disk was given: the effect's token, and the buffer that it reads or writes.
+    given: BTreeMap<Flight, (Token, Option<Span>)>,
     stalled: BTreeMap<Flight, Instant>,
     script: Vec<Injection>,
     tokens: std::ops::Range<u16>,
@@ -102,7 +102,7 @@ impl<M: Machine> World<M> {
             completions: VecDeque::new(),
             random,
             order,
-            held: BTreeMap::new(),
+            given: BTreeMap::new(),
             stalled: BTreeMap::new(),
             script: Vec::new(),
             tokens: base..base + 8,
@@ -194,6 +194,14 @@ impl<M: Machine> World<M> {
         self.machine.state() == state
     }
 
+    /// Kinds of the tokens of what is in flight, from the machine's first one.
+    pub fn kinds(&self) -> impl Iterator<Item = u8> {
+        let base = self.tokens.start;
+        self.given.values().filter_map(move |(token, _)| {
+            u8::try_from(u16::from(token.kind()).checked_sub(base)?).ok()
+        })
+    }
+
     /// The process dies: the machine is gone, its buffers too. Gives the disk as it leaves it.
     #[must_use]
     pub fn kill(mut self) -> Disk {
@@ -216,15 +224,15 @@ impl<M: Machine> World<M> {
         self.story.tell(self.now, || format!("  disk << {}", tell(token, &work)));
         let kind = u16::from(token.kind());
         assert!(self.tokens.contains(&kind), "a token of a kind that is not the pool's: {kind}");
-        let flight = token.to_bits();
         if let Some(span) = span {
             self.mem.hold(span);
-            self.held.insert(flight, span);
         }
-        if let Some(Trouble::Stall(time)) = self.trouble(&work, true) {
+        let trouble = self.trouble(&work, true);
+        let flight = self.disk.submit(work);
+        self.given.insert(flight, (token, span));
+        if let Some(Trouble::Stall(time)) = trouble {
             self.stalled.insert(flight, self.now + time);
         }
-        self.disk.submit(flight, work);
     }
 
     /// The fault that is due for an operation, if one is: stalls when it begins, failures when
@@ -262,7 +270,7 @@ impl<M: Machine> World<M> {
         }
         let work = self.disk.flying().find(|(of, _)| *of == flight).map(|(_, work)| work.clone());
         let work = work.expect("a chosen flight");
-        let span = self.held.remove(&flight);
+        let (token, span) = self.given.remove(&flight).expect("an effect's flight");
         let result = match self.trouble(&work, false) {
             Some(Trouble::Fail(error)) => {
                 self.disk.fail(flight, &mut self.random);
@@ -279,7 +287,6 @@ impl<M: Machine> World<M> {
         if let Some(span) = span {
             self.mem.release(span);
         }
-        let token = Token::from_bits(flight);
         self.story.tell(now, || match result {
             Ok(_) => format!("  disk >> {}", tell(token, &work)),
             Err(error) => format!("  disk >> {}: {error}", tell(token, &work)),
@@ -302,7 +309,6 @@ impl<M: Machine> World<M> {
         if free.is_empty() {
             return None;
         }
-        // Tokens are not in order of time, but any order will do.
         match self.order {
             Order::Any => {}
             Order::Oldest => free.truncate(1),

@@ -82,15 +82,17 @@ impl Mix {
         }
         // Without a layer there is nothing to do.
         weights[4] = weights[4].max(1);
+        // A crash leaves as many changed leaves to replay as there may be, and some that change.
+        let dirty_leaves_max = *random.pick(&[1, 4, 64]);
         let limits = Limits {
             requests_max: 64,
             layers_max: 64,
             delta_max: *random.pick(&[16, 64, 4096]),
             cache_bytes: *random.pick(&[16 << 10, 64 << 10, 1 << 20]),
-            dirty_leaves_max: *random.pick(&[1, 4, 64]),
+            dirty_leaves_max,
             checkpoint_blocks: 1 << 20,
             unsettled_max: *random.pick(&[4, 32, 4096]),
-            leaves_max: *random.pick(&[1, 2, 64]),
+            leaves_max: 16 + 2 * dirty_leaves_max,
             ..Limits::default()
         };
         Self {

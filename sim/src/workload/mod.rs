@@ -276,13 +276,12 @@ impl<M: Machine> Session<M> {
     /// Notes what is interrupted if the world ends here.
     fn mark_cut(&mut self) {
         use crate::disk::Work;
-        let (mut flush, mut checkpoint, mut writes) = (false, false, 0);
-        for (flight, work) in self.world.disk.flying() {
-            let kind = braid_block::Token::from_bits(flight).kind();
+        let (mut flush, mut writes) = (false, 0);
+        for (_, work) in self.world.disk.flying() {
             flush |= matches!(work, Work::Sync { .. });
-            checkpoint |= kind == mix::TOKENS + CHECKPOINT;
             writes += u32::from(matches!(work, Work::Write { .. }));
         }
+        let checkpoint = self.world.kinds().any(|kind| kind == CHECKPOINT);
         self.seen.mark_if(flush, "cut beside a flush");
         self.seen.mark_if(checkpoint, "cut in a checkpoint");
         self.seen.mark_if(writes > 1, "cut beside writes");
