@@ -267,6 +267,7 @@ impl Pool {
             self.pages_due(),
             self.checkpoint_due(),
             self.scrub_due(),
+            self.adopt_due(),
             self.reclaim_due(),
             self.regions_due(),
         ]

@@ -452,6 +452,9 @@ impl Pool {
 
     /// Everything is as it was: the pool becomes ours.
     pub(crate) fn claim(&mut self, o: &Opening) -> Phase {
+        if self.config.read_only {
+            return Phase::Claim { ticket: 0 };
+        }
         let flags = self.superblock.flags.get();
         let same_boot = self.superblock.boot_id == self.config.boot_id && flags & ERROR == 0;
         let incarnation = o.chain.incarnation + 1;
@@ -469,8 +472,7 @@ impl Pool {
         block.last_crc = o.chain.crc.into();
         block.tail = o.chain.tail.into();
         self.adopt.begin(adopt != 0);
-        let ticket = if self.config.read_only { 0 } else { self.superblocks.ask() };
-        Phase::Claim { ticket }
+        Phase::Claim { ticket: self.superblocks.ask() }
     }
 
     fn claim_on(&mut self, o: &mut Opening, ticket: u64) -> Option<Phase> {

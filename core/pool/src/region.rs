@@ -167,6 +167,16 @@ impl Pool {
         Some(&mut regions[(region % LEAF) as usize])
     }
 
+    /// A region that was open since before the pool was opened may close: its checksums are right,
+    /// the newest by a cell in journal block `seq`.
+    pub(crate) fn region_adopted(&mut self, layer: u32, region: u32, seq: u64) {
+        self.region_begin(layer, region, seq);
+        self.region_end(layer, region);
+        if !self.regions.open.contains(&(layer, region)) {
+            self.regions.open.push_back((layer, region));
+        }
+    }
+
     /// Closes regions that were quiet over a flush: few under load, all of them when idle.
     pub(crate) fn regions_on(&mut self, now: Instant) {
         let idle = self.is_closing() || now.since(self.busy) >= IDLE;

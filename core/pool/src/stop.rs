@@ -23,7 +23,10 @@ pub(crate) enum Stop {
     /// Regions are closed.
     Closing,
     /// The maps are written.
-    Checkpoint,
+    Checkpoint {
+        /// Checkpoints that were done when this one was asked for.
+        done: Option<u64>,
+    },
     /// The last blocks of the journal become durable.
     Settling(u64),
     /// The marker is being written.
@@ -52,14 +55,17 @@ impl Pool {
     pub(crate) fn stop_on<M: Memory>(&mut self, _mem: &mut M, _now: Instant) {
         let next = match self.stop {
             Stop::Draining => self.is_drained().then_some(Stop::Closing),
-            Stop::Closing => (self.regions.open_len() == 0).then_some(Stop::Checkpoint),
-            Stop::Checkpoint => {
-                let done = self.is_checkpointed() && self.journal.is_idle();
-                if !done {
-                    self.want_checkpoint();
-                }
-                done.then(|| Stop::Settling(self.ask_sync()))
+            Stop::Closing => {
+                (self.regions.open_len() == 0).then_some(Stop::Checkpoint { done: None })
             }
+            Stop::Checkpoint { .. } if self.is_checkpointed() => {
+                Some(Stop::Settling(self.ask_sync()))
+            }
+            Stop::Checkpoint { done } if done != Some(self.counters.checkpoints) => {
+                self.want_checkpoint();
+                Some(Stop::Checkpoint { done: Some(self.counters.checkpoints) })
+            }
+            Stop::Checkpoint { .. } => None,
             Stop::Settling(number) => (self.sync.done() >= number).then(|| self.mark_clean()),
             Stop::Superblock(ticket) => {
                 if self.superblocks.done() >= ticket {

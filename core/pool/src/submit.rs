@@ -75,7 +75,8 @@ impl Pool {
             return Err(Failure::OutOfRange);
         }
         let changes = matches!(request.work, Work::Write { .. } | Work::Zero { .. });
-        if changes && layer.sealed {
+        let flush = matches!(request.work, Work::Flush { .. });
+        if (changes && layer.sealed) || (self.config.read_only && (changes || flush)) {
             return Err(Failure::ReadOnly);
         }
         let room = request.lease.as_ref().map_or(0, |lease| mem.capacity(lease));

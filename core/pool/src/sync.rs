@@ -334,6 +334,9 @@ impl Pool {
 
     /// Commits the journal and issues a flush, as far as somebody waits for it.
     pub(crate) fn sync_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        if self.config.read_only {
+            return;
+        }
         if self.sync.unsettled.len() >= self.config.limits.unsettled_max as usize
             && let Some((seq, _)) = self.sync.order.back()
         {
