@@ -301,6 +301,7 @@ impl Pool {
         self.checkpoint.frozen = frozen;
         self.store.buried.clear();
         self.fetches.born.clear();
+        self.fetches.rest.try_again();
         self.journal.tail = lsn + 1;
         self.release_pairs(lsn);
         self.checkpoint.ended = now;

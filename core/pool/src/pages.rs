@@ -75,7 +75,7 @@ pub(crate) struct Fetches {
     /// Lists of waiters to be used again.
     lists: Vec<Vec<Waiter>>,
     pub(crate) buffers: Buffers,
-    rest: Rest,
+    pub(crate) rest: Rest,
     /// Filled when a pool is opened, until its first checkpoint: the journal blocks whose cells
     /// gave places (by first byte) to pages. What a place holds from before that is stale.
     pub(crate) born: BTreeMap<u64, u64>,

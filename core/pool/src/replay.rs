@@ -31,6 +31,9 @@ const AHEAD: usize = 3;
 const BORN_MAX: usize = 1 << 22;
 /// First writes to be verified, at most.
 const CANDIDATES_MAX: usize = 1 << 22;
+/// Leaves that the journal changes, at most. Checkpoints are due at far fewer; the limit for
+/// ordinary times does not count here, because what is changed has to stay.
+const LEAVES_MAX: usize = 1 << 18;
 /// Bytes of a block before its cells.
 const HEADER: usize = size_of::<JournalHeader>();
 
@@ -248,7 +251,7 @@ impl Pool {
             let leaves = self.store.map.leaves.len();
             let layers = self.store.map.layers.len();
             if r.candidates.len() > CANDIDATES_MAX
-                || leaves > self.config.limits.leaves_max as usize
+                || leaves > LEAVES_MAX
                 || layers > self.config.limits.layers_max as usize
             {
                 return Err(Refusal::Limit);

@@ -26,6 +26,13 @@ pub(crate) struct Rest {
     try_at: usize,
 }
 
+impl Rest {
+    /// A checkpoint has ended: what had to stay may go now.
+    pub(crate) const fn try_again(&mut self) {
+        self.try_at = 0;
+    }
+}
+
 impl Pool {
     /// Lets go of what is due.
     pub(super) fn rest_on(&mut self, now: Instant) {
