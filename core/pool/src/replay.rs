@@ -27,6 +27,8 @@ use crate::{Plant, Pool, Refusal};
 
 /// Reads of the journal in flight.
 const AHEAD: usize = 3;
+/// Leaves that a replay may hold whatever the limit of leaves in memory is: 100 MiB.
+const LEAVES_MIN: usize = 32_768;
 /// Pairs given to pages by the journal, at most.
 const BORN_MAX: usize = 1 << 22;
 /// First writes to be verified, at most.
