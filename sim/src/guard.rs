@@ -1,5 +1,6 @@
 //! Panics as findings: a machine that panics has broken a promise like any other.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -30,6 +31,11 @@ fn install() {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if GUARDED.get() {
+                // Only with RUST_BACKTRACE, for who looks into one finding.
+                let trace = Backtrace::capture();
+                if trace.status() == BacktraceStatus::Captured {
+                    eprintln!("{trace}");
+                }
                 SAID.set(info.to_string().replace('\n', " "));
             } else {
                 others(info);

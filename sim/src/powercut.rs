@@ -294,7 +294,7 @@ impl Run<'_> {
             1..3 => {
                 fork.suffer(some_trouble(random), 100)?;
                 fork = self.again(fork, random);
-                fork.health = Health::Sound;
+                fork.recover();
                 fork.open()?;
             }
             _ => {}

@@ -14,7 +14,7 @@ use crate::random::Random;
 use crate::story::Story;
 
 /// Turns in which a machine may say that it has work without anything happening.
-const TURNS_MAX: u32 = 100_000;
+const TURNS_MAX: u32 = 10_000;
 
 /// A machine and its world.
 #[derive(Debug)]

@@ -139,6 +139,13 @@ impl<M: Machine> Session<M> {
         self.drain()
     }
 
+    /// The disk does not fail any more. Whether an error was recorded before the process ended,
+    /// and so whether instances are new, is not known.
+    pub(crate) fn recover(&mut self) {
+        self.health = Health::Sound;
+        self.instances.clear();
+    }
+
     /// Removes everything, in any order, and sees that all the space is back.
     pub(crate) fn clear(&mut self) -> Verdict {
         self.drain()?;
