@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::admin::{self, device, events, fault, pool, replica, scrub, snapshot, status};
 use crate::client::{discover, identify};
 use crate::error::Result;
+use crate::offline::inspect;
 use crate::{perf, serve};
 
 /// The name in front of every message.
@@ -28,7 +29,8 @@ Examples:
 Each command has a --help of its own.";
 
 #[derive(Parser)]
-#[command(name = PROGRAM, version, about = "Serves disks and pools over NVMe/TCP", after_help = EXAMPLES)]
+#[command(name = PROGRAM, version, after_help = EXAMPLES)]
+#[command(about = "Serves disks and pools over NVMe/TCP")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -63,6 +65,9 @@ enum Command {
     /// Show whether an engine runs, and what it is
     #[command(after_help = status::HELP)]
     Status(Box<status::Options>),
+    /// Show what a pool's disk holds, without an engine
+    #[command(after_help = inspect::HELP)]
+    Inspect(Box<inspect::Options>),
     /// Load a target through our host side, and verify what it keeps
     #[command(after_help = perf::HELP)]
     Perf(Box<perf::Options>),
@@ -100,6 +105,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fault(options) => admin::run(fault::run(*options)),
         Command::Events(options) => admin::run(events::run(*options)),
         Command::Status(options) => admin::run(status::run(*options)),
+        Command::Inspect(options) => inspect::inspect(&options),
         Command::Perf(options) => perf::perf(&options),
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),

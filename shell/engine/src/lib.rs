@@ -7,6 +7,7 @@ pub mod client;
 mod command;
 mod error;
 pub mod manage;
+pub mod offline;
 pub mod perf;
 pub mod quantity;
 pub mod serve;

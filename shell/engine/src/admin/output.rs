@@ -80,7 +80,11 @@ pub fn piece(format: Format, thing: &impl Serialize) -> Result<String> {
     }
 }
 
-fn encoded(format: Format, thing: &impl Serialize) -> Result<String> {
+/// As JSON, or as YAML if that is the format.
+///
+/// # Errors
+/// Never, unless an encoder fails.
+pub fn encoded(format: Format, thing: &impl Serialize) -> Result<String> {
     match format {
         Format::Yaml => {
             let text = serde_saphyr::to_string(thing).map_err(failed)?;

@@ -10,6 +10,7 @@ use braid_pool::Device;
 use braid_reactor::{DiskError, OpenDisk, OpenOptions};
 use tonic::Status;
 
+use crate::offline::superblock;
 use crate::serve::backend;
 use crate::serve::holder;
 use crate::serve::signature;
@@ -234,7 +235,10 @@ fn open(path: &Path, options: &OpenOptions) -> Result<OpenDisk, Status> {
             _ => tonic::Code::FailedPrecondition,
         };
         let text = backend::refused(error, false, holder);
-        Status::new(code, format!("{}: {text}", path.display()))
+        let owner = superblock::read(path).filter(|_| busy);
+        let owner = owner
+            .map_or_else(String::new, |found| format!("; its pool was opened by {}", found.owner));
+        Status::new(code, format!("{}: {text}{owner}", path.display()))
     })
 }
 
@@ -283,6 +287,5 @@ fn failed(path: &Path, what: &str, error: &io::Error) -> Status {
 /// The identity of the pool that a disk holds, if it holds one that can be read.
 #[must_use]
 pub fn pool_on(path: &Path) -> Option<[u8; 16]> {
-    let _ = path;
-    None
+    superblock::read(path).map(|found| found.uuid)
 }

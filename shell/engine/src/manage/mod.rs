@@ -23,6 +23,9 @@ mod snapshots;
 pub mod socket;
 
 pub(crate) use convert::fault_to_wire;
+#[cfg(test)]
+pub(crate) use pools::format;
+pub(crate) use pools::refusal_text;
 
 #[cfg(test)]
 mod tests;

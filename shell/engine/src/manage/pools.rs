@@ -242,7 +242,7 @@ impl<H: Host> Manager<H> {
         let config = self.config(device);
         let home = self.next_home()?;
         let open = self.host.create(home, open, config, format).await;
-        let open = open.map_err(|reason| not_opened(reason, &path, None))?;
+        let open = open.map_err(|reason| not_opened(reason, &path, &device))?;
         Ok(Taken { open, device })
     }
 
@@ -257,7 +257,7 @@ impl<H: Host> Manager<H> {
         let (path, is_block_device) = (open.path.clone(), open.is_block_device);
         let home = self.next_home()?;
         let opened = self.host.open(home, open, self.config(device)).await;
-        opened.map_err(|reason| not_opened(reason, &path, Some(&device)))?;
+        opened.map_err(|reason| not_opened(reason, &path, &device))?;
         let picture = self.host.picture(home).await;
         let picture = picture.ok_or_else(|| Status::unavailable("the engine stops"))?;
         let uuid = picture.info.uuid;
@@ -410,7 +410,7 @@ fn other_uuid(path: &Path, found: [u8; 16]) -> Status {
 }
 
 /// Why a pool did not open, as the API tells it.
-fn not_opened(reason: NotOpened, path: &Path, device: Option<&Device>) -> Status {
+fn not_opened(reason: NotOpened, path: &Path, device: &Device) -> Status {
     let path = path.display();
     let refusal = match reason {
         NotOpened::Refused(refusal) => refusal,
@@ -421,8 +421,19 @@ fn not_opened(reason: NotOpened, path: &Path, device: Option<&Device>) -> Status
         }
         NotOpened::Gone => return Status::unavailable("the engine stops"),
     };
-    let what = match refusal {
-        Refusal::Foreign => "holds no pool; create makes one".to_owned(),
+    if refusal == Refusal::Limit {
+        return Status::resource_exhausted(format!(
+            "{path}: has more replicas and snapshots than this engine has room for"
+        ));
+    }
+    let what = refusal_text(refusal, device);
+    Status::failed_precondition(format!("{path}: {what}"))
+}
+
+/// Why a pool does not open, for people.
+pub(crate) fn refusal_text(refusal: Refusal, device: &Device) -> String {
+    match refusal {
+        Refusal::Foreign => "holds no pool; create makes one".into(),
         Refusal::Newer { version, features } => format!(
             "was made by a newer version (format {version}, unknown features {features:#x}); \
              use that version"
@@ -431,20 +442,14 @@ fn not_opened(reason: NotOpened, path: &Path, device: Option<&Device>) -> Status
             format!("has {has} bytes, but its pool needs {needs}: it was cut short, or is a copy")
         }
         Refusal::Sector => {
-            let sector = device.map_or(0, |device| device.sector);
-            format!("has sectors of {sector} bytes; a pool takes at most 4096")
+            format!("has sectors of {} bytes; a pool takes at most 4096", device.sector)
         }
         Refusal::Damaged { device } => format!(
             "is damaged at byte {device} in both copies; braid-engine inspect shows what is left"
         ),
         Refusal::Device(error) => format!("cannot be read or written: {error}"),
-        Refusal::Limit => {
-            return Status::resource_exhausted(format!(
-                "{path}: has more replicas and snapshots than this engine has room for"
-            ));
-        }
-    };
-    Status::failed_precondition(format!("{path}: {what}"))
+        Refusal::Limit => "has more replicas and snapshots than there is room for".into(),
+    }
 }
 
 /// Of a new home, for notes that come before its pool is in the table.

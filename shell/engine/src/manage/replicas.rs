@@ -141,7 +141,8 @@ impl<H: Host> Manager<H> {
         Ok(listed)
     }
 
-    /// Tells of a replica or a clone that was just made, and shares it if its pool's policy says so.
+    /// Tells of a replica or a clone that was just made, and shares it if its pool's policy says
+    /// so.
     pub(crate) async fn made(&self, held: &Held, uuid: [u8; 16]) -> Result<v1::Replica, Status> {
         let layer = self.layer(held, uuid).await?;
         let what = What::ReplicaCreated(ReplicaCreated {

@@ -231,7 +231,8 @@ fn source(place: &str, options: &mut Options<'_>) -> Result<Source, String> {
         Some(("dev", path)) => device(path, options),
         _ if place.starts_with("/dev/") => device(place, options),
         Some(("pool", _)) => Err(format!(
-            "the replicas of '{place}' are subsystems of their own; name it outside of [[subsystem]]"
+            "the replicas of '{place}' are subsystems of their own; name it outside of \
+             [[subsystem]]"
         )),
         _ => Err(format!(
             "'{place}' is not a namespace; write mem:256MiB, file:/path?size=1GiB, /dev/NAME, or \

@@ -1,0 +1,54 @@
+//! What a disk says about its pool without being opened: enough to recognise it, and to name who
+//! has it. What is read here is believed only as far as a message goes; a pool is opened by
+//! `core/pool`, which checks everything.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Where the marks of a superblock are, in bytes from its beginning; `docs/pool-format.md`.
+const MAGIC_OFFSET: usize = 32;
+const UUID_OFFSET: usize = 64;
+const OWNER_OFFSET: usize = 152;
+const OWNER_BYTES: usize = 64;
+/// Begins the content of every superblock.
+pub const MAGIC: &[u8] = b"BRAIDPL1";
+/// Bytes of a superblock. Two stand at the beginning of a disk.
+const BYTES: usize = 4096;
+
+/// What a superblock says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Identity of the pool.
+    pub uuid: [u8; 16],
+    /// Who opened it last.
+    pub owner: String,
+}
+
+/// Reads the superblocks at the beginning of a disk, as far as they are there.
+#[must_use]
+pub fn read(path: &Path) -> Option<Found> {
+    let file = File::open(path).ok()?;
+    let mut pair = [0; 2 * BYTES];
+    file.read_exact_at(&mut pair, 0).ok()?;
+    let (first, second) = pair.split_at(BYTES);
+    // The one with the higher number is the newer; it stands in the header (lsn).
+    let number = |slot: &[u8]| slot.get(16..24).map(|lsn| lsn.iter().rev().copied().collect());
+    let number = |slot: &[u8]| -> Vec<u8> { number(slot).unwrap_or_default() };
+    match (parse(first), parse(second)) {
+        (Some(_), Some(newer)) if number(second) > number(first) => Some(newer),
+        (older, newer) => older.or(newer),
+    }
+}
+
+fn parse(slot: &[u8]) -> Option<Found> {
+    if !slot.get(MAGIC_OFFSET..)?.starts_with(MAGIC) {
+        return None;
+    }
+    let uuid = slot.get(UUID_OFFSET..UUID_OFFSET + 16)?.try_into().ok()?;
+    let owner = slot.get(OWNER_OFFSET..OWNER_OFFSET + OWNER_BYTES)?;
+    let end = owner.iter().position(|byte| *byte == 0).unwrap_or(OWNER_BYTES);
+    let owner = String::from_utf8_lossy(&owner[..end]);
+    let owner = owner.chars().filter(|c| !c.is_control()).collect();
+    Some(Found { uuid, owner })
+}

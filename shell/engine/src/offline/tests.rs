@@ -1,0 +1,144 @@
+//! A pool made by the core on a file, read by the tools.
+
+use std::fs;
+use std::path::PathBuf;
+
+use braid_block::BlockSize;
+use braid_pool::{Command, Config, Create, Device, Limits, Pool, State, run_blocking};
+
+use super::disk::Disk;
+use super::memory::Heap;
+use super::superblock;
+use crate::serve::signature;
+
+const BYTES: u64 = 64 << 20;
+const UUID: [u8; 16] = *b"a pool of a test";
+
+/// A file with a pool, gone with its owner.
+struct Made(PathBuf);
+
+impl Made {
+    fn new(name: &str) -> Self {
+        let name = format!("braid-offline-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::File::create(&path).unwrap().set_len(BYTES).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn config() -> Config {
+    Config {
+        token_base: 0,
+        device: Device { bytes: BYTES, sector: 512, discards: false },
+        boot_id: [7; 16],
+        owner: "the engine of a test".into(),
+        seed: 5,
+        read_only: false,
+        limits: Limits::default(),
+        plant: None,
+    }
+}
+
+/// Makes a pool with a replica and a snapshot; `orderly` stops it.
+fn make(made: &Made, orderly: bool) {
+    let mut disk = Disk::open(&made.0, true).unwrap();
+    let mut mem = Heap::default();
+    let now = braid_reactor::now();
+    let mut pool = Pool::create(config(), crate::manage::format(UUID, BYTES, 64 << 10));
+    run_blocking(&mut pool, &mut mem, &mut disk, now, |_, _| {});
+    assert_eq!(pool.state(), State::Stopped);
+    pool.drop_leases(&mut mem);
+    let mut pool = Pool::open(config());
+    run_blocking(&mut pool, &mut mem, &mut disk, now, |_, _| {});
+    assert_eq!(pool.state(), State::Open);
+    let create = Create {
+        uuid: [1; 16],
+        name: "vm1".into(),
+        bytes: 16 << 20,
+        block: BlockSize::B512,
+        thick: false,
+        created: 1_798_761_599,
+    };
+    let snapshot = Command::Snapshot {
+        replica: [1; 16],
+        uuid: [2; 16],
+        name: "monday".into(),
+        created: 1_798_761_600,
+    };
+    for (tag, command) in [(1, Command::Create(Box::new(create))), (2, snapshot)] {
+        pool.command(&mut mem, now, tag, command);
+        let mut result = None;
+        run_blocking(&mut pool, &mut mem, &mut disk, now, |_, done| result = Some(done.result));
+        assert!(result.unwrap().is_ok());
+    }
+    if orderly {
+        pool.stop(&mut mem, now);
+        run_blocking(&mut pool, &mut mem, &mut disk, now, |_, _| {});
+        assert_eq!(pool.state(), State::Stopped);
+    }
+    pool.drop_leases(&mut mem);
+}
+
+#[test]
+fn a_pool_is_read_whether_it_was_stopped_or_not() {
+    for orderly in [true, false] {
+        let made = Made::new(if orderly { "clean" } else { "crashed" });
+        make(&made, orderly);
+        let before = fs::read(&made.0).unwrap();
+        let mut disk = Disk::open(&made.0, false).unwrap();
+        let mut mem = Heap::default();
+        let pool = super::open(&made.0, &mut disk, &mut mem).unwrap();
+        let info = pool.info();
+        assert_eq!((info.uuid, info.clean), (UUID, orderly));
+        assert_eq!(info.owner, "the engine of a test");
+        let mut names: Vec<_> = pool.layers().map(|l| (l.name, l.snapshot, l.bytes)).collect();
+        names.sort();
+        assert_eq!(names, [("monday".into(), true, 16 << 20), ("vm1".into(), false, 16 << 20)]);
+        drop(disk);
+        assert!(fs::read(&made.0).unwrap() == before, "nothing was changed");
+    }
+}
+
+#[test]
+fn a_pool_is_recognised_by_either_superblock() {
+    let made = Made::new("mark");
+    assert_eq!(superblock::read(&made.0), None);
+    make(&made, true);
+    let found = superblock::read(&made.0).unwrap();
+    assert_eq!((found.uuid, found.owner.as_str()), (UUID, "the engine of a test"));
+    let whole = fs::read(&made.0).unwrap();
+    for slot in [0, 4096] {
+        let mut bytes = whole.clone();
+        bytes[slot..slot + 4096].fill(0);
+        fs::write(&made.0, &bytes).unwrap();
+        assert_eq!(superblock::read(&made.0).unwrap().uuid, UUID, "{slot}");
+        let size = bytes.len() as u64;
+        let mark = signature::probe(&mut std::io::Cursor::new(bytes), size).unwrap();
+        assert_eq!(mark, Some("a Braid pool"), "{slot}");
+    }
+}
+
+#[test]
+fn what_is_no_pool_or_in_use_is_refused() {
+    let made = Made::new("plain");
+    let mut mem = Heap::default();
+    let mut disk = Disk::open(&made.0, false).unwrap();
+    let error = super::open(&made.0, &mut disk, &mut mem).unwrap_err();
+    assert!(error.to_string().contains("holds no pool"), "{error}");
+    drop(disk);
+    make(&made, true);
+    let held = Disk::open(&made.0, true).unwrap();
+    let error = Disk::open(&made.0, false).unwrap_err().to_string();
+    assert!(error.contains("in use") && error.contains("the engine of a test"), "{error}");
+    drop(held);
+    Disk::open(&made.0, false).unwrap();
+    assert!(Disk::open("/no/such".as_ref(), false).unwrap_err().to_string().contains("no such"));
+    let folder = Disk::open("/".as_ref(), false).unwrap_err().to_string();
+    assert!(folder.contains("neither a file"), "{folder}");
+}
