@@ -50,12 +50,21 @@ pub(crate) struct Regions {
     writes: u32,
     /// The flush that the close of idle regions waits for.
     asked: u64,
+    /// When idle regions were looked at last: what cannot be closed then is looked at again after a
+    /// while, not at once.
+    looked: Instant,
 }
 
 impl Regions {
     /// None.
     pub(crate) fn new() -> Self {
-        Self { pending: HashMap::with_hasher(Fixed), open: VecDeque::new(), writes: 0, asked: 0 }
+        Self {
+            pending: HashMap::with_hasher(Fixed),
+            open: VecDeque::new(),
+            writes: 0,
+            asked: 0,
+            looked: Instant::ZERO,
+        }
     }
 
     /// A write request was taken.
@@ -183,6 +192,9 @@ impl Pool {
         let mut budget =
             if idle { LOOKS } else { (self.regions.writes / WRITES_PER_CLOSE) as usize };
         let mut lacks_flush = false;
+        if idle {
+            self.regions.looked = now;
+        }
         for _ in 0..self.regions.open.len().min(LOOKS) {
             if budget == 0 || !self.journal.has_room() {
                 break;
@@ -216,7 +228,7 @@ impl Pool {
     /// When idle regions are to be closed.
     pub(crate) fn regions_due(&self) -> Option<Instant> {
         let open = self.state == crate::State::Open && !self.regions.open.is_empty();
-        (open && self.regions.asked <= self.sync.done()).then(|| self.busy + IDLE)
+        (open && self.regions.asked <= self.sync.done()).then(|| self.busy.max(self.regions.looked) + IDLE)
     }
 
     fn close_region(&mut self, layer: u32, region: u32) -> Closed {
