@@ -153,8 +153,9 @@ pub struct Pool {
     effects: VecDeque<Effect>,
     completions: VecDeque<Completion>,
     notes: VecDeque<Note>,
-    /// Number of the turn.
+    /// Number of the turn, and its time.
     turn: u32,
+    turned: Instant,
     /// Time of the last request, for letting caches go.
     busy: Instant,
     /// The device has not answered for too long.
@@ -172,6 +173,23 @@ impl Pool {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Who waits for what, for those who look for a hang.
+    #[must_use]
+    pub fn waiting(&self) -> alloc::string::String {
+        let pieces: alloc::vec::Vec<_> = self.pieces.iter().collect();
+        alloc::format!(
+            "ready {:?}, starved {:?}, hungry {:?}, bufferless {:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{pieces:?}",
+            self.ready,
+            self.starved,
+            self.hungry,
+            self.bufferless,
+            self.journal,
+            self.sync,
+            self.regions,
+            self.checkpoint,
+        )
     }
 
     /// Takes one event.
@@ -207,6 +225,7 @@ impl Pool {
     /// Ends a turn: goes on with what was woken, commits the journal, begins what is due.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.turn = self.turn.wrapping_add(1);
+        self.turned = now;
         for _ in 0..self.ready.len() {
             let Some(waiter) = self.ready.pop_front() else { break };
             self.resume(mem, now, waiter);
@@ -273,6 +292,8 @@ impl Pool {
         ]
         .into_iter()
         .flatten()
+        // What was due at the last turn was looked at then: it waits for something else now.
+        .filter(|due| *due > self.turned)
         .min()
     }
 

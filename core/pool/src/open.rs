@@ -260,6 +260,7 @@ impl Pool {
             completions: VecDeque::new(),
             notes: VecDeque::new(),
             turn: 0,
+            turned: Instant::ZERO,
             busy: Instant::ZERO,
             stalled: false,
             config,
