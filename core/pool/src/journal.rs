@@ -131,7 +131,7 @@ impl Journal {
 
     /// Whether the ring gets short of room that a durable word of the tail would give.
     pub(crate) fn wants_tail(&self) -> bool {
-        self.durable_tail < self.tail && self.free() <= self.ring / 4
+        self.durable_tail < self.tail && self.free() <= self.ring / 2
     }
 
     /// Blocks that can still be written before the tail must move.
