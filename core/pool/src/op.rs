@@ -39,6 +39,8 @@ pub(crate) struct Op {
     pub(crate) cutting: bool,
     /// What went wrong first.
     pub(crate) failure: Option<Failure>,
+    /// Blocks of a read that are not there, by their position in its buffer.
+    pub(crate) zeros: u64,
     /// Blocks of it that could not be verified.
     pub(crate) unverified: u32,
     /// Counted among its layer's writes.

@@ -6,7 +6,7 @@
 //! 2. A mismatch counts only under the block's lock: before, a write may have been on its way.
 
 use arrayvec::ArrayVec;
-use braid_block::{Class, Instant, Key, Memory};
+use braid_block::{Class, Instant, Key, Lease, Memory};
 
 use crate::chain::Owner;
 use crate::effect::Effect;
@@ -156,10 +156,13 @@ impl Pool {
         self.verify(mem, now, key);
     }
 
+    /// Whether a piece's request begins and ends with a block. If not, all its pieces are read
+    /// beside: nothing may be copied into a buffer that the device fills elsewhere.
     fn is_aligned(&self, key: Key) -> bool {
-        let piece = self.pieces.get(key);
-        piece.is_some_and(|p| {
-            p.start.is_multiple_of(BLOCK_BYTES) && p.len.is_multiple_of(BLOCK_BYTES)
+        let op = self.pieces.get(key).and_then(|piece| self.ops.get(piece.op));
+        op.is_some_and(|op| {
+            let (from, to) = op.range();
+            from.is_multiple_of(BLOCK) && to.is_multiple_of(BLOCK)
         })
     }
 
@@ -184,15 +187,38 @@ impl Pool {
         if piece.side.is_some() { at } else { piece.at + at }
     }
 
-    fn fill_zeros<M: Memory>(&self, mem: &mut M, key: Key, touched: u64, runs: &[Run]) {
+    /// Zeros what is not there: at once in a buffer beside, at the end in the request's own, which
+    /// the device may be filling for another piece.
+    fn fill_zeros<M: Memory>(&mut self, mem: &mut M, key: Key, touched: u64, runs: &[Run]) {
         let there =
             runs.iter().fold(0, |all, run| all | mask(u32::from(run.at), u32::from(run.count)));
+        let absent = touched & !there;
         let Some(piece) = self.pieces.get(key) else { return };
-        let lease = piece.side.as_ref();
-        let Some(lease) = lease.or_else(|| self.ops.get(piece.op)?.lease.as_ref()) else { return };
-        for block in bits(touched & !there) {
-            let at = self.in_buffer(key, block) as usize;
-            mem.bytes_mut(lease)[at..at + BLOCK as usize].fill(0);
+        if let Some(side) = &piece.side {
+            let first = piece.blocks().0;
+            for block in bits(absent) {
+                let at = ((block - first) * BLOCK_BYTES) as usize;
+                mem.bytes_mut(side)[at..at + BLOCK as usize].fill(0);
+            }
+            return;
+        }
+        let (first, count) = piece.blocks();
+        let at = piece.at / BLOCK_BYTES;
+        if let Some(op) = self.ops.get_mut(piece.op) {
+            op.zeros &= !mask(at, count);
+            op.zeros |= (absent >> first) << at;
+        }
+    }
+
+    /// Zeros what a read did not find, when the device is done with its buffer.
+    pub(crate) fn zero_rest<M: Memory>(mem: &mut M, lease: &Lease, zeros: u64) {
+        let mut left = zeros;
+        while left != 0 {
+            let at = left.trailing_zeros();
+            let count = (left >> at).trailing_ones();
+            let (from, len) = ((at * BLOCK_BYTES) as usize, (count * BLOCK_BYTES) as usize);
+            mem.bytes_mut(lease)[from..from + len].fill(0);
+            left &= !mask(at, count);
         }
     }
 

@@ -40,6 +40,7 @@ impl Pool {
             pieces: 0,
             next: 0,
             failure: None,
+            zeros: 0,
             unverified: 0,
             counted: false,
             cutting: false,
@@ -228,8 +229,11 @@ impl Pool {
     }
 
     /// Ends a request.
-    pub(crate) fn finish<M: Memory>(&mut self, _mem: &mut M, key: Key) {
+    pub(crate) fn finish<M: Memory>(&mut self, mem: &mut M, key: Key) {
         let Some(op) = self.ops.remove(key) else { return };
+        if let (Some(lease), true) = (&op.lease, op.zeros != 0 && op.failure.is_none()) {
+            Self::zero_rest(mem, lease, op.zeros);
+        }
         if let (true, Some(layer)) = (op.counted, self.store.map.layers.get_mut(&op.layer)) {
             layer.writes -= 1;
             self.again();
