@@ -66,6 +66,8 @@ pub(crate) struct Entry {
     requests: u32,
     /// Commands that did not end: our tag and the caller's.
     commands: Vec<(u32, u64)>,
+    /// Marks that commands found, by the caller's tag, until they are taken.
+    marks: Vec<(u64, Vec<(u32, u32)>)>,
     /// It was asked for something since its turn last ended.
     asked: bool,
     closing: bool,
@@ -158,6 +160,7 @@ impl Pools {
             in_flight: 0,
             requests: 0,
             commands: Vec::new(),
+            marks: Vec::new(),
             asked: true,
             closing: false,
             latency: Latency::default(),
@@ -276,7 +279,7 @@ impl Shard {
         }
     }
 
-    /// Stops a pool in order, or what is left of it, and forgets it: [`Note::PoolClosed`] tells
+    /// Stops a pool in order, or gives up opening it, and forgets it: [`Note::PoolClosed`] tells
     /// when. Its subsystems are to be removed before.
     pub fn pool_close<M: Memory>(&mut self, _mem: &mut M, _now: Instant, id: PoolId) {
         if let Some(entry) = self.pools.find_mut(id) {
@@ -289,6 +292,13 @@ impl Shard {
     #[must_use]
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         self.pools.find(id).map(|entry| &*entry.pool)
+    }
+
+    /// The marks that a command with this tag listed, once.
+    pub fn pool_marks(&mut self, id: PoolId, tag: u64) -> Option<Vec<(u32, u32)>> {
+        let marks = &mut self.pools.find_mut(id)?.marks;
+        let at = marks.iter().position(|(of, _)| *of == tag)?;
+        Some(marks.swap_remove(at).1)
     }
 
     /// All pools.
@@ -311,7 +321,7 @@ impl Shard {
         self.take_completions(mem);
         for entry in self.pools.iter_mut() {
             entry.asked = false;
-            if entry.closing && entry.pool.state() == State::Open {
+            if entry.closing && matches!(entry.pool.state(), State::Open | State::Opening) {
                 entry.pool.stop(mem, now);
             }
             entry.pool.end_turn(mem, now);
@@ -346,6 +356,9 @@ impl Shard {
         let found = entry.commands.iter().position(|(ours, _)| *ours == number);
         let Some(at) = found else { return };
         let (_, tag) = entry.commands.swap_remove(at);
+        if let Some(marks) = entry.pool.take_marks(completion.tag) {
+            entry.marks.push((tag, marks));
+        }
         let note = Note::PoolCommand { pool: entry.id, tag, result: completion.result };
         self.note(note);
     }

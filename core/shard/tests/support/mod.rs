@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a module of tests, shared by their files")]
 
 pub mod peer;
+pub mod pool;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
@@ -166,6 +167,8 @@ pub struct World {
     pub disk: Vec<u8>,
     /// What the disk holds for sure: copied from `disk` at each sync.
     pub durable: Vec<u8>,
+    /// Disk 1, for a pool.
+    pub pool_disk: pool::PoolDisk,
     pub notes: Vec<Note>,
     pub counts: Counts,
     /// Device operations that were asked for and are not done.
@@ -233,6 +236,7 @@ impl World {
             streams: BTreeMap::new(),
             disk: vec![0; DISK_BYTES as usize],
             durable: vec![0; DISK_BYTES as usize],
+            pool_disk: pool::PoolDisk::default(),
             notes: Vec::new(),
             counts: Counts::default(),
             pending_disk: VecDeque::new(),
@@ -306,6 +310,7 @@ impl World {
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        let Some(effect) = self.on_pool_disk(effect) else { return };
         match effect {
             Effect::ReceiveExact { token, socket, span } => {
                 self.stream(socket.0).receive = Some(Pending::Exact { token, span });
