@@ -368,8 +368,10 @@ impl Pool {
         if journal.in_flight() {
             return false;
         }
-        let eager = sync.lately <= EAGER_WRITES && sync.data_in_flight == 0;
-        let beside = sync.lately <= BESIDE_WRITES;
+        // Who flushed often once and does not any more is not waited on for ever.
+        let between = sync.lately.max(sync.writes);
+        let eager = between <= EAGER_WRITES && sync.data_in_flight == 0;
+        let beside = between <= BESIDE_WRITES;
         let waited = journal.is_urgent() || eager || beside || sync.wanted() > journal.emitted();
         (journal.has_cells() && (waited || journal.has_full_block()))
             || (sync.wants_news(journal.written_settled) && journal.has_news())
