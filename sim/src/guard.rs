@@ -1,6 +1,6 @@
 //! Panics as findings: a machine that panics has broken a promise like any other.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
+use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
@@ -31,10 +31,9 @@ fn install() {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if GUARDED.get() {
-                // Only with RUST_BACKTRACE, for who looks into one finding.
-                let trace = Backtrace::capture();
-                if trace.status() == BacktraceStatus::Captured {
-                    eprintln!("{trace}");
+                // For who looks into one finding.
+                if std::env::var_os("RUST_BACKTRACE").is_some_and(|set| set == "full") {
+                    eprintln!("{}", Backtrace::force_capture());
                 }
                 SAID.set(info.to_string().replace('\n', " "));
             } else {

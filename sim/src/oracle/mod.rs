@@ -256,6 +256,15 @@ impl Oracle {
             .all(|(block, _)| blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops)))
     }
 
+    /// Whether a replica surely had no block of its own here that was acknowledged.
+    #[must_use]
+    pub fn lacks(&self, layer: &Uuid, block: u64) -> bool {
+        let written = |op: u32| self.ops[op as usize].finish < NEVER;
+        self.layers[layer].blocks.get(&block).is_none_or(|known| {
+            known.presence == Presence::Absent && !known.touches.iter().any(|t| written(t.op))
+        })
+    }
+
     /// Of how many groups of 64 blocks a replica surely has one of its own, and of how many it
     /// may have one.
     #[must_use]

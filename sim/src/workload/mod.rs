@@ -55,7 +55,7 @@ pub(crate) enum Health {
     Sound,
     /// Writes and flushes fail: the pool may fail for good.
     Failing,
-    /// Sectors that were not flushed became garbage: what is not verified may be anything.
+    /// Sectors that were not flushed became garbage.
     Garbled,
     /// It was damaged while nobody looked: blocks may be lost.
     Damaged,
