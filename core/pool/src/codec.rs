@@ -174,6 +174,11 @@ pub(crate) fn encode_sums<M: Memory>(
     seal::<M>(bytes, stamp, lsn, seed);
 }
 
+/// Makes the copy of a page that belongs in its other slot.
+pub(crate) fn readdress<M: Memory>(bytes: &mut [u8], stamp: Stamp, lsn: u64, seed: u32) {
+    seal::<M>(bytes, stamp, lsn, seed);
+}
+
 /// Whether a block is the page that it should be; tells its lsn.
 pub(crate) fn judge<M: Memory>(bytes: &[u8], stamp: Stamp, seed: u32) -> Option<u64> {
     let (header, _) = PageHeader::read_from_prefix(bytes).ok()?;

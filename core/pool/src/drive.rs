@@ -50,6 +50,7 @@ pub fn run_blocking<M: Buffers, I: Image>(
     now: Instant,
     mut done: impl FnMut(&mut M, Completion),
 ) {
+    let mut idle = 0_u32;
     loop {
         pool.end_turn(mem, now);
         let mut moved = false;
@@ -64,6 +65,9 @@ pub fn run_blocking<M: Buffers, I: Image>(
         if !moved && !pool.has_work() {
             return;
         }
+        // A pool that asks for turns and does nothing in them would never end.
+        idle = if moved { 0 } else { idle + 1 };
+        assert!(idle < 100_000, "a pool has work, and does none");
     }
 }
 

@@ -18,6 +18,7 @@ mod adopt;
 #[cfg(test)]
 mod arena;
 mod chain;
+mod check;
 mod checkpoint;
 mod codec;
 mod config;
@@ -28,6 +29,7 @@ mod effect;
 mod geometry;
 mod hash;
 mod info;
+mod inspect;
 mod job;
 mod journal;
 mod layers;
@@ -65,11 +67,13 @@ use alloc::collections::VecDeque;
 
 use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Token};
 
+pub use check::{Finding, Report, Scope, check};
 pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;
 pub use drive::{Buffers, Image, run_blocking};
 pub use effect::{Effect, Event};
 pub use info::{LayerInfo, PoolInfo};
+pub use inspect::{Inspection, JournalInfo, inspect};
 pub use layout::format_page;
 pub use note::{Note, Operation, Refusal};
 pub use request::{

@@ -19,12 +19,18 @@ pub(crate) trait Held {
     fn written(&mut self, lsn: u64);
     /// Whether the second slot is to be written first.
     fn second_first(&self) -> bool;
+    /// See [`Paged::is_dirty`].
+    fn is_dirty(&self) -> bool;
     /// One slot is worse than the other: both are to be written, the worse one first. Tells
     /// whether the page is to be listed as changed.
     fn mend(&mut self, second_first: bool) -> bool;
 }
 
 impl<T: Clone> Held for Paged<T> {
+    fn is_dirty(&self) -> bool {
+        Self::is_dirty(self)
+    }
+
     fn freeze(&mut self) {
         Self::freeze(self);
     }

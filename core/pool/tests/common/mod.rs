@@ -181,6 +181,9 @@ impl Image for Disk {
     }
 
     fn sync(&mut self) -> Result<(), IoError> {
+        if let Some(left) = self.writes_left.as_mut() {
+            *left = left.checked_sub(1).ok_or(IoError::Device)?;
+        }
         self.syncs += 1;
         self.durable.append(&mut self.cached);
         Ok(())
@@ -358,7 +361,24 @@ impl World {
     }
 
     pub fn flush(&mut self, handle: Handle) {
-        self.request(handle, Work::Flush { number: None }, None).result.expect("a flush");
+        self.try_flush(handle).expect("a flush");
+    }
+
+    pub fn try_flush(&mut self, handle: Handle) -> Result<Done, Failure> {
+        self.request(handle, Work::Flush { number: None }, None).result
+    }
+
+    pub fn snapshot(&mut self, replica: u8, n: u8) -> Result<Done, Failure> {
+        self.command(Command::Snapshot {
+            replica: [replica; 16],
+            uuid: [n; 16],
+            name: format!("snapshot {n}"),
+            created: 2,
+        })
+    }
+
+    pub fn delete_snapshot(&mut self, n: u8) -> Result<Done, Failure> {
+        self.command(Command::DeleteSnapshot { uuid: [n; 16] })
     }
 
     /// The byte that a block is filled with.

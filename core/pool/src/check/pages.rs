@@ -1,0 +1,107 @@
+//! Pages: each is pointed to once, is marked as used, and has two good slots.
+
+use alloc::vec::Vec;
+
+use super::{Check, Finding};
+use crate::codec::{self, Stamp};
+use crate::drive::{Buffers, Image};
+use crate::layout::{BLOCK, CLUSTER_PAIRS, PAIR};
+use crate::map::PageId;
+use crate::write::bits;
+
+impl<M: Buffers, I: Image> Check<'_, M, I> {
+    /// The root, the bitmaps and the tables.
+    pub(super) fn base_pages(&mut self) {
+        self.page(PageId::Root);
+        for slab in 0..u32::try_from(self.store().layout.slabs.len()).unwrap_or(0) {
+            self.page(PageId::Bitmap(slab));
+            self.page(PageId::MapBitmap(slab));
+        }
+        let tables: Vec<u32> = self.store().map.tables.keys().copied().collect();
+        for table in tables {
+            self.page(PageId::Table(table));
+        }
+    }
+
+    /// A page that something points to, or that is where it always is.
+    pub(super) fn page(&mut self, page: PageId) {
+        if let Some(pair) = self.store().map.pair(page) {
+            let first = self.pairs.insert(pair);
+            if !first || !self.is_marked(pair) {
+                self.tell(Finding::Pointer { device: pair * BLOCK });
+            }
+        }
+        let Some(address) = self.store().address(page) else { return };
+        self.report.pages += 1;
+        self.slots(page, address);
+    }
+
+    /// Whether the map of the pair's cluster says that it is used.
+    fn is_marked(&mut self, pair: u64) -> bool {
+        let Some((cluster, at)) = self.store().layout.pair_place(pair) else { return false };
+        let there = self.store().space.is_map(cluster) && self.fetch(PageId::PageMap(cluster));
+        let used = self.store().map.page_maps.get(&cluster).map_or(0, |used| *used.get());
+        there && used >> at & 1 != 0
+    }
+
+    /// Whether both slots of a page are good. After a stop without order one may be older, or
+    /// torn, and what the journal holds may never have been written.
+    fn slots(&mut self, page: PageId, address: u64) {
+        let seed = self.store().seed;
+        let mut bytes = alloc::vec![0; PAIR as usize];
+        let mut lsns = [None; 2];
+        for (slot, lsn) in lsns.iter_mut().enumerate() {
+            let part = &mut bytes[slot * BLOCK as usize..][..BLOCK as usize];
+            let device = address + slot as u64 * BLOCK;
+            let read = self.image.read(device, part).is_ok();
+            let stamp = Stamp::map(page, device);
+            *lsn = codec::judge::<M>(part, stamp, seed).filter(|_| read);
+        }
+        let unwritten = self.pool.fetches.born.contains_key(&address) || self.is_newer(page);
+        let bad = match lsns {
+            [Some(_), Some(_)] => return,
+            [None, None] if unwritten => return,
+            [None, None] => return self.tell(Finding::Lost { device: address }),
+            [Some(_), None] => 1,
+            [None, Some(_)] => 0,
+        };
+        let device = address + bad as u64 * BLOCK;
+        let mended = self.scope.repair && {
+            let (good, lsn) = (1 - bad, lsns[1 - bad].unwrap_or(0));
+            let copy = &mut bytes[good * BLOCK as usize..][..BLOCK as usize];
+            codec::readdress::<M>(copy, Stamp::map(page, device), lsn, seed);
+            self.image.write(device, copy).is_ok()
+        };
+        self.tell(Finding::Slot { device, mended });
+    }
+
+    /// Whether a page in memory has what its slots do not.
+    fn is_newer(&mut self, page: PageId) -> bool {
+        self.pool.store.held(page).is_some_and(|held| held.is_dirty())
+    }
+
+    /// Clusters of pages: owned by nobody else, and every pair of them that is used is pointed to.
+    pub(super) fn page_clusters(&mut self) {
+        let mut next = 0;
+        while let Some(cluster) = self.store().space.map_from(next) {
+            next = cluster + 1;
+            let device = self.store().layout.cluster(cluster);
+            if !self.own(cluster) || !self.store().space.is_used(cluster) {
+                self.tell(Finding::Shared { device, layer: crate::layout::Cell::PAGES, offset: 0 });
+            }
+            self.page(PageId::PageMap(cluster));
+            if !self.fetch(PageId::PageMap(cluster)) {
+                continue;
+            }
+            let used = self.store().map.page_maps.get(&cluster).map_or(0, |used| *used.get());
+            for at in bits(u64::from(used)).skip(1) {
+                let pair = self.store().layout.pair_in(cluster, at);
+                if !self.pairs.contains(&pair) && self.store().map.lost.is_empty() {
+                    self.tell(Finding::LeakedPage { device: device + u64::from(at) * PAIR });
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(CLUSTER_PAIRS == 32);
