@@ -89,6 +89,7 @@ impl Journal {
     pub(crate) fn resume(&mut self, tail: u64, settled: u64) {
         (self.tail, self.written_tail, self.durable_tail) = (tail, tail, tail);
         (self.settled, self.written_settled) = (settled, settled);
+        self.said = (tail, settled);
     }
 
     /// Makes sure that there is a buffer to encode blocks into.
