@@ -24,6 +24,8 @@ pub(crate) enum Owner {
     Reclaim,
     /// Reading everything.
     Scrub,
+    /// Making the pool larger.
+    Grow,
 }
 
 /// A buffer, and what is in flight for it.

@@ -100,17 +100,15 @@ impl Pool {
     pub fn command<M: Memory>(&mut self, mem: &mut M, now: Instant, tag: u64, command: Command) {
         let refusal = match self.state {
             State::Open if self.config.read_only => Some(Failure::ReadOnly),
-            State::Opening | State::Open => None,
+            State::Open => None,
             State::Stopping | State::Stopped => Some(Failure::Stopping),
-            State::Failed => Some(Failure::Failed),
+            State::Opening | State::Failed => Some(Failure::Failed),
         };
         if let Some(failure) = refusal {
             return self.answer(tag, Err(failure));
         }
         self.commands.queue.push_back((tag, command));
-        if self.state == State::Open {
-            self.layers_on(mem, now);
-        }
+        self.layers_on(mem, now);
     }
 
     /// The number of a replica or snapshot.
@@ -177,7 +175,7 @@ impl Pool {
             Command::Bear { uuid, bearing } => self.bear(mem, now, uuid, bearing),
             Command::Clean { uuid, regions } => self.clean(mem, now, uuid, regions, stage),
             Command::Marks { uuid } => self.list_marks(mem, now, uuid, *tag, stage),
-            Command::Grow { bytes } => self.grow(mem, now, *bytes, stage),
+            Command::Grow { bytes } => self.grow(mem, *bytes, stage),
             Command::Scrub { rate } => Ok(Some(self.set_scrub(now, *rate))),
         }
     }

@@ -95,6 +95,14 @@ impl Space {
         }
     }
 
+    /// The pool has more slabs now, and keeps more for itself.
+    pub(crate) fn grow(&mut self, layout: &Layout, reserve: u32) {
+        let new = layout.slabs.iter().skip(self.slabs.len());
+        self.slabs.extend(new.map(|place| Slab::new(place.clusters)));
+        self.total = layout.clusters();
+        self.reserve = self.reserve.max(u64::from(reserve));
+    }
+
     /// Slab of a cluster, word and bit; `None` if there is no such cluster.
     fn place(&self, cluster: u32) -> Option<(usize, usize, u64)> {
         let (slab, at) = (cluster / self.slab_clusters, cluster % self.slab_clusters);

@@ -86,6 +86,7 @@ impl Pool {
             && self.pieces.is_empty()
             && self.jobs.is_empty()
             && self.commands.is_idle()
+            && self.reclaim_is_idle()
             && self.superblocks.is_idle()
     }
 
