@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod direct;
+mod fio;
 mod framing;
 mod load;
 mod loopback;
 mod machine;
 mod measure;
+mod pool;
 mod rows;
 mod table;
 mod wire;
@@ -34,6 +36,8 @@ struct Line {
 enum Task {
     /// Measures the target and prints a table
     Target(Options),
+    /// Measures a pool and prints a table
+    Pool(PoolOptions),
     /// Loads a target for a while: for profilers, and to compare other targets
     Load(LoadOptions),
     /// Serves the bare wire, for `target`
@@ -42,6 +46,26 @@ enum Task {
     /// Drives a shard on a file without TCP, for `target`
     #[command(hide = true)]
     Shard { file: PathBuf },
+    /// Makes a pool, for `pool`
+    #[command(hide = true)]
+    PoolMake {
+        file: PathBuf,
+        #[command(flatten)]
+        how: pool::How,
+    },
+    /// Drives a pool without TCP, for `pool`
+    #[command(hide = true)]
+    PoolServe {
+        file: PathBuf,
+        #[command(flatten)]
+        how: pool::How,
+    },
+    /// Makes a pool with so many bytes mapped that keeps no data, for `pool`
+    #[command(hide = true)]
+    PoolMap { file: PathBuf, bytes: u64 },
+    /// Opens that and has all of its maps in memory, for `pool`
+    #[command(hide = true)]
+    PoolLoad { file: PathBuf },
 }
 
 #[derive(clap::Args)]
@@ -64,6 +88,34 @@ struct Options {
     /// Seconds that the idle engine is watched
     #[arg(long, default_value_t = 12)]
     idle: u64,
+    /// How the result is printed
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct PoolOptions {
+    /// What to measure; all of it if nothing is named
+    #[arg(value_name = "ROW")]
+    rows: Vec<rows::pool::Which>,
+    /// Only rows in whose name this occurs
+    #[arg(long, default_value = "")]
+    only: String,
+    /// GiB in use of each replica
+    #[arg(long, default_value_t = 1)]
+    gib: u64,
+    /// CPU of what serves; the rest stays where it was started
+    #[arg(long, default_value_t = 0)]
+    cpu: u32,
+    /// Folder for the file that is measured
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// Folder in memory for sparse files of any size
+    #[arg(long, default_value = "/dev/shm")]
+    memory: PathBuf,
+    /// Slices of 500 ms in each comparison, both sides together
+    #[arg(long, default_value_t = 30)]
+    slices: usize,
     /// How the result is printed
     #[arg(short, long, default_value = "table")]
     output: Output,
@@ -115,9 +167,14 @@ enum Which {
 fn main() -> ExitCode {
     let done = match Line::parse().task {
         Task::Target(options) => target(&options),
+        Task::Pool(options) => pool_rows(options),
         Task::Load(options) => load(&options),
         Task::Framing => framing::serve(),
         Task::Shard { file } => direct::serve(&file),
+        Task::PoolMake { file, how } => pool::make(&file, &how),
+        Task::PoolServe { file, how } => pool::serve(&file, &how),
+        Task::PoolMap { file, bytes } => pool::map(&file, bytes),
+        Task::PoolLoad { file } => pool::load(&file),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,19 +193,44 @@ fn target(options: &Options) -> io::Result<()> {
         slices: options.slices,
         idle: options.idle,
     };
+    print(options.output, |told| {
+        options.rows.iter().try_for_each(|which| measure(*which, &setup, told))
+    })
+}
+
+fn pool_rows(options: PoolOptions) -> io::Result<()> {
+    let setup = Setup {
+        engine: PathBuf::new(),
+        cpu: options.cpu,
+        folder: options.folder,
+        slices: options.slices,
+        idle: 0,
+    };
+    let which = match options.rows {
+        rows if rows.is_empty() => rows::pool::Which::value_variants().to_vec(),
+        rows => rows,
+    };
+    let PoolOptions { only, gib, memory, .. } = options;
+    let wanted = rows::pool::Wanted { which, only, gib, memory };
+    print(options.output, |told| rows::pool::rows(&setup, &wanted, told))
+}
+
+/// Prints rows as they are measured, or all of them at the end, and what was found.
+fn print(
+    output: Output,
+    measured: impl FnOnce(&mut dyn FnMut(Row)) -> io::Result<()>,
+) -> io::Result<()> {
     let mut rows: Vec<Row> = Vec::new();
-    let show = options.output == Output::Table;
+    let show = output == Output::Table;
     if show {
         println!("{}", table::head());
     }
-    for which in &options.rows {
-        measure(*which, &setup, &mut |row| {
-            if show {
-                println!("{}", row.line());
-            }
-            rows.push(row);
-        })?;
-    }
+    measured(&mut |row| {
+        if show {
+            println!("{}", row.line());
+        }
+        rows.push(row);
+    })?;
     if !show {
         let list: Vec<_> = rows.iter().map(Row::json).collect();
         println!("{}", serde_json::json!({ "rows": list, "found": table::summary(&rows) }));

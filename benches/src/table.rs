@@ -24,6 +24,8 @@ pub(crate) enum Aim {
     AtLeast(f64),
     /// At most so much.
     AtMost(f64),
+    /// As near to one as this.
+    Within(f64),
     /// None.
     None,
 }
@@ -34,6 +36,10 @@ impl Aim {
             Self::None => return Verdict::Shown,
             Self::AtLeast(aim) => (figure.median >= aim, figure.low >= aim),
             Self::AtMost(aim) => (figure.median <= aim, figure.high <= aim),
+            Self::Within(aim) => {
+                let near = |number: f64| (number - 1.0).abs() <= aim;
+                (near(figure.median), near(figure.low) && near(figure.high))
+            }
         };
         match (median, worse) {
             (true, true) => Verdict::Met,

@@ -4,6 +4,7 @@
 use crate::fault::{Fault, Outcome};
 use crate::packages::{self, Tool};
 use crate::{process, workspace};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The CPU of what serves, and that of what loads it.
@@ -26,6 +27,8 @@ pub(crate) struct Options {
 enum What {
     /// Measures a target: beside the bare wire, beside fio, idle, and under a noisy neighbour
     Target(Target),
+    /// Measures a pool: beside fio on the same file, how it opens, its memory, what it writes
+    Pool(Pool),
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,22 +47,65 @@ struct Target {
     output: String,
 }
 
+#[derive(Debug, clap::Args)]
+struct Pool {
+    /// What to measure: mapped, first, snapshot, chain, missed, amplification, open, memory; all
+    /// of it if nothing is named
+    #[arg(value_name = "ROW")]
+    rows: Vec<String>,
+    /// Only rows in whose name this occurs, such as "QD 32" or "1 TiB"
+    #[arg(long, default_value = "")]
+    only: String,
+    /// GiB in use of each replica
+    #[arg(long, default_value_t = 1)]
+    gib: u64,
+    /// Slices of 500 ms in each comparison, both sides together
+    #[arg(long, default_value_t = 30)]
+    slices: usize,
+    /// How the result is printed: table or json
+    #[arg(short, long, default_value = "table")]
+    output: String,
+}
+
 /// Builds, then measures.
 pub(crate) fn main(options: &Options) -> Outcome<()> {
-    let What::Target(target) = &options.what;
     packages::need(&TOOLS)?;
     if std::thread::available_parallelism().map_or(1, usize::from) < CPUS.len() {
         return Err(Fault::new("two CPUs are needed: one for what serves, one for what loads it"));
     }
-    let packages = ["--package", "braid-engine", "--package", "braid-bench"];
-    process::run(workspace::cargo(["build", "--release"]).args(packages))?;
-    let folder = workspace::folder("bench")?;
-    let binaries = workspace::target().join("release");
-    let mut command = Command::new("taskset");
-    command.args(["-c", CPUS[1]]).arg(binaries.join("braid-bench")).arg("target");
-    command.args(["--cpu", CPUS[0], "--output", &target.output]);
-    command.arg("--engine").arg(binaries.join("braid-engine")).arg("--folder").arg(folder);
+    match &options.what {
+        What::Target(target) => measure_target(target),
+        What::Pool(pool) => measure_pool(pool),
+    }
+}
+
+fn measure_target(target: &Target) -> Outcome<()> {
+    let mut command = built(&["--package", "braid-engine", "--package", "braid-bench"], "target")?;
+    command.args(["--output", &target.output]);
+    command.arg("--engine").arg(binaries().join("braid-engine"));
     command.arg("--slices").arg(target.slices.to_string());
     command.arg("--idle").arg(target.seconds.to_string()).args(&target.rows);
     process::run(&mut command)
+}
+
+fn measure_pool(pool: &Pool) -> Outcome<()> {
+    let mut command = built(&["--package", "braid-bench"], "pool")?;
+    command.args(["--output", &pool.output, "--only", &pool.only]);
+    command.arg("--slices").arg(pool.slices.to_string());
+    command.arg("--gib").arg(pool.gib.to_string()).args(&pool.rows);
+    process::run(&mut command)
+}
+
+fn binaries() -> PathBuf {
+    workspace::target().join("release")
+}
+
+/// Builds packages; the benchmark's own program, on the CPU of what loads.
+fn built(packages: &[&str], task: &str) -> Outcome<Command> {
+    process::run(workspace::cargo(["build", "--release"]).args(packages))?;
+    let folder = workspace::folder("bench")?;
+    let mut command = Command::new("taskset");
+    command.args(["-c", CPUS[1]]).arg(binaries().join("braid-bench")).arg(task);
+    command.args(["--cpu", CPUS[0]]).arg("--folder").arg(folder);
+    Ok(command)
 }

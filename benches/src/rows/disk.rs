@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::controller;
+use crate::fio::{self, Job};
 use crate::load::{Load, Way};
-use crate::machine::{Server, Setup, pinned};
+use crate::machine::{Server, Setup};
 use crate::measure::{Figure, Slice, column};
 use crate::table::{Aim, Row};
 use crate::wire::bad;
@@ -112,33 +113,9 @@ fn prefill(path: &Path) -> io::Result<()> {
 
 /// A slice by fio.
 fn fio(setup: &Setup, name: &str, way: Way) -> io::Result<Slice> {
-    let mode = if way == Way::Read { "randread" } else { "randwrite" };
-    let output = pinned(setup)
-        .args(["fio", "--name=slice", "--ioengine=io_uring", "--direct=1", "--bs=4k"])
-        .args(["--fixedbufs=1", "--registerfiles=1", "--time_based", "--output-format=json"])
-        .args(["--thread", "--norandommap", "--randrepeat=0", "--fallocate=none"])
-        .arg(format!("--filename={name}"))
-        .arg(format!("--rw={mode}"))
-        .arg(format!("--iodepth={DEPTH}"))
-        .arg(format!("--runtime={}ms", LONG.as_millis()))
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let start = text.find('{').ok_or_else(|| bad(said(&output.stderr)))?;
-    let whole: serde_json::Value = serde_json::from_str(&text[start..])?;
-    let job = &whole["jobs"][0];
-    let side = &job[way.name()];
-    let done = side["total_ios"].as_u64().unwrap_or(0);
-    let took = Duration::from_millis(side["runtime"].as_u64().unwrap_or(0));
-    if done == 0 || took.is_zero() {
-        return Err(bad(said(&output.stderr)));
-    }
-    let share = [&job["usr_cpu"], &job["sys_cpu"]].map(|share| share.as_f64().unwrap_or(0.0));
-    Ok(Slice::new(done, took, took.mul_f64((share[0] + share[1]) / 100.0)))
-}
-
-fn said(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    format!("fio: {}", text.trim().lines().last().unwrap_or("no result"))
+    let range = (0, 0);
+    let job = Job { way, random: true, depth: DEPTH, flush_every: 0, range, time: LONG };
+    fio::slice(setup, name, &job)
 }
 
 /// A slice by the shard without TCP.
