@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use braid_reactor::{ListenError, Listener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, Result};
+use crate::manage::host::Told;
 use crate::manage::manager::{Manager, Settings};
 use crate::manage::serving::Doors;
 use crate::manage::socket::{self, Socket};
@@ -27,6 +29,9 @@ use crate::serve::{log, ready};
 
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Notes of pools that wait for the management thread; more are lost.
+const NOTES_WAITING_MAX: usize = 1024;
 
 /// Signals that an engine listens to.
 struct Signals {
@@ -63,9 +68,11 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let exporter = Exporter::bind(plan.metrics).await?;
         let tcp = Doors::bind_tcp(plan.management).await?;
         let settings = settings(plan, &listen, shards.reactor.boot_id);
-        let threads = Threads::start(shards, listeners)?;
-        let wires = Wires::new(threads.remotes.clone());
+        let (teller, told) = mpsc::channel(NOTES_WAITING_MAX);
+        let threads = Threads::start(shards, listeners, &teller)?;
+        let wires = Wires::new(threads.remotes.clone(), plan.manners);
         let manager = Arc::new(Manager::new(wires, settings));
+        tokio::spawn(hear(Arc::clone(&manager), told));
         let shared = import(plan, &manager).await?;
         let mut doors = Doors { socket, tcp };
         let answering = doors.open(&manager)?;
@@ -74,6 +81,13 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let served = Served { signals, exporter, reload, answering };
         manage(plan, threads, served).await
     })
+}
+
+/// Passes on what pools tell.
+async fn hear(manager: Arc<Manager<Wires>>, mut told: mpsc::Receiver<Told>) {
+    while let Some(told) = told.recv().await {
+        manager.told(told);
+    }
 }
 
 /// What is served beside the shards.
@@ -251,7 +265,6 @@ impl Signals {
 mod tests {
     use braid_reactor::{Options as ReactorOptions, Reactor, mesh};
     use rustix::process::{Signal as Number, getpid, kill_process};
-    use tokio::sync::mpsc;
 
     use super::*;
     use crate::serve::file;

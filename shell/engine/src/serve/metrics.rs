@@ -3,12 +3,13 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
 
-use crate::serve::snapshot::{Controller, Namespace, Snapshot};
+use crate::serve::snapshot::{Controller, Namespace, Pool, Snapshot};
 
 /// The media type of what [`encode`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -96,6 +97,65 @@ const NAMESPACE: &[Figure<Namespace>] = &[
 const CONTROLLER: &[Figure<Controller>] =
     &[gauge("io_queues", "I/O queues that its host connected", |c| c.io_queues.into())];
 
+const POOL: &[Figure<Pool>] = &[
+    gauge("failed", "It failed and does no more (1), or works (0)", |p| p.failed.into()),
+    gauge("replicas", "Replicas and clones", |p| p.replicas),
+    gauge("snapshots", "Snapshots", |p| p.snapshots),
+    gauge("capacity_bytes", "Space for data and maps", |p| p.info.capacity),
+    gauge("data_bytes", "Space in use by data", |p| p.info.data),
+    gauge("maps_bytes", "Space in use by maps", |p| p.info.maps),
+    gauge("allocated_bytes", "Space in use by data and maps", |p| p.info.data + p.info.maps),
+    gauge("quarantine_bytes", "Space given back that is not free yet", |p| p.info.quarantine),
+    gauge("promised_bytes", "Space set aside by thick replicas and not used", |p| p.info.promised),
+    gauge("available_bytes", "Space that a new thin write can have", |p| p.info.available),
+    gauge("committed_bytes", "Sizes of all replicas together", |p| p.info.committed),
+    gauge("journal_blocks", "Blocks of the journal ring", |p| p.info.journal_blocks.into()),
+    gauge("journal_used_blocks", "Of these, what a crash now would replay", |p| {
+        p.info.journal_used.into()
+    }),
+    gauge("memory_bytes", "Memory for maps, checksums and caches", |p| p.info.memory),
+    gauge("unverified_regions", "Regions whose content waits to be adopted", |p| {
+        p.info.unverified_regions
+    }),
+    gauge("scrub_running", "A scrub runs (1)", |p| p.info.scrub.is_some().into()),
+    gauge("scrub_checked_bytes", "What the running scrub has checked", |p| {
+        p.info.scrub.map_or(0, |(checked, _)| checked)
+    }),
+    gauge("scrub_total_bytes", "What the running scrub has to check", |p| {
+        p.info.scrub.map_or(0, |(_, total)| total)
+    }),
+    counter("reads", "Reads done", |p| p.counters.reads),
+    counter("writes", "Writes done", |p| p.counters.writes),
+    counter("zeroes", "Write Zeroes and Deallocate done", |p| p.counters.zeroes),
+    counter("flushes", "Flushes done", |p| p.counters.flushes),
+    counter("read_bytes", "Bytes read by hosts", |p| p.counters.read_bytes),
+    counter("written_bytes", "Bytes written by hosts", |p| p.counters.written_bytes),
+    counter("errors", "Requests that failed", |p| p.counters.errors),
+    counter("checksum_errors", "Blocks whose checksum did not match", |p| {
+        p.counters.checksum_errors
+    }),
+    counter("unverified_blocks", "Blocks returned that could not be verified", |p| {
+        p.counters.unverified
+    }),
+    counter("device_reads", "Reads sent to the disk", |p| p.counters.device_reads),
+    counter("device_writes", "Writes sent to the disk", |p| p.counters.device_writes()),
+    counter("device_data_writes", "Of these, data", |p| p.counters.data_writes),
+    counter("device_journal_writes", "Of these, journal", |p| p.counters.journal_writes),
+    counter("device_page_writes", "Of these, pages of maps", |p| p.counters.page_writes),
+    counter("device_flushes", "Flushes sent to the disk", |p| p.counters.device_flushes),
+    counter("device_discards", "Discards sent to the disk", |p| p.counters.device_discards),
+    counter("device_read_bytes", "Bytes read from the disk", |p| p.counters.device_read_bytes),
+    counter("device_written_bytes", "Bytes written to the disk", |p| {
+        p.counters.device_written_bytes
+    }),
+    counter("checkpoints", "Checkpoints done", |p| p.counters.checkpoints),
+    counter("regions_opened", "Regions marked open", |p| p.counters.regions_opened),
+    counter("checksum_pages_hit", "Checksum pages found in memory", |p| p.counters.cache_hits),
+    counter("checksum_pages_missed", "Checksum pages read from the disk", |p| {
+        p.counters.cache_misses
+    }),
+];
+
 /// Writes all snapshots as one page.
 ///
 /// # Errors
@@ -121,13 +181,59 @@ impl Collector for Page {
         let namespaces = || self.0.iter().flat_map(|s| &s.namespaces).map(|n| (n.labels(), n));
         family(&mut encoder, "namespace", NAMESPACE, namespaces)?;
         let controllers = || self.0.iter().flat_map(|s| &s.controllers).map(|c| (c.labels(), c));
-        family(&mut encoder, "controller", CONTROLLER, controllers)
+        family(&mut encoder, "controller", CONTROLLER, controllers)?;
+        let pools = || self.0.iter().flat_map(|s| &s.pools).map(|p| (p.labels(), p));
+        family(&mut encoder, "pool", POOL, pools)?;
+        latencies(&mut encoder, pools)
     }
+}
+
+/// Writes how long the requests to pools took, as histograms.
+fn latencies<'a, I>(encoder: &mut DescriptorEncoder<'_>, pools: impl Fn() -> I) -> fmt::Result
+where
+    I: Iterator<Item = (Labels, &'a Pool)>,
+{
+    type Buckets = fn(&Pool) -> &[u64; 32];
+    let kinds: [(&str, Buckets); 3] = [
+        ("read", |p| &p.latency.read),
+        ("write", |p| &p.latency.write),
+        ("flush", |p| &p.latency.flush),
+    ];
+    let help = "How long requests of hosts took";
+    let kind = Histogram::new(std::iter::empty()).metric_type();
+    let mut metric = encoder.encode_descriptor("pool_latency", help, Some(&Unit::Seconds), kind)?;
+    for (labels, pool) in pools() {
+        for (operation, buckets) in kinds {
+            let labels = [labels.clone(), vec![("operation", operation.to_owned())]].concat();
+            let (sum, count, buckets) = histogram(buckets(pool));
+            let mut labelled = metric.encode_family(&labels)?;
+            labelled.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sum, as near as buckets tell it, the count, and each bucket with its upper bound in seconds.
+fn histogram(buckets: &[u64; 32]) -> (f64, u64, Vec<(f64, u64)>) {
+    let bound = |at: usize| (1_u64 << at) as f64 * 1e-6;
+    // Requests of a bucket are taken to lie in its middle, between half its bound and its bound.
+    let weighed = buckets.iter().enumerate().map(|(at, n)| bound(at) * 0.75 * *n as f64);
+    let last = buckets.len() - 1;
+    // What is slower than all bounds is in the last one, which has none.
+    let upper = |at| if at == last { f64::MAX } else { bound(at) };
+    let bounded = buckets.iter().enumerate().map(|(at, n)| (upper(at), *n));
+    (weighed.sum(), buckets.iter().sum(), bounded.collect())
 }
 
 impl Namespace {
     fn labels(&self) -> Labels {
         vec![("subsystem", self.subnqn.clone()), ("nsid", self.nsid.to_string())]
+    }
+}
+
+impl Pool {
+    fn labels(&self) -> Labels {
+        vec![("pool", uuid::Uuid::from_bytes(self.info.uuid).to_string())]
     }
 }
 
@@ -182,6 +288,16 @@ mod tests {
         assert!(page.contains("braid_shard_reactor_turns_total{shard=\"3\"} 7\n"), "{page}");
         assert!(page.contains("braid_shard_sockets{shard=\"0\"} 0\n"), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+
+    #[test]
+    fn latencies_are_histograms() {
+        let mut buckets = [0; 32];
+        (buckets[0], buckets[10], buckets[31]) = (2, 3, 1);
+        let (sum, count, bounded) = histogram(&buckets);
+        assert_eq!((count, bounded[10]), (6, (1024e-6, 3)));
+        assert_eq!(bounded[31], (f64::MAX, 1));
+        assert!(sum > 0.0 && sum.is_finite());
     }
 
     #[test]

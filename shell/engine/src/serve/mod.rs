@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod notes;
 pub mod options;
 pub mod plan;
+pub mod pools;
 pub mod ready;
 pub mod reload;
 pub mod server;

@@ -14,6 +14,7 @@ use crate::quantity::Address;
 use crate::serve::identity::{self, NamespaceIdentity};
 use crate::serve::options::{Level, LogFormat, Options, Poll, SubsystemOptions};
 use crate::serve::uri::{NamespaceUri, PoolUri, Served, Source};
+use crate::serve::wiring::Manners;
 
 /// Threads that serve, at most: each costs an arena and a ring.
 pub const SHARDS_MAX: u16 = 64;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub pools: Vec<PoolUri>,
     /// Hosts that may connect to replicas; none: all.
     pub allowed_hosts: Vec<String>,
+    /// How the subsystems of replicas behave.
+    pub manners: Manners,
     /// Where it is managed, unless at the usual place.
     pub socket: Option<PathBuf>,
     /// Where it is managed over TCP.
@@ -123,6 +126,11 @@ impl Plan {
             subsystems,
             pools,
             allowed_hosts: options.allow_host.iter().map(|host| host.0.to_string()).collect(),
+            manners: Manners {
+                controllers: options.controllers.map_or_else(Default::default, Into::into),
+                header_digest: options.header_digest.is_none_or(|switch| switch.0),
+                data_digest: options.data_digest.is_none_or(|switch| switch.0),
+            },
             socket: options.socket,
             management: options.management.map(|address| address.0),
             boot_id_file: options.boot_id_file,

@@ -1,11 +1,14 @@
 //! What lives on a shard's thread beside the shard: its notes become log lines, the management
 //! thread's orders are carried out.
 
+use braid_block::Instant;
 use braid_reactor::{Application, World};
 use braid_shard::{Config, Injection, Note, Shard};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::manage::host::Told;
 use crate::serve::notes;
+use crate::serve::pools::{Pools, Request};
 use crate::serve::snapshot::Snapshot;
 
 /// What the management thread sends to a shard.
@@ -18,6 +21,8 @@ pub enum Control {
     /// Faults to inject from now on, instead of those there were; the answer says whether the
     /// namespace is at home there.
     Inject(Faults, oneshot::Sender<bool>),
+    /// Something about pools and subsystems that come and go.
+    Pools(Request),
 }
 
 /// The faults of one namespace.
@@ -36,14 +41,17 @@ pub struct Faults {
 pub struct Server {
     shard: u16,
     log: notes::Log,
+    pools: Pools,
     drained: bool,
 }
 
 impl Server {
-    /// For the shard of this configuration.
+    /// For the shard of this configuration; what its pools tell goes to `told`.
     #[must_use]
-    pub const fn new(config: &Config) -> Self {
-        Self { shard: config.shard, log: notes::Log::new(config.shard), drained: false }
+    pub const fn new(config: &Config, told: mpsc::Sender<Told>) -> Self {
+        let shard = config.shard;
+        let log = notes::Log::new(shard);
+        Self { shard, log, pools: Pools::new(shard, told), drained: false }
     }
 }
 
@@ -52,6 +60,7 @@ impl Application for Server {
 
     fn note(&mut self, machine: &Shard, world: &mut World<'_>, note: Note) {
         self.drained |= matches!(note, Note::Drained);
+        self.pools.note(machine, world, note);
         self.log.note(machine, world.net, world.now, note);
     }
 
@@ -69,7 +78,17 @@ impl Application for Server {
                 }
                 let _ = answer.send(found);
             }
+            Control::Pools(request) => self.pools.request(machine, world, request),
         }
+    }
+
+    fn turn(&mut self, machine: &mut Shard, world: &mut World<'_>) {
+        self.pools.turn(machine, world);
+    }
+
+    fn timeout(&self) -> Option<Instant> {
+        // At once: a note came when the turn was nearly over.
+        self.pools.has_work().then_some(Instant::ZERO)
     }
 
     fn finished(&self, _: &Shard) -> bool {

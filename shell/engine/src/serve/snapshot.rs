@@ -1,7 +1,8 @@
 //! What a shard counted, read at one moment on its own thread.
 
+use braid_pool::{PoolInfo, State};
 use braid_reactor::{ArenaCounters, Counters, World};
-use braid_shard::{NamespaceCounters, Shard};
+use braid_shard::{Latency, NamespaceCounters, PoolId, Shard};
 
 /// A shard's counts.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,25 @@ pub struct Snapshot {
     pub namespaces: Vec<Namespace>,
     /// The controllers at home there.
     pub controllers: Vec<Controller>,
+    /// The pools that live there.
+    pub pools: Vec<Pool>,
+}
+
+/// A pool's figures.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// What it says about itself.
+    pub info: PoolInfo,
+    /// It does no more.
+    pub failed: bool,
+    /// Replicas and clones.
+    pub replicas: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// What it counted.
+    pub counters: braid_pool::Counters,
+    /// How long requests took.
+    pub latency: Latency,
 }
 
 /// A namespace's counts.
@@ -63,8 +83,10 @@ impl Snapshot {
             hostnqn: info.hostnqn.to_owned(),
             io_queues: info.io_queues,
         });
+        let pools = machine.pools().filter_map(|id| pool(machine, id));
         Self {
             shard,
+            pools: pools.collect(),
             machine: *machine.counters(),
             reactor: *world.counters,
             arena: world.mem.counters(),
@@ -74,4 +96,20 @@ impl Snapshot {
             controllers: controllers.collect(),
         }
     }
+}
+
+fn pool(machine: &Shard, id: PoolId) -> Option<Pool> {
+    let pool = machine.pool(id)?;
+    let (mut replicas, mut snapshots) = (0, 0);
+    for layer in pool.layers() {
+        *if layer.snapshot { &mut snapshots } else { &mut replicas } += 1;
+    }
+    Some(Pool {
+        info: pool.info(),
+        failed: pool.state() == State::Failed,
+        replicas,
+        snapshots,
+        counters: *pool.counters(),
+        latency: *machine.pool_latency(id)?,
+    })
 }

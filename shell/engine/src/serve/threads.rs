@@ -8,6 +8,7 @@ use braid_shard::{Config, Shard};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
+use crate::manage::host::Told;
 use crate::serve::config::Shards;
 use crate::serve::server::{Control, Server};
 
@@ -30,11 +31,16 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Makes all reactors, then lets them run: either all of them start, or none.
+    /// Makes all reactors, then lets them run: either all of them start, or none. What pools tell
+    /// goes to `told`.
     ///
     /// # Errors
     /// When the system does not allow what a reactor needs.
-    pub fn start(shards: Shards, listeners: Vec<Listener>) -> Result<Self> {
+    pub fn start(
+        shards: Shards,
+        listeners: Vec<Listener>,
+        told: &mpsc::Sender<Told>,
+    ) -> Result<Self> {
         let Shards { config, disks, reactor } = shards;
         let mut listeners = Some(listeners);
         let mut reactors = Vec::with_capacity(disks.len());
@@ -51,7 +57,9 @@ impl Threads {
             for remark in reactor.remarks() {
                 tracing::info!(shard, "{remark}");
             }
-            spawn(Config { shard, ..config.clone() }, reactor, sender.clone())?;
+            let config = Config { shard, ..config.clone() };
+            let server = Server::new(&config, told.clone());
+            spawn(config, server, reactor, sender.clone())?;
         }
         Ok(Self { remotes, ended })
     }
@@ -67,12 +75,12 @@ impl Threads {
 
 fn spawn(
     config: Config,
+    server: Server,
     reactor: Reactor<Control>,
     ended: mpsc::UnboundedSender<Ended>,
 ) -> Result<()> {
     let shard = config.shard;
     let work = move || {
-        let server = Server::new(&config);
         reactor.run(Shard::new(config), server).map(drop).map_err(|e| Error::run(e.to_string()))
     };
     thread::Builder::new()

@@ -2,25 +2,70 @@
 //! and comes back as answers.
 
 use braid_block::Geometry;
+use braid_nvme::target::ControllerModel;
 use braid_pool::{Command, Config, Done, Failure, Format};
 use braid_reactor::{OpenDisk, Remote};
-use braid_shard::Injection;
+use braid_shard::{BackendConfig, Injection, NamespaceConfig, PoolId, SubsystemConfig};
 use tokio::sync::oneshot;
 
 use crate::manage::host::{Exposure, Home, Host, NotOpened, Picture};
+use crate::manage::names::NSID;
+use crate::serve::pools::Request;
 use crate::serve::server::{Control, Faults};
 
 /// The shards, as the management reaches them.
 #[derive(Clone, Debug)]
 pub struct Wires {
     remotes: Vec<Remote<Control>>,
+    manners: Manners,
+}
+
+/// How the subsystems of replicas behave: as the options of the command line say for all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manners {
+    /// How controller ids are given out.
+    pub controllers: ControllerModel,
+    /// Header digests are offered.
+    pub header_digest: bool,
+    /// Data digests are offered.
+    pub data_digest: bool,
 }
 
 impl Wires {
     /// To these shards.
     #[must_use]
-    pub const fn new(remotes: Vec<Remote<Control>>) -> Self {
-        Self { remotes }
+    pub const fn new(remotes: Vec<Remote<Control>>, manners: Manners) -> Self {
+        Self { remotes, manners }
+    }
+
+    fn others(&self, home: u16) -> impl Iterator<Item = u16> + use<> {
+        (0..self.shards()).filter(move |shard| *shard != home)
+    }
+
+    /// The subsystem of a replica or a snapshot.
+    fn subsystem(&self, exposure: Exposure) -> SubsystemConfig {
+        let Exposure { home, handle, read_only, uuid, names, geometry, allowed_hosts } = exposure;
+        let Manners { controllers, header_digest, data_digest } = self.manners;
+        let backend = BackendConfig::Replica { pool: PoolId(home.pool), handle, read_only };
+        let namespace = NamespaceConfig {
+            nsid: NSID,
+            nguid: names.nguid,
+            uuid,
+            geometry,
+            backend,
+            injections: Vec::new(),
+            lose_unflushed: false,
+        };
+        SubsystemConfig {
+            home: home.shard,
+            nqn: names.nqn,
+            serial: names.serial,
+            allowed_hosts,
+            controllers,
+            header_digest,
+            data_digest,
+            namespaces: vec![namespace],
+        }
     }
 
     /// Asks a shard; None: it has ended, and nobody will answer.
@@ -42,37 +87,71 @@ impl Host for Wires {
 
     async fn create(
         &self,
-        _: Home,
-        _: OpenDisk,
-        _: Config,
-        _: Format,
+        home: Home,
+        disk: OpenDisk,
+        config: Config,
+        format: Format,
     ) -> Result<OpenDisk, NotOpened> {
-        Err(NotOpened::NoRoom)
+        let (pool, config) = (home.pool, Box::new(config));
+        let made = self.ask(home.shard, |answer| {
+            Control::Pools(Request::Create { pool, disk, config, format, answer })
+        });
+        made.await.unwrap_or(Err(NotOpened::Gone))
     }
 
-    async fn open(&self, _: Home, _: OpenDisk, _: Config) -> Result<(), NotOpened> {
-        Err(NotOpened::NoRoom)
+    async fn open(&self, home: Home, disk: OpenDisk, config: Config) -> Result<(), NotOpened> {
+        let (pool, config) = (home.pool, Box::new(config));
+        let opened = self
+            .ask(home.shard, |answer| Control::Pools(Request::Open { pool, disk, config, answer }));
+        opened.await.unwrap_or(Err(NotOpened::Gone))
     }
 
-    async fn close(&self, _: Home) -> Option<OpenDisk> {
-        None
+    async fn close(&self, home: Home) -> Option<OpenDisk> {
+        let close = |answer| Control::Pools(Request::Close(home.pool, answer));
+        self.ask(home.shard, close).await.flatten()
     }
 
-    async fn command(&self, _: Home, _: Command) -> Result<Done, Failure> {
-        Err(Failure::NotFound)
+    async fn command(&self, home: Home, command: Command) -> Result<Done, Failure> {
+        let done = self
+            .ask(home.shard, |answer| Control::Pools(Request::Command(home.pool, command, answer)));
+        done.await.unwrap_or(Err(Failure::Stopping))
     }
 
-    async fn picture(&self, _: Home) -> Option<Picture> {
-        None
+    async fn picture(&self, home: Home) -> Option<Picture> {
+        let picture = |answer| Control::Pools(Request::Picture(home.pool, answer));
+        self.ask(home.shard, picture).await.flatten()
     }
 
-    async fn expose(&self, _: Exposure) -> bool {
-        false
+    async fn expose(&self, exposure: Exposure) -> bool {
+        let home = exposure.home.shard;
+        let config = self.subsystem(exposure);
+        let add = |config| |answer| Control::Pools(Request::Add(config, answer));
+        // The home first: no other shard may send it hosts that it does not know.
+        if self.ask(home, add(config.clone())).await != Some(true) {
+            return false;
+        }
+        for shard in self.others(home) {
+            self.ask(shard, add(config.clone())).await;
+        }
+        true
     }
 
-    async fn hide(&self, _: Home, _: &str) {}
+    async fn hide(&self, home: Home, nqn: &str) {
+        let remove = |at_home| {
+            let nqn = nqn.to_owned();
+            move |answer| Control::Pools(Request::Remove { nqn, at_home, answer })
+        };
+        for shard in self.others(home.shard) {
+            self.ask(shard, remove(false)).await;
+        }
+        self.ask(home.shard, remove(true)).await;
+    }
 
-    async fn resized(&self, _: Home, _: &str, _: Geometry) {}
+    async fn resized(&self, home: Home, nqn: &str, geometry: Geometry) {
+        let nqn = nqn.to_owned();
+        let resize = |answer| Control::Pools(Request::Resize(nqn, NSID, geometry, answer));
+        self.ask(home.shard, resize).await;
+    }
 
     async fn inject(&self, nqn: &str, nsid: u32, faults: Vec<Injection>) -> bool {
         let faults = Faults { nqn: nqn.to_owned(), nsid, injections: faults };

@@ -4,6 +4,7 @@
 mod admin;
 mod device;
 mod load;
+mod pool;
 mod process;
 mod refusal;
 mod service;

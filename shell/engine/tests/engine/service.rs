@@ -19,7 +19,7 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 /// Reads the metrics page of an engine that logs as JSON.
-fn metrics(engine: &Engine) -> String {
+pub(crate) fn metrics(engine: &Engine) -> String {
     let line: Value = serde_json::from_str(&engine.logs("metrics at /metrics")).unwrap();
     let address = line["fields"]["address"].as_str().unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -30,7 +30,7 @@ fn metrics(engine: &Engine) -> String {
     page
 }
 
-fn figure(page: &str, name: &str) -> u64 {
+pub(crate) fn figure(page: &str, name: &str) -> u64 {
     let line = page.lines().find(|line| line.starts_with(name));
     let value = line.and_then(|line| line.rsplit(' ').next());
     value.unwrap_or_else(|| panic!("{name} is missing in {page}")).parse().unwrap()
