@@ -88,9 +88,9 @@ pub(crate) enum Image<'a> {
 pub(crate) enum Content {
     /// Root, table or directory.
     Pointers(Pointers),
-    Layer(LayerState),
+    Layer(Box<LayerState>),
     Record(Vec<u8>),
-    Leaf(LeafMap),
+    Leaf(Box<LeafMap>),
     /// Either bitmap of a slab.
     Bits(Bits),
     /// Pairs in use of a cluster of pages.
@@ -197,13 +197,13 @@ pub(crate) fn decode(bytes: &[u8], page: PageId, layout: &Layout) -> Option<Cont
             let pairs = page.pairs.iter().map(|raw| plausible_pair(raw, layout));
             Content::Pointers(pairs.collect::<Option<_>>()?)
         }
-        PageId::Layer(_) => Content::Layer(decode_layer(bytes, layout)?),
+        PageId::Layer(_) => Content::Layer(Box::new(decode_layer(bytes, layout)?)),
         PageId::Record(_) => {
             let page = RecordPage::ref_from_bytes(bytes).ok()?;
             let len = usize::try_from(page.len.get()).ok()?;
             Content::Record(page.record.get(..len)?.to_vec())
         }
-        PageId::Leaf(..) => Content::Leaf(decode_leaf(bytes, layout)?),
+        PageId::Leaf(..) => Content::Leaf(Box::new(decode_leaf(bytes, layout)?)),
         PageId::Bitmap(slab) | PageId::MapBitmap(slab) => {
             Content::Bits(decode_bits(bytes, layout.slabs.get(slab as usize)?.clusters)?)
         }
@@ -286,7 +286,7 @@ const fn pair_bytes(pair: u64) -> [u8; 5] {
 
 /// A block as a page that is to be filled.
 fn view<T: FromBytes + IntoBytes + KnownLayout + Immutable>(bytes: &mut [u8]) -> &mut T {
-    T::mut_from_bytes(bytes).ok().expect("a page is a block")
+    T::mut_from_bytes(bytes).expect("a page is a block")
 }
 
 fn seal<M: Memory>(bytes: &mut [u8], stamp: Stamp, lsn: u64, seed: u32) {

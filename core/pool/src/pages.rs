@@ -103,11 +103,6 @@ impl Default for Fetches {
 }
 
 impl Fetches {
-    /// Whether nothing is being read or waits to be.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.wanted.is_empty() && self.flights.is_empty()
-    }
-
     /// Gives all buffers back; nothing is in flight any more.
     pub(crate) fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
         let keys: Vec<Key> = self.flights.iter().map(|(key, _)| key).collect();
@@ -171,6 +166,7 @@ impl Pool {
 
     /// Begins reads that waited for a buffer; lets caches go after a time without work.
     pub(crate) fn pages_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.counters.cache_hits = self.store.sums.hits();
         self.fetches.buffers.fill(mem);
         self.begin_reads(mem);
         self.rest_on(now);

@@ -140,7 +140,7 @@ impl Pool {
                 };
             } else if self.store.map.lost.contains_key(&step) {
                 return Placed::Lost;
-            } else if !self.store.is_here(step) && !(step == page && is_made_by_cell(page)) {
+            } else if !(self.store.is_here(step) || step == page && is_made_by_cell(page)) {
                 self.fetch(mem, now, step, waiter);
                 return Placed::Wait;
             }

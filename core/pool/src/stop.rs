@@ -123,5 +123,6 @@ impl Pool {
         self.jobs.drop_leases(mem);
         self.superblocks.drop_leases(mem);
         self.fetches.drop_leases(mem);
+        self.checkpoint.drop_leases(mem);
     }
 }

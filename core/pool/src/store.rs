@@ -6,6 +6,7 @@
 //! 2. A cell changes a page only if the page does not hold it already (`Paged::takes`).
 //! 3. A cell that names what does not exist changes nothing: a disk may hold anything.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -306,7 +307,8 @@ impl Store {
             PageId::Record(id) => take(map.records.remove(&id), Content::Record),
             PageId::Directory(id, n) => take(map.directories.remove(&(id, n)), Content::Pointers),
             PageId::Leaf(id, n) => {
-                take(map.leaves.remove(&(id, n)).map(|leaf| leaf.page), Content::Leaf)
+                let page = map.leaves.remove(&(id, n)).map(|leaf| leaf.page);
+                take(page, |leaf| Content::Leaf(Box::new(leaf)))
             }
             _ => None,
         };
@@ -416,7 +418,7 @@ impl Store {
         }
         if let Some(layer) = self.map.layers.remove(&id) {
             self.change_parent(layer.state().parent, None);
-            let content = take(Some(layer.page), Content::Layer);
+            let content = take(Some(layer.page), |state| Content::Layer(Box::new(state)));
             self.buried.extend(content.map(|content| (PageId::Layer(id), content)));
         }
         self.forget(PageId::Record(id));

@@ -56,6 +56,8 @@ pub(crate) struct Sums {
     replayed: u64,
     /// The newest block that a cell came from: entries are of the 2^31 blocks before it.
     newest: u64,
+    /// Checksums that a page in memory told.
+    hits: u64,
 }
 
 impl Sums {
@@ -69,6 +71,7 @@ impl Sums {
             cache: Cache::new(cache_bytes),
             replayed: 0,
             newest: 0,
+            hits: 0,
         }
     }
 
@@ -95,6 +98,7 @@ impl Sums {
             return Sum::Known(crc);
         }
         let Some(page) = self.cache.touch(number) else { return Sum::Missing(number) };
+        self.hits += 1;
         match noted {
             Some((crc, seq)) if seq > page.lsn => Sum::Known(crc),
             _ if page.slot.is_some() => Sum::Known(page.sums[at]),
@@ -115,6 +119,11 @@ impl Sums {
     /// Entries since the last freeze, in 1/16 of those at which a checkpoint is due.
     pub(crate) const fn fill(&self) -> usize {
         self.active.len().saturating_mul(16) / if self.delta_max == 0 { 1 } else { self.delta_max }
+    }
+
+    /// How often a page in memory was asked.
+    pub(crate) const fn hits(&self) -> u64 {
+        self.hits
     }
 
     /// Bytes of memory, about.

@@ -194,7 +194,7 @@ fn memory_is_given_back_after_a_time_without_work() {
     assert_eq!(quiet.leaves, 0, "{quiet:?}");
     assert!(quiet.memory < busy.memory);
     check(&mut world, &model);
-    assert_eq!(world.pool.poll_timeout().is_some(), true, "they will be let go again");
+    assert!(world.pool.poll_timeout().is_some(), "they will be let go again");
     world.idle(70);
     assert_eq!(world.pool.poll_timeout(), None, "idle costs nothing");
     world.stop();

@@ -142,7 +142,7 @@ impl Store {
                 map.tables.insert(n, Paged::loaded(pairs, lsn));
             }
             (PageId::Layer(id), Content::Layer(state)) => {
-                map.layers.insert(id, Layer::new(Paged::loaded(state, lsn)));
+                map.layers.insert(id, Layer::new(Paged::loaded(*state, lsn)));
             }
             (PageId::Record(id), Content::Record(record)) => {
                 map.records.insert(id, Paged::loaded(record, lsn));
@@ -151,7 +151,7 @@ impl Store {
                 map.directories.insert((id, n), Paged::loaded(pairs, lsn));
             }
             (PageId::Leaf(id, n), Content::Leaf(leaf)) => {
-                map.leaves.insert((id, n), Box::new(Leaf::new(Paged::loaded(leaf, lsn))));
+                map.leaves.insert((id, n), Box::new(Leaf::new(Paged::loaded(*leaf, lsn))));
             }
             (PageId::Bitmap(slab), Content::Bits(bits)) => {
                 if let Some(slab) = self.space.slabs.get_mut(slab as usize) {
@@ -185,7 +185,7 @@ pub(crate) fn nothing(page: PageId) -> Option<Content> {
         PageId::Root | PageId::Table(_) | PageId::Directory(..) => {
             Some(Content::Pointers(alloc::vec![0; POINTERS_PER_PAGE]))
         }
-        PageId::Leaf(..) => Some(Content::Leaf(LeafMap::new())),
+        PageId::Leaf(..) => Some(Content::Leaf(Box::new(LeafMap::new()))),
         PageId::PageMap(_) => Some(Content::Used(1)),
         PageId::Record(_) => Some(Content::Record(alloc::vec::Vec::new())),
         PageId::Layer(_) | PageId::Bitmap(_) | PageId::MapBitmap(_) => None,

@@ -6,7 +6,6 @@
 //!    of none of these the page knows all.
 //! 2. A directory stays as long as one of its leaves does: it says where they are written.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -108,8 +107,8 @@ const fn directory_of(leaf: &(u32, u32)) -> (u32, u32) {
 fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
     let opened = leaf.page.get().open & !leaf.unadopted != 0;
     let rewritten = leaf.unadopted != 0 && leaf.page.lsn() >= unclean_before;
-    let writes = |regions: &Box<[crate::map::Touch; 64]>| regions.iter().any(|r| r.writes != 0);
-    !leaf.page.is_dirty() && !opened && !rewritten && !leaf.regions.as_ref().is_some_and(writes)
+    let writes = leaf.regions.as_ref().is_some_and(|all| all.iter().any(|one| one.writes != 0));
+    !leaf.page.is_dirty() && !opened && !rewritten && !writes
 }
 
 /// Leaves used so few turns ago are in use: who waited for one must find it.

@@ -150,7 +150,7 @@ fn pages_that_are_being_written_stay() {
 fn a_steady_load_keeps_its_tables_and_another_gives_them_back() {
     let layout = layout();
     let mut sums = Sums::new(1 << 20, 0);
-    let mut fill = |sums: &mut Sums, from: u64| {
+    let fill = |sums: &mut Sums, from: u64| {
         for block in from..from + 3000 {
             sums.set(&layout, block, 1, 1);
         }
