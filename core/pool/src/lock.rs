@@ -84,7 +84,8 @@ impl Locks {
 
     /// Whether any of the blocks is locked.
     pub(crate) fn is_locked(&self, layer: u32, lcluster: u32, mask: u64) -> bool {
-        self.clusters.get(&(layer, lcluster)).is_some_and(|held| held.mask & mask != 0)
+        !self.clusters.is_empty()
+            && self.clusters.get(&(layer, lcluster)).is_some_and(|held| held.mask & mask != 0)
     }
 
     /// Whether nothing is locked.

@@ -4,6 +4,9 @@
 //! 1. Nothing is returned that does not match its checksum, but a block of a region that was open
 //!    when the pool was not stopped in order.
 //! 2. A mismatch counts only under the block's lock: before, a write may have been on its way.
+//! 3. Nothing is returned of a block whose write is not acknowledged yet: its cell may not be
+//!    written, and a process that dies would take back what was read. Such a read is repeated under
+//!    the lock.
 
 use arrayvec::ArrayVec;
 use braid_block::{Class, Instant, Key, Lease, Memory};
@@ -128,6 +131,9 @@ impl Pool {
     pub(crate) fn map_read<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(piece) = self.pieces.get(key) else { return };
         let (layer, lcluster, touched) = (piece.layer, piece.lcluster, piece.mask());
+        if self.waits_for_write(mem, now, key) {
+            return;
+        }
         let mut runs = ArrayVec::new();
         match self.resolve(layer, lcluster, touched, &mut runs) {
             Resolve::Ready => {}
@@ -154,6 +160,18 @@ impl Pool {
         piece.runs = runs;
         self.emit_reads(key);
         self.verify(mem, now, key);
+    }
+
+    /// Whether a read touches a block that is being written: it is repeated under the lock.
+    fn waits_for_write<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
+        let Some(piece) = self.pieces.get_mut(key) else { return true };
+        let (layer, lcluster, touched) = (piece.layer, piece.lcluster, piece.mask());
+        if piece.locked || !self.locks.is_locked(layer, lcluster, touched) {
+            return false;
+        }
+        piece.step = Step::Locking;
+        self.advance(mem, now, key);
+        true
     }
 
     /// Whether a piece's request begins and ends with a block. If not, all its pieces are read
@@ -249,7 +267,11 @@ impl Pool {
         }
         match self.compare(mem, key) {
             Verdict::Wait(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
-            Verdict::Good(unverified) => self.give(mem, now, key, unverified),
+            Verdict::Good(unverified) => {
+                if !self.waits_for_write(mem, now, key) {
+                    self.give(mem, now, key, unverified);
+                }
+            }
             Verdict::Bad(block) => {
                 let Some(piece) = self.pieces.get_mut(key) else { return };
                 if piece.locked {

@@ -15,8 +15,8 @@ const LEAF_BYTES: u64 = LEAF_CLUSTERS * CLUSTER;
 const CUTS_AT_ONCE: u32 = 64;
 /// Pieces of one long request in work at a time.
 const PIECES_AT_ONCE: u32 = 8;
-/// Bytes of a piece that does not begin and end with a block: with both ends it fits a buffer.
-const UNALIGNED_MAX: u64 = (Class::Large.bytes() as u64) - 2 * BLOCK;
+/// Bytes of the blocks that a piece touches, at most: all of them fit in a buffer, beside.
+const PIECE_MAX: u64 = Class::Large.bytes() as u64;
 
 impl Pool {
     /// Takes a request. Its completion comes by `poll_completion`, maybe at once.
@@ -337,7 +337,8 @@ fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
         }
         Kind::Zero if len >= BLOCK => (len / BLOCK * BLOCK, Kind::Zero),
         Kind::Zero => (len, Kind::WriteZeros),
-        _ => (len.min(UNALIGNED_MAX), kind),
+        // Never within a block: of one that is written first, each piece would write the whole.
+        _ => (len.min(at / BLOCK * BLOCK + PIECE_MAX - at), kind),
     }
 }
 
