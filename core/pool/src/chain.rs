@@ -59,7 +59,8 @@ impl Chains {
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES, None);
         }
-        self.entries[Self::at(layer, lcluster)] = Some(Entry { age: self.age, layer, lcluster, owners });
+        self.entries[Self::at(layer, lcluster)] =
+            Some(Entry { age: self.age, layer, lcluster, owners });
     }
 
     /// A sealed layer has changed: what is remembered counts no more.

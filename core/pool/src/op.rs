@@ -37,6 +37,8 @@ pub(crate) struct Op {
     pub(crate) next: u64,
     /// Pieces are being cut off it now.
     pub(crate) cutting: bool,
+    /// Space for all pieces of a write, so that one that finds none changes nothing.
+    pub(crate) room: Room,
     /// What went wrong first.
     pub(crate) failure: Option<Failure>,
     /// Blocks of a read that are not there, by their position in its buffer.
@@ -59,6 +61,21 @@ impl Op {
         }
     }
 }
+
+/// Space for a write of several pieces.
+#[derive(Clone, Debug)]
+pub(crate) enum Room {
+    /// Of one piece: it takes what it needs.
+    Single,
+    /// These pieces have found out whether they lack a cluster; none goes on before all of
+    /// `total` have.
+    Asked { total: u32, lacking: ArrayVec<(Key, bool), PIECES_MAX> },
+    /// All have what they need.
+    Granted,
+}
+
+/// Pieces of a read or a write, at most.
+pub(crate) const PIECES_MAX: usize = 4;
 
 /// What a piece does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +160,8 @@ pub(crate) struct Piece {
     pub(crate) merged: bool,
     /// Space was made once already.
     pub(crate) retried: bool,
+    /// A cluster is kept for it.
+    pub(crate) granted: bool,
     /// When its transfer began.
     pub(crate) since: braid_block::Instant,
 }

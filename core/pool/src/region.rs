@@ -228,7 +228,8 @@ impl Pool {
     /// When idle regions are to be closed.
     pub(crate) fn regions_due(&self) -> Option<Instant> {
         let open = self.state == crate::State::Open && !self.regions.open.is_empty();
-        (open && self.regions.asked <= self.sync.done()).then(|| self.busy.max(self.regions.looked) + IDLE)
+        (open && self.regions.asked <= self.sync.done())
+            .then(|| self.busy.max(self.regions.looked) + IDLE)
     }
 
     fn close_region(&mut self, layer: u32, region: u32) -> Closed {

@@ -72,6 +72,8 @@ pub(crate) struct Space {
     pub(crate) reserve: u64,
     /// Clusters that thick heads have set aside and not used.
     pub(crate) promised: u64,
+    /// Clusters kept for writes of several pieces.
+    pub(crate) granted: u64,
     /// Where the next search begins.
     cursor: u32,
 }
@@ -91,6 +93,7 @@ impl Space {
             discarding: 0,
             reserve,
             promised: 0,
+            granted: 0,
             cursor: 0,
         }
     }
@@ -202,7 +205,8 @@ impl Space {
 
     /// Clusters that new data of a thin layer can have; a thick one draws on what it was promised.
     pub(crate) fn available(&self) -> u64 {
-        self.free().saturating_sub(self.reserve).saturating_sub(self.promised)
+        let kept = self.reserve + self.promised + self.granted;
+        self.free().saturating_sub(kept)
     }
 
     /// A free cluster, the next after the last one; nothing is marked. `None`: there is none at

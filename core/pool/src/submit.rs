@@ -4,7 +4,7 @@ use braid_block::{BlockSize, Class, Instant, Key, Memory};
 
 use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
 use crate::map::Look;
-use crate::op::{Kind, Op, Piece, Step, Waiter};
+use crate::op::{Kind, Op, Piece, Room, Step, Waiter};
 use crate::request::{Completion, Done, Failure, Request, Work};
 use crate::write::BLOCK_BYTES;
 use crate::{Note, Pool, State};
@@ -44,8 +44,10 @@ impl Pool {
             unverified: 0,
             counted: false,
             cutting: false,
+            room: Room::Single,
         };
         op.next = op.range().0;
+        op.room = room(&op);
         // `accepts` saw that there is room.
         let Ok(key) = self.ops.insert(op) else { return };
         self.begin(mem, now, key);
@@ -205,6 +207,10 @@ impl Pool {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.pieces -= 1;
         op.failure = op.failure.or(failure);
+        if let (Some(_), Room::Asked { lacking, .. }) = (failure, &op.room) {
+            // The others wait for this one.
+            self.ready.extend(lacking.iter().map(|(piece, _)| Waiter::Piece(*piece)));
+        }
         if !op.cutting {
             self.cut(mem, now, key);
         }
@@ -323,6 +329,20 @@ impl Pool {
     }
 }
 
+/// How a write asks for space.
+fn room(op: &Op) -> Room {
+    let (mut at, end) = op.range();
+    let mut total = 0;
+    while at < end && matches!(op.work, Work::Write { .. }) {
+        at += next_piece(at, end, Kind::Write).0;
+        total += 1;
+    }
+    if total < 2 {
+        return Room::Single;
+    }
+    Room::Asked { total, lacking: arrayvec::ArrayVec::new() }
+}
+
 /// Bytes of the next piece, and what it does: within a cluster, whole blocks apart from partial
 /// ones where zeros are concerned.
 fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
@@ -375,6 +395,7 @@ fn piece(
         runs: arrayvec::ArrayVec::new(),
         merged: false,
         retried: false,
+        granted: false,
         since: now,
     }
 }

@@ -5,7 +5,7 @@ use braid_block::{Class, Instant, IoError, Key, Lease, Memory};
 use crate::effect::Effect;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell, REGION_BLOCKS};
 use crate::map::{Look, PageId};
-use crate::op::{Kind, Piece, Step, Waiter};
+use crate::op::{Kind, Piece, Room, Step, Waiter};
 use crate::place::Placed;
 use crate::request::Failure;
 use crate::store::{binding, place_cluster};
@@ -150,9 +150,12 @@ impl Pool {
         if !self.merge_ends(mem, now, key) {
             return;
         }
+        if !self.has_room(mem, now, key, phys.is_none()) {
+            return;
+        }
         let phys = match phys {
             Some(phys) => phys,
-            None => match self.allocate(layer, lcluster) {
+            None => match self.allocate(key, layer, lcluster) {
                 Some(phys) => phys,
                 None => return self.no_space(mem, now, key),
             },
@@ -169,11 +172,61 @@ impl Pool {
         false
     }
 
+    /// Whether all pieces of a write have, or find, the clusters that they lack: one that finds
+    /// none must change nothing. If not, the piece waits for the others, or all of them end.
+    fn has_room<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, lacks: bool) -> bool {
+        let Some(piece) = self.pieces.get(key) else { return false };
+        let (layer, retried) = (piece.layer, piece.retried);
+        let Some(op) = self.ops.get_mut(piece.op) else { return false };
+        let failed = op.failure.is_some();
+        let Room::Asked { total, lacking } = &mut op.room else { return true };
+        if failed {
+            self.end_piece(mem, now, key, None);
+            return false;
+        }
+        if lacking.iter().all(|(piece, _)| *piece != key) {
+            lacking.push((key, lacks));
+        }
+        if lacking.len() < *total as usize {
+            return false;
+        }
+        let all = lacking.clone();
+        let wanted = all.iter().filter(|(_, lacks)| *lacks).count() as u64;
+        let thick = self.store.map.layers.get(&layer).is_some_and(|l| l.state().thick);
+        if !thick && self.store.space.available() < wanted {
+            if !retried && self.store.space.quarantined() > 0 {
+                self.no_space(mem, now, key);
+                return false;
+            }
+            op.room = Room::Single;
+            op.failure = Some(Failure::NoSpace);
+            self.notes.push_back(Note::Full);
+            for (piece, _) in all {
+                self.end_piece(mem, now, piece, None);
+            }
+            return false;
+        }
+        op.room = Room::Granted;
+        for (piece, lacks) in all {
+            if let (true, false, Some(piece)) = (lacks, thick, self.pieces.get_mut(piece)) {
+                piece.granted = true;
+                self.store.space.granted += 1;
+            }
+            if piece != key {
+                self.ready.push_back(Waiter::Piece(piece));
+            }
+        }
+        true
+    }
+
     /// A cluster for new data of a layer, if the pool has one to give.
-    fn allocate(&mut self, layer: u32, lcluster: u32) -> Option<u32> {
+    fn allocate(&mut self, key: Key, layer: u32, lcluster: u32) -> Option<u32> {
         let thick = self.store.map.layers.get(&layer)?.state().thick;
+        let granted = self.pieces.get_mut(key).map(|piece| core::mem::take(&mut piece.granted));
         let space = &mut self.store.space;
-        if !thick && space.available() == 0 || space.free() == 0 {
+        let granted = granted.unwrap_or(false);
+        space.granted -= u64::from(granted);
+        if !(thick || granted) && space.available() == 0 || space.free() == 0 {
             return None;
         }
         let phys = space.find()?;
@@ -366,6 +419,7 @@ impl Pool {
         if let Some(lease) = piece.side.take() {
             self.give_back(mem, lease);
         }
+        self.store.space.granted -= u64::from(piece.granted);
         if piece.locked {
             self.unlock(piece.layer, piece.lcluster, piece.mask());
         }
