@@ -43,7 +43,8 @@ pub(crate) struct Chains {
 
 impl Chains {
     fn at(layer: u32, lcluster: u32) -> usize {
-        mix(u64::from(layer), u64::from(lcluster)) as usize % ENTRIES
+        // Neighbours have places of their own, so that a range as large as the table fits in it.
+        (mix(u64::from(layer), 0) as usize).wrapping_add(lcluster as usize) % ENTRIES
     }
 
     /// Who owns blocks of a cluster, from this sealed layer down.

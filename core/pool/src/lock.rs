@@ -5,6 +5,7 @@
 //! 2. Who waits is served in order: nobody passes one that waits for the same blocks.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use braid_block::Key;
 use hashbrown::HashMap;
@@ -22,12 +23,17 @@ struct Held {
 #[derive(Debug)]
 pub(crate) struct Locks {
     clusters: HashMap<(u32, u32), Held, Fixed>,
+    /// Lists to be used again: who waits allocates nothing.
+    spare: Vec<VecDeque<(Key, u64)>>,
 }
+
+/// Empty lists that are kept.
+const SPARE_MAX: usize = 64;
 
 impl Locks {
     /// No lock.
     pub(crate) fn new() -> Self {
-        Self { clusters: HashMap::with_hasher(Fixed) }
+        Self { clusters: HashMap::with_hasher(Fixed), spare: Vec::with_capacity(SPARE_MAX) }
     }
 
     /// Locks blocks for a piece, or lets it wait.
@@ -35,6 +41,9 @@ impl Locks {
         let held = self.clusters.entry((layer, lcluster)).or_default();
         let waited = held.waiting.iter().any(|(_, other)| other & mask != 0);
         if held.mask & mask != 0 || waited {
+            if held.waiting.capacity() == 0 {
+                held.waiting = self.spare.pop().unwrap_or_default();
+            }
             held.waiting.push_back((piece, mask));
             return false;
         }
@@ -77,8 +86,13 @@ impl Locks {
                 at += 1;
             }
         }
-        if held.mask == 0 && held.waiting.is_empty() {
-            self.clusters.remove(&(layer, lcluster));
+        if held.mask == 0
+            && held.waiting.is_empty()
+            && let Some(held) = self.clusters.remove(&(layer, lcluster))
+            && held.waiting.capacity() > 0
+            && self.spare.len() < SPARE_MAX
+        {
+            self.spare.push(held.waiting);
         }
     }
 

@@ -146,8 +146,9 @@ impl Pool {
         self.fill_zeros(mem, key, touched, &runs);
         for run in &runs {
             for block in [run.block, run.block + u64::from(run.count) - 1] {
-                if let Sum::Missing(page) = self.store.sums.get(&self.store.layout, block) {
-                    self.fetch_sums(mem, now, page, Waiter::Piece(key));
+                match self.store.sums.get(&self.store.layout, block) {
+                    Sum::Missing(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
+                    _ => self.counters.cache_hits += u64::from(block == run.block),
                 }
             }
         }
