@@ -242,6 +242,11 @@ impl Pool {
             self.regions.pending.remove(&(layer, region));
             return Closed::Gone;
         }
+        let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
+        if leaf.is_some_and(|leaf| leaf.unadopted >> (region % LEAF) & 1 != 0) {
+            // Whoever adopts it lists it again.
+            return Closed::Gone;
+        }
         match self.quiet(layer, region) {
             Quiet::Flushed => {}
             quiet => return Closed::NotYet { flush: quiet == Quiet::Idle },
