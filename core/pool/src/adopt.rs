@@ -10,10 +10,12 @@
 //!    checksum that is noted is that of what is there.
 //! 2. The cell of every block that does not match its last one is written anew, be it one that
 //!    matches an older one: only the last counts after the region is closed.
-//! 3. A region of a mirror's member is left alone: what other members have decides.
+//! 3. A region of a mirror's member is left alone, for what other members have decides, until it
+//!    is known to be alike (`Command::Clean`).
 //! 4. A region whose clusters changed hands since its first block was read is read again.
 //! 5. A region closes like any other: after a flush over which it was quiet, its cells durable.
 
+use alloc::collections::BTreeSet;
 use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Memory};
@@ -68,6 +70,8 @@ pub(crate) struct Adopt {
     job: Option<Key>,
     reading: Option<Unit>,
     next_at: Instant,
+    /// Leaves of members with regions that are known to be alike.
+    cleaned: BTreeSet<(u32, u32)>,
     /// It waits for that, and for nothing else.
     paused: bool,
 }
@@ -81,6 +85,14 @@ impl Adopt {
         self.wanted = wanted;
         (self.left, self.layer, self.leaf, self.unit) = (false, 0, 0, 0);
         self.region = None;
+    }
+
+    /// Regions of a member's leaf are alike on all members: what they hold counts.
+    pub(crate) fn clean(&mut self, layer: u32, leaf: u32) {
+        self.cleaned.insert((layer, leaf));
+        if !self.wanted {
+            self.begin(true);
+        }
     }
 
     /// Whether no region is left.
@@ -155,15 +167,18 @@ impl Pool {
             return self.next_layer(mem, now);
         };
         let state = held.state();
-        if state.member && !state.sealed {
-            // Its regions stay as they are until they are known to be alike.
-            self.adopt.left = true;
-            return self.next_layer(mem, now);
-        }
         if state.deleted && held.children == 0 {
             return self.next_layer(mem, now);
         }
-        let leaf = match self.store.map.next_leaf(layer, from) {
+        let next = if state.member && !state.sealed {
+            // Its regions stay as they are until they are known to be alike.
+            self.adopt.left = true;
+            let next = self.adopt.cleaned.range((layer, from)..=(layer, u32::MAX)).next();
+            next.map_or(Next::None, |(_, leaf)| Next::Leaf(*leaf))
+        } else {
+            self.store.map.next_leaf(layer, from)
+        };
+        let leaf = match next {
             Next::Leaf(leaf) => leaf,
             Next::Missing(page) => {
                 self.fetch(mem, now, page, Waiter::Job);
@@ -230,13 +245,15 @@ impl Pool {
 
     /// Goes on with the first region of a leaf that is not adopted.
     fn adopt_leaf<M: Memory>(&mut self, mem: &mut M, layer: u32, index: u32) -> Step {
-        let turn = self.turn;
+        let (turn, member) = (self.turn, self.is_member(layer));
         let Some(leaf) = self.store.map.leaves.get_mut(&(layer, index)) else { return Step::Wait };
         leaf.used = turn;
-        if leaf.unadopted == 0 {
+        let wanted = leaf.unadopted & if member { leaf.cleaned } else { u64::MAX };
+        if wanted == 0 {
+            self.adopt.cleaned.remove(&(layer, index));
             return self.next_leaf_of_pass();
         }
-        let region = leaf.unadopted.trailing_zeros();
+        let region = wanted.trailing_zeros();
         let map = leaf.page.get();
         let first = region as usize * REGION_CLUSTERS as usize;
         let now: Clusters = core::array::from_fn(|i| (map.raw(first + i), map.own[first + i]));

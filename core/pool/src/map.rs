@@ -113,6 +113,9 @@ pub(crate) struct Leaf {
     /// Regions that were open when the pool was opened after an unclean stop: a block of them that
     /// does not match its checksum is unverified, not lost. A subset of `open`.
     pub(crate) unadopted: u64,
+    /// Of these, regions of a member that were found to be alike since, and not written after
+    /// that: their content counts.
+    pub(crate) cleaned: u64,
     /// What is in flight, and when regions were last touched.
     pub(crate) regions: Option<Box<[Touch; 64]>>,
     /// Turn of the last use, for letting go.
@@ -122,7 +125,7 @@ pub(crate) struct Leaf {
 impl Leaf {
     /// A leaf around a page.
     pub(crate) const fn new(page: Paged<LeafMap>) -> Self {
-        Self { page, unadopted: 0, regions: None, used: 0 }
+        Self { page, unadopted: 0, cleaned: 0, regions: None, used: 0 }
     }
 }
 

@@ -345,13 +345,19 @@ impl Pool {
     fn report<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, block: u32) {
         let Some(piece) = self.pieces.get(key) else { return };
         let lblock = u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block);
-        let run = piece.runs.iter().find(|run| {
-            (u32::from(run.at)..u32::from(run.at) + u32::from(run.count)).contains(&block)
-        });
-        let device = run.map_or(0, |run| {
-            self.store.layout.block(run.block + u64::from(block) - u64::from(run.at))
-        });
-        let handle = self.store.map.layers.get(&piece.layer).and_then(|layer| layer.handle);
+        let was = place_in(&piece.runs, block);
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
+        let mut runs = ArrayVec::new();
+        let found = self.resolve(layer, lcluster, 1 << block, &mut runs);
+        if !matches!(found, Resolve::Lost) && place_in(&runs, block) != was {
+            // The lock keeps writes away, but not reclaim from the layers below: it has moved.
+            let Some(piece) = self.pieces.get_mut(key) else { return };
+            piece.runs.clear();
+            piece.step = Step::Mapping;
+            return self.advance(mem, now, key);
+        }
+        let device = was.map_or(0, |block| self.store.layout.block(block));
+        let handle = self.store.map.layers.get(&layer).and_then(|layer| layer.handle);
         let offset = lblock * BLOCK;
         self.counters.checksum_errors += 1;
         self.notes.push_back(Note::Media { handle, offset, device });
@@ -481,6 +487,12 @@ impl Pool {
             self.counters.copied_blocks += 1;
         }
     }
+}
+
+/// Where a block of a cluster is on the device.
+fn place_in(runs: &[Run], block: u32) -> Option<u64> {
+    let has = |run: &&Run| (run.at..run.at + run.count).contains(&u8::try_from(block).unwrap_or(64));
+    runs.iter().find(has).map(|run| run.block + u64::from(block) - u64::from(run.at))
 }
 
 /// Adds the blocks of a cluster that are owned, neighbours together.

@@ -47,6 +47,8 @@ const RETRY: Duration = Duration::from_secs(600);
 pub(crate) struct Reclaim {
     /// Layers may have become free to go.
     look: bool,
+    /// One was deleted: it may be better to begin with it.
+    fresh: bool,
     work: Option<Work>,
     /// Layers that keep blocks which cannot be read, and since when.
     stuck: BTreeMap<u32, Instant>,
@@ -56,7 +58,8 @@ pub(crate) struct Reclaim {
 impl Default for Reclaim {
     fn default() -> Self {
         // An earlier run may have left something.
-        Self { look: true, work: None, stuck: BTreeMap::new(), quarantine: Quarantine::default() }
+        let (stuck, quarantine) = (BTreeMap::new(), Quarantine::default());
+        Self { look: true, fresh: false, work: None, stuck, quarantine }
     }
 }
 
@@ -107,6 +110,7 @@ impl Pool {
     /// A layer was deleted, or something that kept one back has ended.
     pub(crate) fn reclaim_wanted(&mut self) {
         self.reclaim.look = true;
+        self.reclaim.fresh = true;
     }
 
     /// Whether nothing of it is in the device.
@@ -123,6 +127,11 @@ impl Pool {
         self.quarantine_on(now);
         if self.state != State::Open {
             return self.stop_copy(mem);
+        }
+        // A merge may wait for space that freeing another layer gives.
+        let merges = |work: &mut Work| work.child.is_some() && work.copy.is_none();
+        if core::mem::take(&mut self.reclaim.fresh) && self.reclaim.work.take_if(merges).is_some() {
+            self.reclaim.look = true;
         }
         let end = self.journal.assigned() + 1;
         let mut budget = CELLS_A_TURN;

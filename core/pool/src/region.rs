@@ -156,6 +156,9 @@ impl Pool {
     /// A write to a region goes out; its newest cell is in journal block `seq`.
     pub(crate) fn region_begin(&mut self, layer: u32, region: u32, seq: u64) {
         let flush = self.sync.issued();
+        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) {
+            leaf.cleaned &= !(1 << (region % LEAF));
+        }
         if let Some(touch) = self.touch(layer, region) {
             *touch = Touch { flush, writes: touch.writes + 1, seq: touch.seq.max(seq) };
         }
@@ -179,8 +182,10 @@ impl Pool {
     /// A region that was open since before the pool was opened may close: its checksums are right,
     /// the newest by a cell in journal block `seq`.
     pub(crate) fn region_adopted(&mut self, layer: u32, region: u32, seq: u64) {
-        self.region_begin(layer, region, seq);
-        self.region_end(layer, region);
+        let flush = self.sync.issued();
+        if let Some(touch) = self.touch(layer, region) {
+            *touch = Touch { flush, seq: touch.seq.max(seq), ..*touch };
+        }
         if !self.regions.open.contains(&(layer, region)) {
             self.regions.open.push_back((layer, region));
         }
@@ -252,8 +257,14 @@ impl Pool {
             quiet => return Closed::NotYet { flush: quiet == Quiet::Idle },
         }
         // The marks of a mirror's member are cleared when the others are known to be alike.
-        let cell = Cell::Close { layer, region, open: true, dirty: !member && !sealed };
-        self.record_lazy(cell);
+        let leaf = self.store.map.leaves.get_mut(&(layer, region / LEAF));
+        let cleaned = leaf.is_some_and(|leaf| {
+            let (was, bit) = (leaf.cleaned, 1 << (region % LEAF));
+            leaf.cleaned &= !bit;
+            was & bit != 0
+        });
+        let dirty = cleaned || (!member && !sealed);
+        self.record_lazy(Cell::Close { layer, region, open: true, dirty });
         self.regions.pending.remove(&(layer, region));
         self.counters.regions_closed += 1;
         Closed::Yes
@@ -280,7 +291,19 @@ impl Pool {
     pub(crate) fn clean_region(&mut self, layer: u32, region: u32) {
         let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
         let dirty = leaf.is_some_and(|leaf| leaf.page.get().dirty >> (region % LEAF) & 1 != 0);
-        if !dirty || self.quiet(layer, region) != Quiet::Flushed {
+        let (quiet, bit) = (self.quiet(layer, region), 1 << (region % LEAF));
+        let leaf = self.store.map.leaves.get_mut(&(layer, region / LEAF));
+        if let Some(leaf) = leaf.filter(|leaf| dirty && leaf.unadopted & bit != 0) {
+            // It is alike on all members: what it holds counts. Its mark goes when it closes.
+            let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
+            let touch = touch.unwrap_or_default();
+            if touch.writes == 0 && touch.flush < self.sync.done() {
+                leaf.cleaned |= bit;
+                self.adopt.clean(layer, region / LEAF);
+            }
+            return;
+        }
+        if !dirty || quiet != Quiet::Flushed {
             return;
         }
         let open = self.is_open(layer, region);

@@ -4,9 +4,10 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use braid_block::BlockSize;
+use braid_block::{BlockSize, Class, Memory};
 use braid_pool::{
-    Bearing, Command, Config, Create, Device, Failure, Fence, Handle, Note, State, Work,
+    Allocation, Bearing, Command, Config, Create, Device, Failure, Fence, Handle, Note, Request,
+    State, Work,
 };
 use common::{BLOCK, World, config};
 
@@ -135,6 +136,81 @@ fn what_replication_gives_a_replica_survives_snapshots_and_crashes() {
     assert_eq!(kept.record, bearing.record);
     world.leave();
 }
+
+fn marks(world: &mut World, n: u8) -> Vec<(u32, u32)> {
+    world.command(Command::Marks { uuid: [n; 16] }).unwrap();
+    world.pool.take_marks(world.tag).unwrap()
+}
+
+fn clean(world: &mut World, n: u8, regions: &[(u32, u32)]) -> Result<(), Failure> {
+    world.command(Command::Clean { uuid: [n; 16], regions: regions.into() }).map(|_| ())
+}
+
+#[test]
+fn marks_of_a_member_stay_until_they_are_cleaned_and_those_of_others_do_not() {
+    let mut world = World::fresh(&big(1));
+    for n in [1, 2] {
+        let handle = world.replica(n, 128 << 20);
+        world.write(handle, 0, 1).unwrap();
+        world.write(handle, 3 * 256, 1).unwrap();
+        world.write(handle, 4 * 256, 1).unwrap();
+        world.write(handle, 70 * 256, 1).unwrap();
+    }
+    let member = Bearing { member: Some(true), ..Bearing::default() };
+    world.command(Command::Bear { uuid: [1; 16], bearing: Box::new(member) }).unwrap();
+    assert_eq!(marks(&mut world, 1), [(0, 1), (3, 2), (70, 1)]);
+    world.idle(10);
+    assert_eq!(marks(&mut world, 1), [(0, 1), (3, 2), (70, 1)]);
+    assert_eq!(marks(&mut world, 2), []);
+    assert_eq!(clean(&mut world, 2, &[(0, 1)]), Err(Failure::Invalid));
+    clean(&mut world, 1, &[(1, 3), (64, 64)]).unwrap();
+    assert_eq!(marks(&mut world, 1), [(0, 1), (4, 1)]);
+    world.write(world.handle(1), 3 * 256, 2).unwrap();
+    clean(&mut world, 1, &[(0, 4)]).unwrap();
+    assert_eq!(marks(&mut world, 1), [(3, 2)], "written, and not flushed since");
+    let mut world = world.kill(big(2));
+    let overwritten = world.pool.info().unverified_regions;
+    assert_eq!(overwritten, 1);
+    world.idle(200);
+    assert_eq!(world.read(world.handle(1), 3 * 256), Ok(2), "the map is in memory again");
+    assert_eq!(world.pool.info().unverified_regions, 1, "what other members have decides");
+    assert_eq!(marks(&mut world, 1), [(3, 2)]);
+    world.flush(world.handle(1));
+    clean(&mut world, 1, &[(0, 128)]).unwrap();
+    world.idle(200);
+    assert_eq!(world.pool.info().unverified_regions, 0);
+    assert_eq!(marks(&mut world, 1), []);
+    assert_eq!(world.read(world.handle(1), 3 * 256), Ok(2));
+    world.stop();
+    world.leave();
+}
+
+/// Entries of a range of blocks, as many as fit in so many bytes.
+fn status(
+    world: &mut World,
+    of: Handle,
+    at: u64,
+    count: u64,
+    room: usize,
+) -> Result<Entries, Failure> {
+    let lease = world.mem.alloc(Class::Small).unwrap();
+    let work = Work::Status { offset: at * BLOCK, len: count * BLOCK };
+    world.tag += 1;
+    let request = Request { tag: world.tag, handle: of, work, lease: Some(lease) };
+    world.pool.submit(&mut world.mem, world.now, request);
+    world.run();
+    let done = world.ended.pop().expect("it ends");
+    let lease = done.lease.expect("the buffer comes back");
+    let entries = world.mem.bytes(&lease)[..room / 16 * 16].chunks(16);
+    let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+    let entries = entries.map(|raw| (word(&raw[..8]), word(&raw[8..])));
+    let entries = done.result.map(|done| entries.take(done.count as usize).collect());
+    world.mem.free(lease);
+    entries
+}
+
+/// First byte, and bytes with the flag.
+type Entries = Vec<(u64, u64)>;
 
 /// Random work on a few replicas, beside a model of what they hold.
 struct Model {
@@ -525,17 +601,24 @@ fn a_full_pool_lets_everything_go_and_has_space_again() {
 #[test]
 fn status_tells_what_is_allocated() {
     let (mut world, handle) = chain(1);
-    let lease = braid_block::Memory::alloc(&mut world.mem, braid_block::Class::Small).unwrap();
-    let work = Work::Status { offset: BLOCK, len: 1 << 20 };
-    let request = braid_pool::Request { tag: 999, handle, work, lease: Some(lease) };
-    world.pool.submit(&mut world.mem, world.now, request);
-    world.run();
+    world.write(handle, 200, 4).unwrap();
+    let bits = Allocation::ALLOCATED;
+    let range = |from: u64, to: u64, flag: u64| (from * BLOCK, ((to - from) * BLOCK) | flag);
+    let all = [
+        range(1, 12, bits),
+        range(12, 128, 0),
+        range(128, 136, bits),
+        range(136, 200, 0),
+        range(200, 201, bits),
+        range(201, 256, 0),
+    ];
+    assert_eq!(status(&mut world, handle, 1, 255, 4096), Ok(all.to_vec()));
+    assert_eq!(status(&mut world, handle, 1, 255, 40), Ok(all[..2].to_vec()), "as many as fit");
+    assert_eq!(status(&mut world, handle, 1, 256, 4096), Err(Failure::OutOfRange));
+    let snapshot = world.handle(11);
     assert_eq!(
-        world.ended.pop().unwrap().result,
-        Err(Failure::OutOfRange),
-        "it leaves the replica"
+        status(&mut world, snapshot, 60, 8, 4096),
+        Ok(vec![range(60, 64, 0), range(64, 68, bits)])
     );
-    for done in world.ended.drain(..) {
-        done.lease.into_iter().for_each(|lease| braid_block::Memory::free(&mut world.mem, lease));
-    }
+    world.leave();
 }

@@ -51,6 +51,8 @@ impl Pool {
                 (&progress, was)
             {
                 self.let_writes_go(mem, now, layer, layer);
+                // What was made for it is given back.
+                self.reclaim_wanted();
             }
             return progress;
         }

@@ -216,6 +216,9 @@ impl Pool {
             (copy.unverified, self.store.map.leaves.get_mut(&(layer, index)))
         {
             leaf.unadopted |= 1 << (region % 64);
+            if self.adopt.is_done() {
+                self.adopt.begin(true);
+            }
         }
         Step::Ended
     }
