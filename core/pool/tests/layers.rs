@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use braid_block::{BlockSize, Class, Memory};
 use braid_pool::{
     Allocation, Bearing, Command, Config, Create, Device, Failure, Fence, Handle, Note, Request,
-    State, Work,
+    Scope, State, Work, check,
 };
 use common::{BLOCK, World, config};
 
@@ -135,6 +135,53 @@ fn what_replication_gives_a_replica_survives_snapshots_and_crashes() {
     assert_eq!((kept.fence, kept.member), (Some(fence), Some(true)));
     assert_eq!(kept.record, bearing.record);
     world.leave();
+}
+
+/// Everything that a pool's structures promise is true.
+fn sound(world: &mut World) {
+    world.run();
+    let report =
+        check(&mut world.pool, &mut world.mem, &mut world.disk, world.now, Scope::default());
+    assert_eq!(report.errors, 0, "{:?}", report.findings);
+}
+
+#[test]
+fn a_crash_at_any_write_of_a_snapshot_leaves_the_record_where_it_belongs() {
+    for writes in 0.. {
+        let mut world = World::fresh(&config(1));
+        let handle = world.replica(1, 1 << 20);
+        let record: Box<[u8]> = vec![7; 3072].into();
+        let bearing = Bearing { record: Some(record.clone()), ..Bearing::default() };
+        world.command(Command::Bear { uuid: [1; 16], bearing: Box::new(bearing) }).unwrap();
+        world.write(handle, 5, 5).unwrap();
+        world.disk.writes_left = Some(writes);
+        let taken = world.command(snapshot(1, 9));
+        let mut disk = world.leave();
+        disk.writes_left = None;
+        disk.cut(|block| (block.wrapping_mul(0x9e37_79b9) ^ writes) % 3 == 0);
+        let mut world = World::open(disk, config(2));
+        world.idle(3);
+        sound(&mut world);
+        let there = world.pool.find(&[9; 16]).is_some();
+        assert!(there || taken.is_err());
+        assert_eq!(world.pool.layers().count(), 1 + usize::from(there));
+        let nothing = Box::new(Bearing::default());
+        world.command(Command::Bear { uuid: [1; 16], bearing: nothing }).unwrap();
+        assert_eq!(world.pool.bearing(world.handle(1)).unwrap().record, Some(record));
+        if there {
+            assert_eq!(world.pool.bearing(world.handle(9)).unwrap().record, None);
+        }
+        world.command(snapshot(1, 9)).unwrap();
+        world.command(destroy(1)).unwrap();
+        world.command(delete(9)).unwrap();
+        world.idle(10);
+        assert_eq!(world.pool.info().data, 0);
+        sound(&mut world);
+        world.leave();
+        if taken.is_ok() {
+            break;
+        }
+    }
 }
 
 fn marks(world: &mut World, n: u8) -> Vec<(u32, u32)> {
@@ -336,6 +383,7 @@ impl Model {
                 assert_eq!(read, Ok(*byte), "block {block} of {n}: {:?}", self.world.notes);
             }
         }
+        sound(&mut self.world);
     }
 
     fn end(mut self) {
@@ -428,6 +476,7 @@ fn a_crash_at_any_write_while_space_is_given_back_harms_nobody() {
             }
             world.idle(10);
             expect(&mut world, 1);
+            sound(&mut world);
             assert_eq!(world.pool.info().data, world.pool.layer(world.handle(1)).unwrap().own);
             world.leave();
             if survived {
@@ -547,8 +596,9 @@ fn a_pool_grows_with_its_device() {
         disk.writes_left = None;
         disk.cut(|block| block % 2 == 0);
         let device = Device { bytes: 48 << 20, ..config(3).device };
-        let other = World::open(disk, Config { device, ..config(3) });
+        let mut other = World::open(disk, Config { device, ..config(3) });
         assert_eq!(other.pool.state(), State::Open, "{:?}", other.notes);
+        sound(&mut other);
         other.leave();
     }
     world.command(grow.clone()).unwrap();
