@@ -58,8 +58,9 @@ pub struct Layer {
     pub(super) merged: bool,
     /// A snapshot of it was asked for: if it was made thick, it is thin since.
     snapshotted: bool,
-    /// When it was asked for.
+    /// When it was asked for, and how many crashes there were before.
     since: Tick,
+    before: usize,
 }
 
 /// A snapshot's moment lies within its command, and by what was read, between `low` and `high`.
@@ -105,7 +106,7 @@ impl Layer {
 impl Oracle {
     /// A replica is to be made.
     pub fn create(&mut self, uuid: Uuid, bytes: u64, block: BlockSize, thick: bool) {
-        let since = self.tick();
+        let (since, before) = (self.tick(), self.crashes.len());
         let layer = Layer {
             kind: Kind::Replica,
             stage: Stage::Making,
@@ -121,6 +122,7 @@ impl Oracle {
             merged: false,
             snapshotted: false,
             since,
+            before,
         };
         assert!(self.layers.insert(uuid, layer).is_none(), "an identity is used once");
     }
@@ -262,7 +264,8 @@ impl Oracle {
     /// A layer whose making a crash cut off is there all the same.
     pub(super) fn adopt(&mut self, uuid: &Uuid) {
         let now = self.tick();
-        let loose = self.crashes.last() != Some(&Crash::Kill);
+        let before = self.layer_mut(uuid).before;
+        let loose = self.crashes[before..].iter().any(|crash| *crash != Crash::Kill);
         let layer = self.layer_mut(uuid);
         layer.stage = Stage::Live;
         if layer.kind == Kind::Snapshot {
