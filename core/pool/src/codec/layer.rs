@@ -13,7 +13,8 @@ use crate::request::{Fence, Reservation};
 /// A layer's fields in memory, unless they make no sense. Where its pages are is not among them.
 pub(crate) fn layer_state(fields: &LayerFields) -> Option<LayerState> {
     let blocks = fields.blocks.get();
-    if blocks > LEAVES_MAX * LEAF_CLUSTERS * CLUSTER_BLOCKS {
+    let clusters = fields.clusters.get();
+    if blocks > LEAVES_MAX * LEAF_CLUSTERS * CLUSTER_BLOCKS || clusters >= 1 << 31 {
         return None;
     }
     let parent = fields.parent.get().checked_sub(1);
@@ -26,7 +27,7 @@ pub(crate) fn layer_state(fields: &LayerFields) -> Option<LayerState> {
         source: fields.source,
         tree: fields.tree.get(),
         blocks,
-        clusters: fields.clusters.get(),
+        clusters,
         created: fields.created.get(),
         parent,
         sealed: truth(fields.sealed)?,
