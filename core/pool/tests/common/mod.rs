@@ -113,6 +113,8 @@ pub struct Disk {
     pub writes_left: Option<u64>,
     /// Blocks that cannot be read.
     pub bad: Vec<u64>,
+    /// Bytes that cannot be written.
+    pub failing: Option<Range<u64>>,
 }
 
 impl Disk {
@@ -163,6 +165,9 @@ impl Image for Disk {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
         if let Some(left) = self.writes_left.as_mut() {
             *left = left.checked_sub(1).ok_or(IoError::Device)?;
+        }
+        if self.failing.as_ref().is_some_and(|failing| failing.contains(&offset)) {
+            return Err(IoError::Device);
         }
         self.writes += 1;
         let mut at = offset;
@@ -293,6 +298,9 @@ impl World {
     /// Lets go of the pool, and checks that it held nothing back.
     pub fn leave(mut self) -> Disk {
         self.pool.drop_leases(&mut self.mem);
+        for lease in self.ended.drain(..).filter_map(|done| done.lease) {
+            self.mem.free(lease);
+        }
         assert_eq!(self.mem.out(), 0, "every buffer was given back");
         self.disk
     }
@@ -383,6 +391,25 @@ impl World {
             name: format!("snapshot {n}"),
             created: 2,
         })
+    }
+
+    pub fn clone_of(&mut self, snapshot: u8, n: u8) -> Result<Done, Failure> {
+        self.command(Command::Clone {
+            snapshot: [snapshot; 16],
+            uuid: [n; 16],
+            name: format!("clone {n}"),
+            created: 3,
+        })
+    }
+
+    /// Hands a write in, and does not wait for it.
+    pub fn submit_write(&mut self, handle: Handle, block: u64, fill: u8) {
+        self.tag += 1;
+        let lease = self.mem.alloc(Class::Small).unwrap();
+        self.mem.bytes_mut(&lease).fill(fill);
+        let work = Work::Write { offset: block * BLOCK, len: BLOCK as u32, durable: false };
+        let request = Request { tag: self.tag, handle, work, lease: Some(lease) };
+        self.pool.submit(&mut self.mem, self.now, request);
     }
 
     pub fn delete_snapshot(&mut self, n: u8) -> Result<Done, Failure> {
