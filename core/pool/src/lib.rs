@@ -48,6 +48,8 @@ mod reclaim;
 mod region;
 mod replay;
 mod request;
+#[cfg(test)]
+mod rig;
 mod scan;
 mod scrub;
 mod space;

@@ -218,10 +218,11 @@ impl Pool {
     pub(crate) fn on_fetched<M: Memory>(
         &mut self,
         mem: &mut M,
-        _now: Instant,
+        now: Instant,
         key: Key,
         result: Result<u32, IoError>,
     ) {
+        self.fetches.rest.on_read(now);
         let Some(flight) = self.fetches.flights.get_mut(key) else { return };
         let read = result.is_ok_and(|bytes| bytes >= flight.stage.range().1);
         let next = match flight.stage {
@@ -405,3 +406,6 @@ fn slot_of<'a, M: Memory>(mem: &'a M, lease: &Lease, slot: usize) -> &'a [u8] {
 const READS_MAX: u32 = 32;
 /// Lists of waiters that are kept to be used again.
 const LISTS_KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests;

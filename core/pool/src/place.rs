@@ -266,3 +266,6 @@ const fn is_made_by_cell(page: PageId) -> bool {
 
 /// Maps of clusters of pages that are read in search of a free pair before a cluster is taken.
 const MAPS_READ: usize = 4;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,183 @@
-//! Whole checkpoints.
+//! What a checkpoint writes, in which order, while other things go on.
+
+use alloc::vec::Vec;
+
+use super::*;
+use crate::layout::{Cell, PAIR};
+use crate::op::Waiter;
+use crate::rig::Rig;
+
+fn offsets(rig: &Rig) -> Vec<u64> {
+    let of = |effect: &Effect| match effect {
+        Effect::Write { offset, .. } => Some(*offset),
+        _ => None,
+    };
+    rig.flying(token::CHECKPOINT).iter().filter_map(|at| of(&rig.effects[*at])).collect()
+}
+
+/// Runs all page writes of a checkpoint, stage by stage; each stage ends with a flush.
+fn stages(rig: &mut Rig) -> Vec<Vec<u64>> {
+    let mut stages = Vec::new();
+    let before = rig.pool.counters().checkpoints;
+    while rig.pool.counters().checkpoints == before {
+        rig.run_to_checkpoint();
+        let mut stage = Vec::new();
+        while !rig.flying(token::CHECKPOINT).is_empty() {
+            assert!(rig.flying(token::SYNC).is_empty(), "no flush beside writes");
+            stage.push(offsets(rig)[0]);
+            let at = rig.flying(token::CHECKPOINT)[0];
+            rig.finish(at);
+        }
+        if !stage.is_empty() {
+            stages.push(stage);
+        }
+    }
+    stages
+}
+
+#[test]
+fn checksums_come_first_then_all_first_slots_then_all_second_ones() {
+    let (mut rig, handle) = Rig::new();
+    for block in [0, 20_000, 40_000] {
+        rig.write(handle, block, 1);
+    }
+    rig.run();
+    rig.pool.want_checkpoint();
+    let stages = stages(&mut rig);
+    assert_eq!(stages.len(), 3, "{stages:x?}");
+    let layout = &rig.pool.store.layout;
+    let is_sum =
+        |at: &u64| layout.slabs.iter().any(|slab| (slab.start + 2 * PAIR..slab.data).contains(at));
+    assert!(stages[0].iter().all(is_sum), "{stages:x?}");
+    assert!(!stages[1].iter().any(is_sum));
+    assert!(stages[1].is_sorted());
+    let second: Vec<u64> = stages[1].iter().map(|at| at + BLOCK).collect();
+    assert_eq!(stages[2], second);
+    assert_eq!(rig.pool.journal.tail, rig.pool.checkpoint.lsn + 1);
+    assert!(rig.pool.is_checkpointed());
+}
+
+#[test]
+fn first_writes_in_flight_hold_everything_back() {
+    let (mut rig, handle) = Rig::new();
+    rig.write(handle, 0, 1);
+    assert_eq!(rig.flying(token::PIECE).len(), 1);
+    rig.pool.want_checkpoint();
+    rig.turn();
+    while let Some(at) = (0..rig.effects.len()).find(|at| *at != rig.flying(token::PIECE)[0]) {
+        rig.finish(at);
+    }
+    assert_eq!(rig.effects.len(), 1, "only the data is in flight");
+    assert_eq!(rig.pool.checkpoint.phase, Phase::Settling);
+    rig.finish(0);
+    rig.run();
+    assert!(rig.pool.is_checkpointed());
+}
+
+#[test]
+fn what_changes_beside_a_checkpoint_is_in_the_next_one() {
+    let (mut rig, handle) = Rig::new();
+    for block in 0..4 {
+        rig.write(handle, block, 1);
+    }
+    rig.run();
+    rig.pool.want_checkpoint();
+    rig.run_to_checkpoint();
+    for block in 2..8 {
+        rig.write(handle, block, 2);
+    }
+    rig.run_shuffled(1);
+    assert!(!rig.pool.is_checkpointed());
+    // A crash now replays what came after.
+    let mut rig = rig.reopen();
+    let handle = rig.pool.find(&[1; 16]).unwrap();
+    for block in 0..9 {
+        rig.read(handle, block);
+        rig.run();
+        let value = if block < 2 { 1 } else { 2 } * u8::from(block < 8);
+        assert_eq!(rig.take_ended(), [Ok(value)], "block {block}");
+    }
+}
+
+#[test]
+fn a_frozen_page_that_goes_is_written_all_the_same() {
+    let (mut rig, handle) = Rig::new();
+    rig.write(handle, 0, 1);
+    rig.run();
+    let leaf = PageId::Leaf(0, 0);
+    let address = rig.pool.store.address(leaf).unwrap();
+    rig.pool.want_checkpoint();
+    rig.run_to_checkpoint();
+    let lsn = rig.pool.checkpoint.lsn;
+    let lcluster = 0;
+    let phys = rig.pool.store.map.leaves[&(0, 0)].page.get().phys(0).unwrap();
+    rig.pool.record(Cell::Free { layer: 0, lcluster, phys, opaque: false });
+    rig.pool.unplace_page(&mut rig.mem, rig.now, leaf, Waiter::Job);
+    assert!(rig.pool.store.map.leaves.is_empty());
+    stages(&mut rig);
+    for slot in 0..2 {
+        let stamp = Stamp::map(leaf, address + slot * BLOCK);
+        let bytes = &rig.blocks[&(address / BLOCK + slot)];
+        let seed = rig.pool.store.seed;
+        assert_eq!(codec::judge::<crate::arena::Arena>(bytes, stamp, seed), Some(lsn));
+    }
+    assert!(rig.pool.store.buried.is_empty());
+    rig.run();
+    let mut rig = rig.reopen();
+    let handle = rig.pool.find(&[1; 16]).unwrap();
+    rig.read(handle, 0);
+    rig.run();
+    assert_eq!(rig.take_ended(), [Ok(0)]);
+}
+
+#[test]
+fn a_failed_page_write_fails_the_pool_and_gives_its_buffers_back() {
+    let (mut rig, handle) = Rig::new();
+    for block in [0, 20_000, 40_000] {
+        rig.write(handle, block, 1);
+    }
+    rig.run();
+    rig.take_ended();
+    rig.pool.want_checkpoint();
+    rig.run_to_checkpoint();
+    let at = rig.flying(token::CHECKPOINT)[0];
+    rig.fail(at, IoError::Device);
+    assert_eq!(rig.pool.state(), State::Failed);
+    rig.run();
+    rig.pool.drop_leases(&mut rig.mem);
+    assert_eq!(rig.mem.leased(), 0);
+}
+
+#[test]
+fn many_checkpoints_beside_writes_in_any_order_lose_nothing() {
+    for seed in 0..40 {
+        let (mut rig, handle) = Rig::new();
+        rig.pool.config.limits.delta_max = 8;
+        let mut model = [0; 64];
+        for round in 0..40u8 {
+            for i in 0..6 {
+                let at =
+                    (crate::hash::mix(seed * 1000 + u64::from(round) * 10 + i, 3) % 64) as usize;
+                rig.write(handle, at as u64 * 700, round + 1);
+                model[at] = round + 1;
+                if i % 2 == 0 && !rig.effects.is_empty() {
+                    let last = rig.effects.len() - 1;
+                    rig.finish(last);
+                }
+            }
+            rig.run_shuffled(seed);
+            assert!(rig.take_ended().iter().all(Result::is_ok));
+        }
+        assert!(rig.pool.counters().checkpoints > 10);
+        for reopened in [false, true] {
+            for (at, value) in (0..).zip(model) {
+                rig.read(handle, at * 700);
+                rig.run_shuffled(seed);
+                assert_eq!(rig.take_ended(), [Ok(value)], "seed {seed} block {at} {reopened}");
+            }
+            if !reopened {
+                rig = rig.reopen();
+            }
+        }
+    }
+}

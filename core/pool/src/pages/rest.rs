@@ -15,10 +15,12 @@ use crate::layout::POINTERS_PER_PAGE;
 use crate::map::Leaf;
 use crate::{Pool, State};
 
-/// When things were let go last, and what stayed.
+/// When things were let go or read last, and what stayed.
 #[derive(Debug, Default)]
 pub(crate) struct Rest {
     at: Instant,
+    /// When a page came into memory last: background work that reads pages needs them.
+    read: Instant,
     /// Pages that stayed then.
     kept: usize,
     /// Leaves at which the next try to get below the limit is worth it.
@@ -26,9 +28,14 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    /// A page came into memory.
+    pub(super) const fn on_read(&mut self, now: Instant) {
+        self.read = now;
+    }
+
     /// A checkpoint has ended: what had to stay may go now.
     pub(crate) const fn try_again(&mut self) {
-        self.try_at = 0;
+        (self.try_at, self.kept) = (0, 0);
     }
 }
 
@@ -51,7 +58,7 @@ impl Pool {
     pub(crate) fn pages_due(&self) -> Option<Instant> {
         let quiet = self.state == State::Open && self.ops.is_empty();
         let rest = &self.fetches.rest;
-        let due = || self.busy.max(rest.at) + self.config.limits.idle;
+        let due = || self.busy.max(rest.at).max(rest.read) + self.config.limits.idle;
         (quiet && self.pages_in_memory() != rest.kept).then(due)
     }
 
@@ -104,7 +111,7 @@ const fn directory_of(leaf: &(u32, u32)) -> (u32, u32) {
 }
 
 /// Whether a leaf's page knows all that the leaf does.
-fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
+pub(super) fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
     let opened = leaf.page.get().open & !leaf.unadopted != 0;
     let rewritten = leaf.unadopted != 0 && leaf.page.lsn() >= unclean_before;
     let writes = leaf.regions.as_ref().is_some_and(|all| all.iter().any(|one| one.writes != 0));

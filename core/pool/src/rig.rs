@@ -1,0 +1,235 @@
+//! A pool on a disk whose operations end when and how a test says.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use braid_block::{BlockSize, Class, Instant, IoError, Memory, Token};
+
+use crate::arena::Arena;
+use crate::{
+    Command, Completion, Config, Create, Device, Effect, Event, Format, Handle, Limits, Note, Pool,
+    Request, State, Work, token,
+};
+
+/// First of the pool's token kinds.
+const BASE: u8 = 8;
+/// Bytes of the device.
+const BYTES: u64 = 64 << 20;
+
+/// A pool, its disk, and what it asked for.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) pool: Pool,
+    pub(crate) mem: Arena,
+    pub(crate) blocks: BTreeMap<u64, Vec<u8>>,
+    pub(crate) now: Instant,
+    /// In flight, in the order in which it was asked for.
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) ended: Vec<Completion>,
+    pub(crate) notes: Vec<Note>,
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        token_base: BASE,
+        device: Device { bytes: BYTES, sector: 512, discards: false },
+        boot_id: [1; 16],
+        owner: String::from("a test"),
+        seed: 1,
+        read_only: false,
+        limits: Limits { requests_max: 64, delta_max: 1000, ..Limits::default() },
+        plant: None,
+    }
+}
+
+impl Rig {
+    /// A new pool with a replica of 4 GiB.
+    pub(crate) fn new() -> (Self, Handle) {
+        let format = Format::for_device([7; 16], BYTES);
+        let mut made = Self::around(Pool::create(config(), format), BTreeMap::new());
+        made.run();
+        assert_eq!(made.pool.state(), State::Stopped);
+        let mut rig = Self::around(Pool::open(config()), made.blocks);
+        rig.run();
+        assert_eq!(rig.pool.state(), State::Open, "{:?}", rig.notes);
+        let create = Create {
+            uuid: [1; 16],
+            name: String::from("one"),
+            bytes: 4 << 30,
+            block: BlockSize::B4096,
+            thick: false,
+            created: 1,
+        };
+        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Create(create.into()));
+        rig.run();
+        let handle = rig.pool.find(&[1; 16]).expect("a replica");
+        rig.notes.clear();
+        (rig, handle)
+    }
+
+    fn around(pool: Pool, blocks: BTreeMap<u64, Vec<u8>>) -> Self {
+        Self {
+            pool,
+            mem: Arena::default(),
+            blocks,
+            now: Instant::ZERO,
+            effects: Vec::new(),
+            ended: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Ends a turn, and takes what came of it.
+    pub(crate) fn turn(&mut self) {
+        for _ in 0..1000 {
+            self.pool.end_turn(&mut self.mem, self.now);
+            self.effects.extend(core::iter::from_fn(|| self.pool.poll_effect()));
+            self.ended.extend(core::iter::from_fn(|| self.pool.poll_completion()));
+            self.notes.extend(core::iter::from_fn(|| self.pool.poll_note()));
+            if !self.pool.has_work() {
+                return;
+            }
+        }
+        panic!("work without end");
+    }
+
+    /// Carries out an operation that is in flight, and tells the pool.
+    pub(crate) fn finish(&mut self, at: usize) {
+        let effect = self.effects.remove(at);
+        let (token, bytes) = match effect {
+            Effect::Read { token, span, offset } => {
+                let bytes = self.mem.span_mut(span);
+                for (block, part) in (offset / 4096..).zip(bytes.chunks_mut(4096)) {
+                    match self.blocks.get(&block) {
+                        Some(found) => part.copy_from_slice(&found[..part.len()]),
+                        None => part.fill(0),
+                    }
+                }
+                (token, span.len)
+            }
+            Effect::Write { token, span, offset } => {
+                let bytes = self.mem.span_mut(span).to_vec();
+                for (block, part) in (offset / 4096..).zip(bytes.chunks(4096)) {
+                    self.blocks.insert(block, part.to_vec());
+                }
+                (token, span.len)
+            }
+            Effect::Sync { token } | Effect::Discard { token, .. } => (token, 0),
+        };
+        self.tell(token, Ok(bytes));
+    }
+
+    /// Lets an operation that is in flight fail.
+    pub(crate) fn fail(&mut self, at: usize, error: IoError) {
+        let token = token_of(&self.effects.remove(at));
+        self.tell(token, Err(error));
+    }
+
+    fn tell(&mut self, token: Token, result: Result<u32, IoError>) {
+        self.pool.handle(&mut self.mem, self.now, Event::Done { token, result });
+        self.turn();
+    }
+
+    /// Carries everything out until nothing is in flight.
+    pub(crate) fn run(&mut self) {
+        self.turn();
+        while !self.effects.is_empty() {
+            self.finish(0);
+        }
+    }
+
+    /// Carries everything out, in an order that depends on a number.
+    pub(crate) fn run_shuffled(&mut self, mut seed: u64) {
+        self.turn();
+        while !self.effects.is_empty() {
+            seed = crate::hash::mix(seed, 5);
+            let at = usize::try_from(seed % self.effects.len() as u64).expect("few");
+            self.finish(at);
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.now = self.now + Duration::from_secs(seconds);
+        self.pool.handle(&mut self.mem, self.now, Event::Elapsed);
+    }
+
+    /// Submits a write of a block that is filled with one byte.
+    pub(crate) fn write(&mut self, handle: Handle, block: u64, fill: u8) {
+        let lease = self.mem.alloc(Class::Small).expect("a buffer");
+        self.mem.bytes_mut(&lease).fill(fill);
+        let work = Work::Write { offset: block * 4096, len: 4096, durable: false };
+        self.submit(handle, work, Some(lease));
+    }
+
+    /// Submits a read of a block.
+    pub(crate) fn read(&mut self, handle: Handle, block: u64) {
+        let lease = self.mem.alloc(Class::Small).expect("a buffer");
+        self.submit(handle, Work::Read { offset: block * 4096, len: 4096 }, Some(lease));
+    }
+
+    fn submit(&mut self, handle: Handle, work: Work, lease: Option<braid_block::Lease>) {
+        let request = Request { tag: 9, handle, work, lease };
+        self.pool.submit(&mut self.mem, self.now, request);
+        self.turn();
+    }
+
+    /// What ended: of reads the byte that the buffer is filled with.
+    pub(crate) fn take_ended(&mut self) -> Vec<Result<u8, crate::Failure>> {
+        let mut results = Vec::new();
+        for Completion { lease, result, .. } in self.ended.drain(..) {
+            let byte = lease.as_ref().map_or(0, |lease| self.mem.bytes(lease)[0]);
+            lease.into_iter().for_each(|lease| self.mem.free(lease));
+            results.push(result.map(|_| byte));
+        }
+        results
+    }
+
+    /// Positions of what is in flight of a kind, one of those in `token`.
+    pub(crate) fn flying(&self, kind: u8) -> Vec<usize> {
+        let is = |effect: &Effect| token_of(effect).kind() == BASE + kind;
+        (0..self.effects.len()).filter(|at| is(&self.effects[*at])).collect()
+    }
+
+    /// Carries everything out until a page of a checkpoint is to be written.
+    pub(crate) fn run_to_checkpoint(&mut self) {
+        self.turn();
+        while let Some(at) = (0..self.effects.len())
+            .find(|at| token_of(&self.effects[*at]).kind() != BASE + token::CHECKPOINT)
+        {
+            if !self.flying(token::CHECKPOINT).is_empty() {
+                return;
+            }
+            self.finish(at);
+        }
+    }
+
+    /// Lets go of all caches.
+    pub(crate) fn let_go(&mut self) {
+        self.wait(5);
+        self.run();
+        self.wait(100);
+        self.run();
+        self.wait(100);
+        self.run();
+        assert!(self.pool.store.map.leaves.is_empty(), "nothing is changed any more");
+    }
+
+    /// Opens the disk anew, as after a kill.
+    pub(crate) fn reopen(self) -> Self {
+        let mut rig = Self::around(Pool::open(config()), self.blocks);
+        rig.run();
+        rig
+    }
+}
+
+fn token_of(effect: &Effect) -> Token {
+    match effect {
+        Effect::Read { token, .. }
+        | Effect::Write { token, .. }
+        | Effect::Sync { token }
+        | Effect::Discard { token, .. } => *token,
+    }
+}
