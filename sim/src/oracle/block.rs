@@ -114,7 +114,7 @@ impl Block {
         value: Content,
         (began, ended): (Tick, Tick),
     ) -> bool {
-        let fits = self.fitting(ops, sector, value, (began, ended));
+        let fits = self.fitting(ops, sector, value, (began, ended), |_| true);
         // Two zeroings look alike: only who is alone is known to be seen.
         if let [only] = fits[..] {
             match only {
@@ -138,7 +138,8 @@ impl Block {
             !op.zero && !op.void && op.finish < NEVER
         };
         let kept = self.touches.iter().all(|touch| !ops[touch.op as usize].zero);
-        kept && (self.presence == Presence::Owned || self.touches.iter().any(written))
+        let known = self.presence != Presence::Unknown;
+        known && kept && (self.presence == Presence::Owned || self.touches.iter().any(written))
     }
 
     /// All values that a read in this interval may see in a sector.
@@ -148,7 +149,7 @@ impl Block {
         values.extend(here.map(|touch| ops[touch.op as usize].content(touch.op)));
         values.sort_unstable();
         values.dedup();
-        values.retain(|value| !self.fitting(ops, sector, *value, interval).is_empty());
+        values.retain(|value| !self.fitting(ops, sector, *value, interval, |_| true).is_empty());
         values
     }
 
@@ -181,8 +182,16 @@ impl Block {
         crash: Crash,
         at: Tick,
     ) -> Result<(), &'static str> {
+        // What a read saw of a write that was not acknowledged may be gone with the process.
+        let decided = |which: Which| match which {
+            Which::Base => true,
+            Which::Touch(touch) => ops[self.touches[touch].op as usize].finish < NEVER,
+        };
         let lives = |sector: usize| match crash {
-            Crash::Kill => !self.fitting(ops, sector, values[sector], (at, at)).is_empty(),
+            Crash::Kill => {
+                let fits = self.fitting(ops, sector, values[sector], (at, at), decided);
+                !fits.is_empty()
+            }
             Crash::Power => self.outlives(ops, sector, values[sector]),
         };
         if !(0..SECTORS).all(lives) {
@@ -219,6 +228,7 @@ impl Block {
         sector: usize,
         value: Content,
         (began, ended): (Tick, Tick),
+        counts: impl Fn(Which) -> bool,
     ) -> Vec<Which> {
         let mut fits = self.named(ops, sector, value);
         fits.retain(|which| {
@@ -227,7 +237,7 @@ impl Block {
             let begun = !matches!(which, Which::Touch(t)
                 if ops[self.touches[*t].op as usize].start > ended);
             begun
-                && self.others(sector, *which).all(|other| {
+                && self.others(sector, *which).filter(|other| counts(*other)).all(|other| {
                     self.zone(ops, sector, other, false)
                         .is_none_or(|other| !seen.contradicts(other))
                 })

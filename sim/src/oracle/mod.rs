@@ -256,13 +256,14 @@ impl Oracle {
             .all(|(block, _)| blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops)))
     }
 
-    /// Whether a replica surely had no block of its own here that was acknowledged.
+    /// Whether a replica surely had no block of its own here before the one write to it, if there
+    /// was any.
     #[must_use]
     pub fn lacks(&self, layer: &Uuid, block: u64) -> bool {
-        let written = |op: u32| self.ops[op as usize].finish < NEVER;
-        self.layers[layer].blocks.get(&block).is_none_or(|known| {
-            known.presence == Presence::Absent && !known.touches.iter().any(|t| written(t.op))
-        })
+        let layer = &self.layers[layer];
+        let alone = layer.parent.is_none() && !layer.was_snapshotted();
+        let fresh = |known: &Block| known.presence == Presence::Absent && known.touches.len() < 2;
+        alone && layer.blocks.get(&block).is_none_or(|known| fresh(known))
     }
 
     /// Of how many groups of 64 blocks a replica surely has one of its own, and of how many it

@@ -59,7 +59,7 @@ impl<M: Machine> Session<M> {
         let what = if zero { "zero" } else { "write" };
         self.tell(|| format!("#{number} {what} {name} {first}+{len} durable {durable}"));
         let offset = first * SECTOR as u64;
-        let pending = Pending::Write { layer, number, first, sectors: len, durable };
+        let pending = Pending::Write { layer, number, first, sectors: len, zero, durable };
         if zero {
             let len = len * SECTOR as u64;
             return self.request(handle, Work::Zero { offset, len, durable }, None, pending);
@@ -172,7 +172,7 @@ impl<M: Machine> Session<M> {
         }
         let uncertain = self.oracle.uncertain(&snapshot);
         if !uncertain.is_empty() {
-            uncertain.iter().for_each(|block| self.read(snapshot, block * 8, 8));
+            uncertain.iter().take(8).for_each(|block| self.read(snapshot, block * 8, 8));
             return;
         }
         let uuid = self.uuid();

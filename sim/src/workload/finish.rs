@@ -88,7 +88,9 @@ impl<M: Machine> Session<M> {
             let text = format!("{} ended with {failure:?}", self.describe(pending));
             return Err(Violation::new(invariant, text));
         }
-        let unknown = failure == Failure::Failed;
+        // A zeroing is done piece by piece: what was done stays done.
+        let partly = matches!(pending, Pending::Write { zero: true, .. });
+        let unknown = failure == Failure::Failed || partly && failure == Failure::NoSpace;
         match pending {
             Pending::Write { number, .. } => {
                 let end = if unknown { End::Unknown } else { End::Nothing };

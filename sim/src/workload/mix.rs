@@ -85,7 +85,7 @@ impl Mix {
         // A crash leaves as many changed leaves to replay as there may be, and some that change.
         let dirty_leaves_max = *random.pick(&[1, 4, 64]);
         let limits = Limits {
-            requests_max: 64,
+            requests_max: 128,
             layers_max: 64,
             delta_max: *random.pick(&[16, 64, 4096]),
             cache_bytes: *random.pick(&[16 << 10, 64 << 10, 1 << 20]),

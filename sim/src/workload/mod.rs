@@ -64,7 +64,7 @@ pub(crate) enum Health {
 /// A request or command in flight.
 #[derive(Clone, Copy, Debug)]
 enum Pending {
-    Write { layer: Uuid, number: u32, first: u64, sectors: u64, durable: bool },
+    Write { layer: Uuid, number: u32, first: u64, sectors: u64, zero: bool, durable: bool },
     Read { layer: Uuid, first: u64, sectors: u64, since: Tick },
     Flush { layer: Uuid, since: Tick },
     Refused,
