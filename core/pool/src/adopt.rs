@@ -20,7 +20,6 @@ use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Memory};
 
-use crate::job::Owner;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell, LEAF_CLUSTERS, REGION_CLUSTERS};
 use crate::map::{Look, Next};
 use crate::op::Waiter;
@@ -59,8 +58,10 @@ struct Unit {
 pub(crate) struct Adopt {
     /// Some regions may be left.
     wanted: bool,
-    /// One of them was left alone in this pass.
-    left: bool,
+    /// Plain replicas and sealed layers were gone through.
+    walked: bool,
+    /// Regions of members may be left, until they are known to be alike.
+    members: bool,
     /// What is looked at next: layer, leaf, and unit of the region.
     layer: u32,
     leaf: u32,
@@ -80,24 +81,37 @@ pub(crate) struct Adopt {
 type Clusters = [(u32, u64); REGION_CLUSTERS as usize];
 
 impl Adopt {
-    /// There may be regions to be adopted: the pass begins, or begins again.
+    /// The pool is open, and there may be regions to be adopted.
     pub(crate) const fn begin(&mut self, wanted: bool) {
-        self.wanted = wanted;
-        (self.left, self.layer, self.leaf, self.unit) = (false, 0, 0, 0);
-        self.region = None;
+        (self.wanted, self.walked, self.members) = (wanted, false, false);
+        self.rewind();
+    }
+
+    /// A plain replica or a sealed layer got a region to be adopted from another.
+    pub(crate) const fn more(&mut self) {
+        self.walked = false;
+        if !self.wanted {
+            self.wanted = true;
+            self.rewind();
+        }
+    }
+
+    const fn rewind(&mut self) {
+        (self.layer, self.leaf, self.unit, self.region) = (0, 0, 0, None);
     }
 
     /// Regions of a member's leaf are alike on all members: what they hold counts.
     pub(crate) fn clean(&mut self, layer: u32, leaf: u32) {
         self.cleaned.insert((layer, leaf));
         if !self.wanted {
-            self.begin(true);
+            self.wanted = true;
+            self.rewind();
         }
     }
 
     /// Whether no region is left.
     pub(crate) const fn is_done(&self) -> bool {
-        !self.wanted
+        !self.wanted && !self.members
     }
 }
 
@@ -172,9 +186,11 @@ impl Pool {
         }
         let next = if state.member && !state.sealed {
             // Its regions stay as they are until they are known to be alike.
-            self.adopt.left = true;
+            self.adopt.members = true;
             let next = self.adopt.cleaned.range((layer, from)..=(layer, u32::MAX)).next();
             next.map_or(Next::None, |(_, leaf)| Next::Leaf(*leaf))
+        } else if self.adopt.walked {
+            Next::None
         } else {
             self.store.map.next_leaf(layer, from)
         };
@@ -222,14 +238,14 @@ impl Pool {
             .leaves
             .iter()
             .any(|((layer, _), leaf)| leaf.unadopted != 0 && !self.is_member(*layer));
-        let some = self.adopt.left;
         self.end_adopting(mem);
-        self.adopt.begin(left || some);
-        if left || some {
+        self.adopt.rewind();
+        self.adopt.walked = !left;
+        self.adopt.wanted = left || !self.adopt.cleaned.is_empty();
+        if left {
             self.adopt.next_at = now + AGAIN;
-            return Step::Later;
         }
-        Step::Done
+        if self.adopt.wanted { Step::Later } else { Step::Done }
     }
 
     fn is_member(&self, layer: u32) -> bool {
@@ -282,7 +298,7 @@ impl Pool {
 
     fn begin_unit<M: Memory>(&mut self, mem: &mut M, unit: Unit) -> Step {
         if self.adopt.job.is_none() {
-            self.adopt.job = self.begin_job(mem, Owner::Adopt, Class::Large);
+            self.adopt.job = self.begin_job(mem, Class::Large);
         }
         let Some(job) = self.adopt.job else {
             return Step::Later;

@@ -12,7 +12,7 @@ mod pages;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use braid_block::{Instant, Memory};
+use braid_block::Instant;
 
 use crate::drive::{Buffers, Image, run_blocking};
 use crate::layout::{BLOCK, CLUSTER};

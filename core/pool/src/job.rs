@@ -15,23 +15,9 @@ use crate::{Effect, Operation, Pool, token};
 /// Jobs at once.
 const JOBS_MAX: u32 = 32;
 
-/// Whose job it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// Checksums anew after an unclean stop.
-    Adopt,
-    /// Giving back what went away.
-    Reclaim,
-    /// Reading everything.
-    Scrub,
-    /// Making the pool larger.
-    Grow,
-}
-
 /// A buffer, and what is in flight for it.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) owner: Owner,
     lease: Lease,
     in_flight: u32,
     /// First byte on the device of what was begun last.
@@ -65,11 +51,6 @@ impl Jobs {
         Some(job.failure.take().map_or(Ok(()), Err))
     }
 
-    /// Whether an owner has none.
-    pub(crate) fn is_idle(&self, owner: Owner) -> bool {
-        !self.0.iter().any(|(_, job)| job.owner == owner)
-    }
-
     /// Whether there is none.
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -88,17 +69,12 @@ impl Jobs {
 
 impl Pool {
     /// A job with a buffer; none while there is no buffer: ask again in a later turn.
-    pub(crate) fn begin_job<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        owner: Owner,
-        class: Class,
-    ) -> Option<Key> {
+    pub(crate) fn begin_job<M: Memory>(&mut self, mem: &mut M, class: Class) -> Option<Key> {
         if self.jobs.0.is_full() {
             return None;
         }
         let lease = mem.alloc(class)?;
-        let job = Job { owner, lease, in_flight: 0, offset: 0, writes: false, failure: None };
+        let job = Job { lease, in_flight: 0, offset: 0, writes: false, failure: None };
         match self.jobs.0.insert(job) {
             Ok(key) => Some(key),
             Err(job) => {

@@ -18,7 +18,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Slab, Token};
+use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Slab};
 use zerocopy::FromZeros;
 
 use crate::adopt::Adopt;
@@ -122,7 +122,7 @@ impl Opening {
 
     /// A read that is done, by its key.
     pub(crate) fn take(&mut self, key: Key) -> Option<Io> {
-        self.ios.get(key)?.result?;
+        self.ios.get(key).filter(|io| io.result.is_some())?;
         self.ios.remove(key)
     }
 

@@ -353,6 +353,11 @@ impl Pool {
         self.commands.retire(work.layer, seq);
         self.regions.forget(work.layer);
         self.store.map.chains.age();
+        let child = work.child.unwrap_or(Cell::PAGES);
+        let mut leaves = self.store.map.leaves.iter();
+        if leaves.any(|((layer, _), leaf)| *layer == child && leaf.unadopted != 0) {
+            self.adopt.more();
+        }
         self.notes.push_back(Note::Reclaimed);
         *budget = budget.saturating_sub(group.len());
         Step::Ended

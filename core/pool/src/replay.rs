@@ -27,8 +27,6 @@ use crate::{Plant, Pool, Refusal};
 
 /// Reads of the journal in flight.
 const AHEAD: usize = 3;
-/// Leaves that a replay may hold whatever the limit of leaves in memory is: 100 MiB.
-const LEAVES_MIN: usize = 32_768;
 /// Pairs given to pages by the journal, at most.
 const BORN_MAX: usize = 1 << 22;
 /// First writes to be verified, at most.
@@ -363,10 +361,10 @@ impl Pool {
                 r.forget(layer, lblock, u64::from(count));
                 self.unsettle_blocks(layer, lblock, count, seq);
             }
-            Cell::Free { layer, lcluster, .. } if layer != Cell::PAGES => {
-                if self.takes(seq, layer, place_cluster(lcluster).0) {
-                    r.forget(layer, u64::from(lcluster) * CLUSTER_BLOCKS, CLUSTER_BLOCKS);
-                }
+            Cell::Free { layer, lcluster, .. }
+                if layer != Cell::PAGES && self.takes(seq, layer, place_cluster(lcluster).0) =>
+            {
+                r.forget(layer, u64::from(lcluster) * CLUSTER_BLOCKS, CLUSTER_BLOCKS);
             }
             Cell::Transfer { layer, to, lcluster } => {
                 let first = u64::from(lcluster) * CLUSTER_BLOCKS;
@@ -390,11 +388,11 @@ impl Pool {
     /// What a cell that is not settled leaves to be watched.
     fn after_cell(&mut self, seq: u64, cell: Cell, r: &mut Replay) {
         match cell {
-            Cell::Write { layer, lblock, first: true, crc } => {
-                if self.takes(seq, layer, place(lblock).0) {
-                    r.candidates.insert((layer, lblock), Candidate { crc });
-                    self.unsettle_blocks(layer, lblock, 1, seq);
-                }
+            Cell::Write { layer, lblock, first: true, crc }
+                if self.takes(seq, layer, place(lblock).0) =>
+            {
+                r.candidates.insert((layer, lblock), Candidate { crc });
+                self.unsettle_blocks(layer, lblock, 1, seq);
             }
             Cell::Free { phys, .. } => {
                 let space = &mut self.store.space;

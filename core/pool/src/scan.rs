@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 use crate::geometry::{Layout, RING};
 use crate::journal::block_crc;
 use crate::layout::{BLOCK, CELLS_PER_BLOCK, JOURNAL_MAGIC, JournalHeader, Superblock};
-use crate::open::{Opening, Phase, Progress};
+use crate::open::{Opening, Progress};
 use crate::{Plant, Pool, Refusal};
 
 /// Blocks of a read.

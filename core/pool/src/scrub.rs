@@ -12,7 +12,6 @@ use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Memory};
 
-use crate::job::Owner;
 use crate::layout::{BLOCK, CLUSTER, CLUSTER_BLOCKS, LEAF_CLUSTERS};
 use crate::map::{Look, Next};
 use crate::op::Waiter;
@@ -178,7 +177,7 @@ impl Pool {
     /// it tries again in the next turn.
     fn next_check<M: Memory>(&mut self, mem: &mut M, now: Instant) -> bool {
         let Some((lcluster, phys, own)) = self.next_blocks() else { return false };
-        let Some(job) = self.begin_job(mem, Owner::Scrub, Class::Large) else { return true };
+        let Some(job) = self.begin_job(mem, Class::Large) else { return true };
         let first = own.trailing_zeros();
         let blocks = own & mask(first, BLOCKS.min(64 - first));
         self.scrub.block = first + BLOCKS;

@@ -19,7 +19,7 @@ use crate::layout::{
     BLOCK, CLUSTER, ERROR, FEATURES_KNOWN, Kind, MAGIC, PageHeader, SEGMENTS_MAX, Superblock,
     VERSION,
 };
-use crate::{Device, Operation, Pool, Refusal, State, token};
+use crate::{Device, Operation, Pool, Refusal, token};
 
 /// Bytes of a superblock.
 pub(crate) const BYTES: u32 = size_of::<Superblock>() as u32;
@@ -278,10 +278,5 @@ impl Pool {
         self.superblock.flags = flags.into();
         self.superblocks.ask();
         self.superblocks_on(mem);
-    }
-
-    /// Whether the pool takes no requests any more, for whatever reason.
-    pub(crate) const fn is_over(&self) -> bool {
-        matches!(self.state, State::Stopped | State::Failed)
     }
 }

@@ -13,7 +13,6 @@ use braid_block::{Class, Instant, Key, Memory};
 use super::{Progress, Stage};
 use crate::codec::{self, Image, Stamp};
 use crate::geometry::Layout;
-use crate::job::Owner;
 use crate::layout::{BITMAP_WORDS, BLOCK, PAIR, SEGMENTS_MAX, Segment, Superblock};
 use crate::map::PageId;
 use crate::space::Bits;
@@ -132,7 +131,7 @@ impl Pool {
     ) -> bool {
         let key = match *job {
             None => {
-                let Some(key) = self.begin_job(mem, Owner::Grow, Class::Medium) else {
+                let Some(key) = self.begin_job(mem, Class::Medium) else {
                     return false;
                 };
                 *job = Some(key);

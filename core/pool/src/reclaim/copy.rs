@@ -9,7 +9,6 @@ use braid_block::{Class, Instant, Key, Memory};
 
 use super::merge::Entry;
 use super::{Pool, Step, Work, block_of, lcluster};
-use crate::job::Owner;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell};
 use crate::map::Look;
 use crate::op::Waiter;
@@ -65,7 +64,7 @@ impl Pool {
         // After a read that failed, block by block.
         let count = if work.bad.contains_key(&at) { 1 } else { BLOCKS.min(64 - first) };
         let blocks = blocks & mask(first, count);
-        let Some(job) = self.begin_job(mem, Owner::Reclaim, Class::Large) else {
+        let Some(job) = self.begin_job(mem, Class::Large) else {
             return Step::Wait;
         };
         if !self.locks.try_lock(child, at, blocks) {
@@ -216,9 +215,7 @@ impl Pool {
             (copy.unverified, self.store.map.leaves.get_mut(&(layer, index)))
         {
             leaf.unadopted |= 1 << (region % 64);
-            if self.adopt.is_done() {
-                self.adopt.begin(true);
-            }
+            self.adopt.more();
         }
         Step::Ended
     }

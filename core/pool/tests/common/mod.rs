@@ -1,5 +1,6 @@
 //! A disk in memory that can lose power, buffers that count, and a pool driven by both.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(unreachable_pub, reason = "a module of several tests")]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
