@@ -119,7 +119,8 @@ pub struct Done {
 /// Why something was not done. Nothing of it took effect, unless it says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// No space: give some back, or grow the pool.
+    /// No space: give some back, or grow the pool. A [`Work::Zero`] above a snapshot may have taken
+    /// effect for some of its blocks; everything else has changed nothing.
     NoSpace,
     /// These blocks cannot be read: the device or a checksum says so. First of the bad blocks, by
     /// its byte offset.
