@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::admin::{self, device, events, fault, pool, replica, scrub, snapshot, status};
 use crate::client::{discover, identify};
 use crate::error::Result;
-use crate::offline::inspect;
+use crate::offline::{inspect, verify};
 use crate::{perf, serve};
 
 /// The name in front of every message.
@@ -68,6 +68,9 @@ enum Command {
     /// Show what a pool's disk holds, without an engine
     #[command(after_help = inspect::HELP)]
     Inspect(Box<inspect::Options>),
+    /// Check a pool's disk, without an engine
+    #[command(after_help = verify::HELP)]
+    Verify(Box<verify::Options>),
     /// Load a target through our host side, and verify what it keeps
     #[command(after_help = perf::HELP)]
     Perf(Box<perf::Options>),
@@ -106,6 +109,7 @@ fn run(command: Command) -> Result<()> {
         Command::Events(options) => admin::run(events::run(*options)),
         Command::Status(options) => admin::run(status::run(*options)),
         Command::Inspect(options) => inspect::inspect(&options),
+        Command::Verify(options) => verify::verify(&options),
         Command::Perf(options) => perf::perf(&options),
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),

@@ -19,6 +19,7 @@ Examples:
   braid-engine pool create /var/lib/braid/pool1 --size 100GiB
   braid-engine pool create /dev/sdb
   braid-engine pool import /dev/sdb
+  braid-engine pool import --uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8
   braid-engine pool list -o json
   braid-engine pool grow /dev/sdb
   braid-engine pool destroy /var/lib/braid/pool1
@@ -93,9 +94,10 @@ struct Create {
 
 #[derive(clap::Args, Clone, Debug)]
 struct Import {
-    /// Block device or file
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
+    /// Block device or file; with --uuid, a folder where it is looked for, or nothing: then all
+    /// block devices are looked through
+    #[arg(value_name = "PATH", required_unless_present = "uuid")]
+    path: Option<PathBuf>,
     /// Identity that is expected there
     #[arg(long)]
     uuid: Option<String>,
@@ -184,7 +186,7 @@ impl Create {
 impl Import {
     async fn run(self, common: &Common) -> Result<()> {
         let request = v1::ImportPoolRequest {
-            path: absolute(&self.path)?,
+            path: self.path.as_deref().map_or_else(|| Ok(String::new()), absolute)?,
             uuid: self.uuid.unwrap_or_default(),
             share: self.share.wire().into(),
         };

@@ -16,6 +16,7 @@ mod notes;
 mod pools;
 mod replicas;
 mod scrubs;
+mod search;
 pub mod service;
 pub mod serving;
 mod share;

@@ -28,9 +28,12 @@ impl<H: Host> Manager<H> {
         }
         drop(heard);
         let about = About { pool: Some(pool.uuid), replica: told.layer };
+        let path = pool.path.display();
+        if told.note == Note::Stopped {
+            tracing::info!(pool = %path, "stopped in order");
+        }
         let Some((what, text)) = event(told.note) else { return };
         let of = told.layer.map(|uuid| format!(" of {}", names::text(uuid))).unwrap_or_default();
-        let path = pool.path.display();
         if is_bad(told.note) {
             tracing::error!(pool = %path, "{text}{of}");
         } else {

@@ -18,6 +18,7 @@ use super::host::{Home, Host, NotOpened};
 use super::hub::About;
 use super::manager::{Held, Manager, Pool, Standing};
 use super::names::{self, Names};
+use super::search;
 use crate::serve::config::seed;
 use crate::serve::uri::PoolUri;
 
@@ -74,8 +75,18 @@ impl<H: Host> Manager<H> {
     ) -> Result<v1::Pool, Status> {
         let asked = names::uuid(&request.uuid)?;
         let policy = convert::policy(request.share)?;
-        let path = PathBuf::from(request.path);
         let _opening = self.opening.lock().await;
+        let path = match (PathBuf::from(&request.path), asked) {
+            (path, Some(uuid)) if request.path.is_empty() || path.is_dir() => {
+                // One that is here already is on a disk that is not to be looked at.
+                if let Some(pool) = self.by_uuid(uuid) {
+                    return self.described(&pool).await;
+                }
+                let folder = (!request.path.is_empty()).then_some(path);
+                take(move || search::find(folder.as_deref(), uuid)).await?
+            }
+            (path, _) => path,
+        };
         if let Some(pool) = self.present(&path, asked)? {
             return self.described(&pool).await;
         }

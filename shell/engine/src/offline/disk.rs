@@ -1,14 +1,16 @@
 //! The disk of a pool, held so that no engine takes it meanwhile.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use braid_block::IoError;
 use braid_pool::Image;
 use rustix::fs::{FlockOperation, OFlags};
 
+use crate::admin::output::size;
 use crate::error::{Error, Result};
 use crate::offline::superblock;
 use crate::serve::holder;
@@ -19,7 +21,19 @@ pub struct Disk {
     file: File,
     /// Its size.
     pub bytes: u64,
+    progress: Option<Progress>,
 }
+
+/// What a person sees of long work.
+#[derive(Debug)]
+struct Progress {
+    what: &'static str,
+    read: u64,
+    shown: Instant,
+}
+
+/// How often a person sees how far it is.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
 
 impl Disk {
     /// Opens a disk that no engine has; to write only if `writes` says so.
@@ -52,11 +66,28 @@ impl Disk {
         } else {
             FlockOperation::NonBlockingLockShared
         };
-        if !is_device && rustix::fs::flock(&file, lock).is_err() {
+        // What a killed engine held the kernel lets go of a moment later.
+        let attempt = || rustix::fs::flock(&file, lock);
+        let held = || holder::of_disk(path);
+        if !is_device && holder::patiently(attempt, |_| true, held).is_err() {
             return Err(in_use(path));
         }
         let bytes = file.seek(SeekFrom::End(0)).map_err(|error| failed(&error))?;
-        Ok(Self { file, bytes })
+        Ok(Self { file, bytes, progress: None })
+    }
+
+    /// Lets a person see how much was read, if one is there.
+    pub fn show_progress(&mut self, what: &'static str) {
+        if io::stderr().is_terminal() {
+            self.progress = Some(Progress { what, read: 0, shown: Instant::now() });
+        }
+    }
+
+    /// Ends that.
+    pub fn end_progress(&mut self) {
+        if self.progress.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
     }
 }
 
@@ -80,6 +111,13 @@ fn kind(error: &io::Error) -> IoError {
 
 impl Image for Disk {
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> std::result::Result<(), IoError> {
+        if let Some(progress) = &mut self.progress {
+            progress.read += bytes.len() as u64;
+            if progress.shown.elapsed() >= SHOWN_EVERY {
+                progress.shown = Instant::now();
+                eprint!("\r{}: {} read", progress.what, size(progress.read));
+            }
+        }
         self.file.read_exact_at(bytes, offset).map_err(|error| kind(&error))
     }
 

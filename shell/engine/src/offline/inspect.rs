@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use braid_pool::{LayerInfo, PoolInfo};
+use braid_pool::{Inspection, LayerInfo};
 use serde::Serialize;
 
 use crate::admin::output::{self, Format, Row, moment, size};
@@ -43,7 +43,15 @@ struct View {
     features: u64,
     incarnation: u64,
     owner: String,
+    boot_id: String,
     clean: bool,
+    failed: bool,
+    unadopted: bool,
+    superblocks: [Copy; 4],
+    replayed_blocks: u64,
+    rejected_writes: u64,
+    deleted_layers: u64,
+    disk_bytes: u64,
     capacity_bytes: u64,
     data_bytes: u64,
     maps_bytes: u64,
@@ -55,6 +63,13 @@ struct View {
     journal_blocks: u32,
     journal_used_blocks: u32,
     layers: Vec<Layer>,
+}
+
+/// A copy of the superblock; without a version, it is bad.
+#[derive(Debug, Serialize)]
+struct Copy {
+    device_offset_bytes: u64,
+    version: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,11 +97,10 @@ struct Layer {
 pub fn inspect(options: &Options) -> Result<()> {
     let mut disk = Disk::open(&options.path, false)?;
     let mut mem = Heap::default();
-    let mut pool = super::open(&options.path, &mut disk, &mut mem)?;
-    let mut layers: Vec<Layer> = pool.layers().map(Layer::from).collect();
-    layers.sort_by(|a, b| (&a.name, a.created_unix_s).cmp(&(&b.name, b.created_unix_s)));
-    let view = View::new(pool.info(), layers);
-    pool.drop_leases(&mut mem);
+    let config = super::config(&disk);
+    let found = braid_pool::inspect(&mut mem, &mut disk, config)
+        .map_err(|refusal| super::not_opened(&options.path, refusal, &disk))?;
+    let view = View::new(found);
     match options.output {
         Format::Table => print(&view.table()),
         Format::Json | Format::Yaml => print(&output::encoded(options.output, &view)?),
@@ -95,14 +109,26 @@ pub fn inspect(options: &Options) -> Result<()> {
 }
 
 impl View {
-    fn new(info: PoolInfo, layers: Vec<Layer>) -> Self {
+    fn new(found: Inspection) -> Self {
+        let info = found.pool;
+        let mut layers: Vec<Layer> = found.layers.into_iter().map(Layer::from).collect();
+        layers.sort_by(|a, b| (&a.name, a.created_unix_s).cmp(&(&b.name, b.created_unix_s)));
+        let copy = |(device_offset_bytes, version)| Copy { device_offset_bytes, version };
         Self {
+            disk_bytes: found.bytes,
+            boot_id: names::text(found.boot_id),
+            failed: found.failed,
+            unadopted: found.unadopted,
+            superblocks: found.copies.map(copy),
+            replayed_blocks: found.journal.replayed,
+            rejected_writes: found.journal.rejected,
+            deleted_layers: found.deleted,
             uuid: names::text(info.uuid),
             version: info.version,
             features: info.features,
             incarnation: info.incarnation,
             owner: info.owner,
-            clean: info.clean,
+            clean: found.clean,
             capacity_bytes: info.capacity,
             data_bytes: info.data,
             maps_bytes: info.maps,
@@ -118,12 +144,22 @@ impl View {
     }
 
     fn table(&self) -> String {
-        let stop = if self.clean { "in order" } else { "by a crash, or it is in use" };
+        let stop = match (self.failed, self.clean) {
+            (true, _) => "because its disk failed",
+            (false, true) => "in order",
+            (false, false) => "by a crash",
+        };
+        let good = self.superblocks.iter().filter(|copy| copy.version.is_some()).count();
         let facts = [
             ("pool", self.uuid.clone()),
             ("format", format!("version {}, features {:#x}", self.version, self.features)),
             ("opened by", format!("{} ({} times)", self.owner, self.incarnation)),
             ("stopped", stop.to_owned()),
+            ("superblocks", format!("{good} of 4 copies are good")),
+            (
+                "replay",
+                format!("{} blocks, {} rejected", self.replayed_blocks, self.rejected_writes),
+            ),
             ("capacity", size(self.capacity_bytes)),
             ("data, maps", format!("{}, {}", size(self.data_bytes), size(self.maps_bytes))),
             ("available", size(self.available_bytes)),

@@ -49,7 +49,7 @@ fn config() -> Config {
 fn make(made: &Made, orderly: bool) {
     let mut disk = Disk::open(&made.0, true).unwrap();
     let mut mem = Heap::default();
-    let now = braid_reactor::now();
+    let now = super::BEGINNING;
     let mut pool = Pool::create(config(), crate::manage::format(UUID, BYTES, 64 << 10));
     run_blocking(&mut pool, &mut mem, &mut disk, now, |_, _| {});
     assert_eq!(pool.state(), State::Stopped);
@@ -141,4 +141,26 @@ fn what_is_no_pool_or_in_use_is_refused() {
     assert!(Disk::open("/no/such".as_ref(), false).unwrap_err().to_string().contains("no such"));
     let folder = Disk::open("/".as_ref(), false).unwrap_err().to_string();
     assert!(folder.contains("neither a file"), "{folder}");
+}
+
+#[test]
+fn a_bad_copy_is_found_and_mended() {
+    let made = Made::new("verify");
+    make(&made, true);
+    let check = |repair| {
+        let mut disk = Disk::open(&made.0, repair).unwrap();
+        let mut mem = Heap::default();
+        let mut pool = super::open(&made.0, &mut disk, &mut mem).unwrap();
+        let scope = braid_pool::Scope { repair, ..braid_pool::Scope::default() };
+        let now = super::BEGINNING;
+        braid_pool::check(&mut pool, &mut mem, &mut disk, now, scope)
+    };
+    let sound = check(false);
+    assert_eq!((sound.errors, sound.bad_copies, sound.layers), (0, 0, 2), "{sound:?}");
+    let mut bytes = fs::read(&made.0).unwrap();
+    bytes[4096..8192].fill(7);
+    fs::write(&made.0, &bytes).unwrap();
+    assert_eq!(check(false).bad_copies, 1);
+    assert_eq!(check(true).bad_copies, 1);
+    assert_eq!(check(false).bad_copies, 0);
 }

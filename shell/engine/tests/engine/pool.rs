@@ -101,7 +101,8 @@ fn snapshots_and_clones_are_disks_of_their_own() {
     let snapshot = bench.ask(&["snapshot", "share", "vm1@a"]);
     let clone = bench.ask(&["snapshot", "clone", "vm1@a", "vm2"]);
     done(&bench.load(&replica, VERIFY));
-    done(&bench.load(&clone, VERIFY));
+    let overwrite = ["--rw", "write", "--total", "8MiB", "--region", "4MiB"];
+    done(&bench.load(&clone, &overwrite));
     done(&bench.load(&snapshot, &["--total", "8MiB"]));
     let written = bench.load(&snapshot, &["--rw", "write", "--total", "4KiB"]);
     assert_eq!(written.code, Some(1), "{written:?}");
@@ -143,8 +144,11 @@ fn a_restart_shares_the_same_replicas_under_the_same_names() {
     let quiet = Engine::start(&[&format!("pool:{path}?share=none")]);
     assert_eq!((quiet.nqn.as_str(), quiet.namespaces), ("", 0));
     quiet.stop();
+    let verified = json(&run(&["verify", &path, "-o", "json"]));
+    assert_eq!((&verified["errors"], &verified["layers"]), (&Value::from(0), &Value::from(1)));
     let table = run(&["inspect", &path]);
-    assert!(table.stdout.contains("stopped:  in order"), "{table:?}");
+    let stopped = table.stdout.lines().find(|line| line.starts_with("stopped:"));
+    assert!(stopped.is_some_and(|line| line.ends_with(" in order")), "{table:?}");
 }
 
 #[test]
@@ -163,7 +167,10 @@ fn a_pool_is_exported_grown_and_destroyed() {
     let again = bench.ask(&["pool", "import", &path]);
     assert_eq!((&again["uuid"], &again["replicas"]), (&before["uuid"], &Value::from(1)));
     done(&bench.load(&replica, VERIFY));
-    refused(&run(&["inspect", &path]), &["in use by braid-engine", "ask that engine"]);
+    for command in [&["inspect"][..], &["verify"], &["verify", "--repair"]] {
+        let ended = run(&[command, &[&path]].concat());
+        refused(&ended, &["in use by braid-engine", "ask that engine"]);
+    }
     let create = ["pool", "create", &path];
     assert_eq!(bench.ask(&create)["uuid"], before["uuid"], "it is there already");
 
@@ -254,5 +261,54 @@ fn a_pool_is_scrubbed_and_counted() {
     assert!(figure("device_writes_total") > 0 && figure("device_flushes_total") > 0);
     assert_eq!((figure("checksum_errors_total"), figure("failed")), (0, 0));
     assert!(page.contains("braid_pool_latency_seconds_bucket{"), "{page}");
+    bench.engine.stop();
+}
+
+#[test]
+fn a_kill_keeps_instances_and_a_reboot_does_not() {
+    let folder = Folder::new();
+    let path = folder.path("pool");
+    let boot = |digit: char| {
+        let id = format!("6ba7b81{digit}-9dad-11d1-80b4-00c04fd430c8");
+        folder.write("boot", &id)
+    };
+    let options = ["--allow-injection", "--boot-id-file", &boot('0')];
+    let engine = Engine::start(&options);
+    done(&engine.ask(&["pool", "create", &path, "--size", "64MiB", "--sparse"]));
+    let made = json(&engine.ask(&["replica", "create", "vm1", "--size", "8MiB", "-o", "json"]));
+    let instance = |engine: &Engine| {
+        let listed = json(&engine.ask(&["replica", "list", "-o", "json"]));
+        listed["replicas"][0]["instance"].clone()
+    };
+    assert_eq!(instance(&engine), made["instance"]);
+    engine.kill();
+    let pool = format!("pool:{path}");
+    let engine = Engine::start(&[&options[..], &[&pool]].concat());
+    assert_eq!(instance(&engine), made["instance"], "the machine went on");
+    engine.kill();
+    boot('1');
+    let engine = Engine::start(&[&options[..], &[&pool]].concat());
+    let rebooted = instance(&engine);
+    assert_ne!(rebooted, made["instance"]);
+    engine.stop();
+    boot('2');
+    let engine = Engine::start(&[&options[..], &[&pool]].concat());
+    assert_eq!(instance(&engine), rebooted, "it was stopped in order");
+    engine.stop();
+}
+
+#[test]
+fn faults_hit_a_replica_alone() {
+    let bench = Bench::new(&["--allow-injection"]);
+    let [one, other] =
+        ["vm1", "vm2"].map(|name| bench.ask(&["replica", "create", name, "--size", "16MiB"]));
+    done(&bench.load(&one, &["--rw", "write", "--total", "1MiB"]));
+    let nqn = one["share"]["nqn"].as_str().unwrap();
+    done(&bench.engine.ask(&["fault", "set", nqn, "read,error"]));
+    let failed = bench.load(&one, &["--total", "64KiB", "--queue-depth", "1"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    done(&bench.load(&other, VERIFY));
+    done(&bench.engine.ask(&["fault", "clear", nqn]));
+    done(&bench.load(&one, &["--total", "64KiB"]));
     bench.engine.stop();
 }

@@ -249,6 +249,8 @@ fn every_command_teaches() {
         (&["scrub", "--help"], &["--rate", "Examples"]),
         (&["fault", "--help"], &["--allow-injection", "Examples"]),
         (&["events", "--help"], &["--count", "Examples"]),
+        (&["inspect", "--help"], &["PATH", "Examples"]),
+        (&["verify", "--help"], &["--repair", "--no-data", "Examples"]),
         (&["status", "--help"], &["--engine", "Examples"]),
         (&["perf", "--help"], &["--verify", "Examples"]),
         (&["discover", "--help"], &["127.0.0.1:4420", "Examples"]),

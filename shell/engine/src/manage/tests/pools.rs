@@ -248,3 +248,33 @@ async fn every_failure_of_a_pool_has_its_code() {
     }
     ok(bench.client.create_replica(replica("r")).await);
 }
+
+#[tokio::test]
+async fn a_pool_is_found_by_its_uuid_where_its_path_changed() {
+    let mut bench = Bench::new().await;
+    let found = |name: &str| {
+        // What a pool's superblock begins with, as far as it is recognised by.
+        let mut mark = [0; 4096];
+        mark[32..40].copy_from_slice(b"BRAIDPL1");
+        mark[64..80].copy_from_slice(uuid::Uuid::parse_str(UUID).unwrap().as_bytes());
+        fs::write(bench.path(name), mark.repeat(2)).unwrap();
+    };
+    fs::create_dir(bench.path("disks")).unwrap();
+    let folder = bench.path("disks");
+    let by_uuid = import(&folder, UUID);
+    let missing = bench.client.clone().import_pool(by_uuid.clone()).await;
+    refused(missing, Code::NotFound, "is not in");
+    fs::write(bench.path("disks/other"), "something else").unwrap();
+    found("disks/moved");
+    std::os::unix::fs::symlink(bench.path("disks/moved"), bench.path("disks/link")).unwrap();
+    // It is the model that opens it, and the model knows no such disk.
+    let opened = bench.client.clone().import_pool(by_uuid.clone()).await;
+    refused(opened, Code::FailedPrecondition, "disks/moved: holds no pool");
+    found("disks/copy");
+    let twice = bench.client.clone().import_pool(by_uuid).await;
+    refused(twice, Code::InvalidArgument, "name the one");
+    let nowhere = bench.client.import_pool(import("", OTHER)).await;
+    refused(nowhere, Code::NotFound, "block devices of this machine");
+    let unnamed = bench.client.import_pool(import("", "")).await;
+    refused(unnamed, Code::InvalidArgument, "absolute");
+}
