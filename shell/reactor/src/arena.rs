@@ -68,6 +68,8 @@ pub struct ArenaCounters {
     pub bytes_copied: u64,
     /// CRC passes since the start.
     pub crc_passes: u64,
+    /// Bytes that they went over.
+    pub bytes_summed: u64,
 }
 
 /// A buffer as the kernel sees it while it holds it.
@@ -131,6 +133,7 @@ pub struct Arena {
     held: u64,
     counters: ArenaCounters,
     crc_passes: Cell<u64>,
+    bytes_summed: Cell<u64>,
 }
 
 impl Arena {
@@ -169,6 +172,7 @@ impl Arena {
             held: 0,
             counters: ArenaCounters::default(),
             crc_passes: Cell::new(0),
+            bytes_summed: Cell::new(0),
         };
         while arena.live_chunks < start_chunks && arena.grow() {}
         Ok(arena)
@@ -179,6 +183,7 @@ impl Arena {
     pub fn counters(&self) -> ArenaCounters {
         ArenaCounters {
             crc_passes: self.crc_passes.get(),
+            bytes_summed: self.bytes_summed.get(),
             chunks: self.live_chunks.into(),
             ..self.counters
         }

@@ -39,8 +39,9 @@ impl Arena {
         (target, source)
     }
 
-    fn count_pass(&self) {
+    fn count_pass(&self, range: &Range<u32>) {
         self.crc_passes.set(self.crc_passes.get() + 1);
+        self.bytes_summed.set(self.bytes_summed.get() + u64::from(range.end - range.start));
     }
 }
 
@@ -105,7 +106,7 @@ impl Memory for Arena {
         src_range: Range<u32>,
         seed: u32,
     ) -> u32 {
-        self.count_pass();
+        self.count_pass(&src_range);
         let (target, source) = self.pair(dst, dst_at, src, &src_range);
         let pieces = target.chunks_mut(PIECE).zip(source.chunks(PIECE));
         pieces.fold(seed, |crc, (to, from)| {
@@ -115,7 +116,7 @@ impl Memory for Arena {
     }
 
     fn crc(&self, lease: &Lease, range: Range<u32>, seed: u32) -> u32 {
-        self.count_pass();
+        self.count_pass(&range);
         let bytes = &self.bytes(lease)[range.start as usize..range.end as usize];
         crc32c::crc32c_append(seed, bytes)
     }
