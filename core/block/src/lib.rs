@@ -11,6 +11,7 @@ mod error;
 mod geometry;
 mod lease;
 mod slab;
+mod sums;
 mod token;
 
 pub use clock::Instant;
@@ -18,4 +19,5 @@ pub use error::IoError;
 pub use geometry::{BlockSize, Extent, Geometry};
 pub use lease::{Class, Lease, LeaseId, Memory, Span};
 pub use slab::{Key, Slab};
+pub use sums::{SUM_BYTES, SUMS_MAX, Sums, crc_of_both};
 pub use token::Token;

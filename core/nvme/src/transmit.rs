@@ -239,15 +239,33 @@ impl Transmit {
         };
         let ch = self.data_header(PduType::Command, span.len, 0);
         self.push_header(mem, CommandCapsule { ch, command: *command }.as_bytes());
-        self.push_data(mem, ch, lease, span, kept);
+        self.push_data(mem, ch, lease, span, (None, kept));
     }
 
-    /// Adds `span` of `lease` as a data PDU, and keeps what is given until it is sent.
+    /// Whether data PDUs carry a digest.
+    #[must_use]
+    pub const fn sums_data(&self) -> bool {
+        self.digests.data
+    }
+
+    /// Adds `span` of `lease` as a data PDU.
     pub fn data<M: Memory>(&mut self, mem: &mut M, out: DataOut, lease: &Lease, span: Span) {
+        self.data_summed(mem, out, lease, span, None);
+    }
+
+    /// The same; `digest` is the CRC32C of the span, if that is known.
+    pub fn data_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        out: DataOut,
+        lease: &Lease,
+        span: Span,
+        digest: Option<u32>,
+    ) {
         let ch = self.data_header(out.pdu_type, span.len, out.flags);
         let header = DataHeader::new(ch, out.cid, out.ttag, out.offset, span.len);
         self.push_header(mem, header.as_bytes());
-        self.push_data(mem, ch, lease, span, None);
+        self.push_data(mem, ch, lease, span, (digest, None));
     }
 
     /// Keeps something until everything added so far is sent.
@@ -266,13 +284,14 @@ impl Transmit {
         ch: CommonHeader,
         lease: &Lease,
         span: Span,
-        kept: Option<Kept>,
+        (digest, kept): (Option<u32>, Option<Kept>),
     ) {
         let bare = u32::from(ch.hlen) + if self.digests.header { DIGEST_BYTES } else { 0 };
         let padding = u32::from(ch.pdo).saturating_sub(bare) as usize;
         self.filling.push_bytes(mem, &[0; 128][..padding.min(128)]);
         if self.digests.data {
-            let crc = mem.crc(lease, span.offset..span.offset + span.len, 0);
+            let range = span.offset..span.offset + span.len;
+            let crc = digest.unwrap_or_else(|| mem.crc(lease, range, 0));
             self.filling.push_span(span);
             self.filling.push_bytes(mem, &crc.to_le_bytes());
         } else {

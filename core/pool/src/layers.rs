@@ -181,7 +181,7 @@ impl Pool {
     }
 
     fn answer(&mut self, tag: u64, result: Result<Done, Failure>) {
-        self.completions.push_back(Completion { tag, lease: None, result });
+        self.completions.push_back((Completion { tag, lease: None, result }, None));
     }
 
     /// Ends all commands in work with an error.

@@ -65,9 +65,10 @@ mod verify;
 mod write;
 mod zero;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
-use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Token};
+use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Sums, Token};
 
 pub use check::{Finding, Report, Scope, check};
 pub use config::{Config, Device, Format, Limits, Plant};
@@ -145,7 +146,7 @@ pub struct Pool {
     zero_crc: u32,
     fetches: Fetches,
     checkpoint: Checkpoint,
-    opening: Option<alloc::boxed::Box<Opening>>,
+    opening: Option<Box<Opening>>,
     stop: Stop,
     commands: Commands,
     reclaim: Reclaim,
@@ -157,7 +158,7 @@ pub struct Pool {
     /// Who goes on at the end of the turn.
     ready: VecDeque<Waiter>,
     effects: VecDeque<Effect>,
-    completions: VecDeque<Completion>,
+    completions: VecDeque<(Completion, Option<Box<Sums>>)>,
     notes: VecDeque<Note>,
     /// Number of the turn, and its time.
     turn: u32,
@@ -277,6 +278,11 @@ impl Pool {
 
     /// The next request or command that ended.
     pub fn poll_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front().map(|(completion, _)| completion)
+    }
+
+    /// The same, with what [`Pool::submit_summed`] was given.
+    pub fn poll_summed(&mut self) -> Option<(Completion, Option<Box<Sums>>)> {
         self.completions.pop_front()
     }
 

@@ -8,8 +8,10 @@
 //! A piece that lacks something says whom it waits for, and tries again from the top of its state
 //! when it is woken: maps may have changed meanwhile.
 
+use alloc::boxed::Box;
+
 use arrayvec::ArrayVec;
-use braid_block::{Key, Lease};
+use braid_block::{Key, Lease, Sums};
 
 use crate::request::{Failure, Work};
 
@@ -47,6 +49,8 @@ pub(crate) struct Op {
     pub(crate) unverified: u32,
     /// Counted among its layer's writes.
     pub(crate) counted: bool,
+    /// CRCs of the blocks in its buffer: of a write, known already; of a read, to be told.
+    pub(crate) sums: Option<Box<Sums>>,
 }
 
 impl Op {

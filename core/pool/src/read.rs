@@ -306,8 +306,10 @@ impl Pool {
                     return Verdict::Good(0);
                 };
                 let from = self.in_buffer(key, at);
-                let crc = mem.crc(lease, from..from + BLOCK_BYTES, 0) ^ binding(tree, lblock);
+                let crc = mem.crc(lease, from..from + BLOCK_BYTES, 0);
                 self.counters.crc_blocks += 1;
+                self.tell_sum(key, from, crc);
+                let crc = crc ^ binding(tree, lblock);
                 if stored == Some(crc) {
                     continue;
                 }
@@ -319,6 +321,15 @@ impl Pool {
             }
         }
         Verdict::Good(unverified)
+    }
+
+    /// Tells the CRC of a block that was read to who asked for it.
+    fn tell_sum(&mut self, key: Key, at: u32, crc: u32) {
+        let Some(piece) = self.pieces.get(key).filter(|piece| piece.side.is_none()) else { return };
+        let sums = self.ops.get_mut(piece.op).and_then(|op| op.sums.as_mut());
+        if let Some(sums) = sums.filter(|_| at.is_multiple_of(BLOCK_BYTES)) {
+            sums.set((at / BLOCK_BYTES) as usize, crc);
+        }
     }
 
     /// Whether a block is in a region that was open when the pool was not stopped in order.

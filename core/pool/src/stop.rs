@@ -110,7 +110,7 @@ impl Pool {
         for piece in pieces.into_iter().filter_map(|key| self.pieces.remove(key)) {
             piece.side.into_iter().for_each(|lease| mem.free(lease));
         }
-        for completion in self.completions.drain(..) {
+        for (completion, _) in self.completions.drain(..) {
             completion.lease.into_iter().for_each(|lease| mem.free(lease));
         }
         for lease in self.zeros.take().into_iter().chain(self.spare.take()) {

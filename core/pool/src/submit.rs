@@ -1,12 +1,14 @@
 //! Requests: taken, cut into pieces, ended.
 
-use braid_block::{BlockSize, Class, Instant, Key, Memory};
+use alloc::boxed::Box;
+
+use braid_block::{BlockSize, Class, Instant, Key, Memory, Sums};
 
 use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
 use crate::map::Look;
 use crate::op::{Kind, Op, Piece, Room, Step, Waiter};
 use crate::request::{Completion, Done, Failure, Request, Work};
-use crate::write::BLOCK_BYTES;
+use crate::write::{BLOCK_BYTES, bits};
 use crate::{Note, Pool, State};
 
 /// Bytes of a leaf.
@@ -21,13 +23,30 @@ const PIECE_MAX: u64 = Class::Large.bytes() as u64;
 impl Pool {
     /// Takes a request. Its completion comes by `poll_completion`, maybe at once.
     pub fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+        self.submit_summed(mem, now, request, None);
+    }
+
+    /// The same, and saves a pass over the payload: of a write, those CRCs of blocks in the buffer
+    /// that are known are not computed again; of a read that succeeds, all of them are told by
+    /// [`Pool::poll_summed`], if it is whole blocks.
+    pub fn submit_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        request: Request,
+        mut sums: Option<Box<Sums>>,
+    ) {
         self.busy = now;
+        if let (Work::Read { .. }, Some(sums)) = (request.work, &mut sums) {
+            sums.clear();
+        }
         let layer = match self.accepts(mem, &request) {
             Ok(layer) => layer,
             Err(failure) => {
                 self.counters.errors += 1;
                 let Request { tag, lease, .. } = request;
-                self.completions.push_back(Completion { tag, lease, result: Err(failure) });
+                let completion = Completion { tag, lease, result: Err(failure) };
+                self.completions.push_back((completion, sums));
                 return;
             }
         };
@@ -45,6 +64,7 @@ impl Pool {
             counted: false,
             cutting: false,
             room: Room::Single,
+            sums,
         };
         op.next = op.range().0;
         op.room = room(&op);
@@ -236,7 +256,12 @@ impl Pool {
 
     /// Ends a request.
     pub(crate) fn finish<M: Memory>(&mut self, mem: &mut M, key: Key) {
-        let Some(op) = self.ops.remove(key) else { return };
+        let Some(mut op) = self.ops.remove(key) else { return };
+        if let (Work::Read { .. }, Some(sums)) = (op.work, &mut op.sums) {
+            for block in bits(op.zeros) {
+                sums.set(block as usize, self.zero_crc);
+            }
+        }
         if let (Some(lease), true) = (&op.lease, op.zeros != 0 && op.failure.is_none()) {
             Self::zero_rest(mem, lease, op.zeros);
         }
@@ -268,8 +293,8 @@ impl Pool {
                 Ok(Done { count, handle: None, unverified: op.unverified })
             }
         };
-        let Op { tag, lease, .. } = op;
-        self.completions.push_back(Completion { tag, lease, result });
+        let Op { tag, lease, sums, .. } = op;
+        self.completions.push_back((Completion { tag, lease, result }, sums));
     }
 
     /// Lets pieces go on that waited for room in the journal, or for a buffer.

@@ -152,7 +152,7 @@ impl Shard {
     pub(crate) fn finish_with_data<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) {
         let Some(op) = self.ops.remove(key) else { return };
         let data = op.lease.map(|lease| (lease, len));
-        let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data };
+        let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data, digest: None };
         self.reply(mem, op.conn, reply);
         self.op_gone(mem, op.subsystem, op.controller);
     }

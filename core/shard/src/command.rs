@@ -161,7 +161,7 @@ impl Shard {
             association.ops += 1;
         }
         match transfer {
-            Transfer::None | Transfer::InCapsule(_) => self.start(mem, now, key),
+            Transfer::None | Transfer::InCapsule(_) => self.start_summed(mem, now, key),
             Transfer::FromHost(len) | Transfer::ToHost(len) => {
                 match self.buffer_for(mem, key, len) {
                     Some(lease) => self.on_buffer(mem, now, key, lease),
@@ -218,6 +218,13 @@ impl Shard {
         if lease.is_none() && admin { self.admin_lease(mem, conn, len) } else { lease }
     }
 
+    /// Starts an op whose payload its connection has just handed over, and may have summed.
+    fn start_summed<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        self.summed = Some(key);
+        self.start(mem, now, key);
+        self.summed = None;
+    }
+
     /// The data that an R2T asked for is here.
     pub(crate) fn on_transferred<M: Memory>(
         &mut self,
@@ -230,7 +237,7 @@ impl Shard {
         op.lease = Some(lease);
         op.state = State::Running;
         if intact {
-            self.start(mem, now, key);
+            self.start_summed(mem, now, key);
         } else {
             self.counters.data_digest_errors += 1;
             self.finish(mem, key, Status::TRANSIENT_TRANSPORT, 0);
@@ -239,6 +246,18 @@ impl Shard {
 
     /// Ends an op: its reply goes out, its controller has one less.
     pub(crate) fn finish<M: Memory>(&mut self, mem: &mut M, key: Key, status: Status, result: u64) {
+        self.finish_summed(mem, key, status, result, None);
+    }
+
+    /// The same; `digest` is the CRC32C of what was read, if it is known.
+    pub(crate) fn finish_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        status: Status,
+        result: u64,
+        digest: Option<u32>,
+    ) {
         let Some(op) = self.ops.remove(key) else { return };
         let subsystem = &mut self.subsystems[usize::from(op.subsystem)];
         if let Some(namespace) = subsystem.namespaces.get_mut(usize::from(op.namespace)) {
@@ -255,7 +274,7 @@ impl Shard {
             (None, _) => None,
         };
         if !matches!(op.work, Work::Settle) {
-            self.reply(mem, op.conn, Reply { cid: op.cid, status, result, data });
+            self.reply(mem, op.conn, Reply { cid: op.cid, status, result, data, digest });
         }
         self.op_gone(mem, op.subsystem, op.controller);
     }
@@ -279,7 +298,7 @@ impl Shard {
         status: Status,
         result: u64,
     ) {
-        self.reply(mem, key, Reply { cid, status, result, data: None });
+        self.reply(mem, key, Reply { cid, status, result, data: None, digest: None });
     }
 
     fn discard_data<M: Memory>(&mut self, mem: &mut M, key: Key, data: Option<Lease>) {

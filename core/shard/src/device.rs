@@ -62,7 +62,10 @@ impl Shard {
                     return self.deadlines.remind(now + delay, Reminder::Op(key));
                 }
                 Some(Fault::Corrupt) => match (&op.work, &op.lease) {
-                    (Work::Write { .. }, Some(lease)) => corrupt(mem, lease),
+                    (Work::Write { .. }, Some(lease)) => {
+                        self.summed = None;
+                        corrupt(mem, lease);
+                    }
                     _ => op.corrupt = true,
                 },
             }

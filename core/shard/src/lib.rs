@@ -48,11 +48,12 @@ mod stream;
 mod subsystem;
 mod token;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Token};
+use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Sums, Token};
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Kind};
 use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
@@ -119,6 +120,11 @@ pub struct Shard {
     freed: bool,
     /// A controller is gone since the held connections were last looked at.
     buried: bool,
+    /// The op whose payload its connection has just handed over.
+    summed: Option<Key>,
+    /// Kept, so that summing allocates nothing.
+    #[expect(clippy::vec_box, reason = "they go to pools and come back as they are")]
+    sums: Vec<Box<Sums>>,
     /// A sweep is due.
     sweeping: bool,
     /// Controllers may have something to tell their hosts unasked.
@@ -182,6 +188,8 @@ impl Shard {
             pinned: 0,
             freed: false,
             buried: false,
+            summed: None,
+            sums: Vec::new(),
             sweeping: false,
             events: false,
             stopping: false,

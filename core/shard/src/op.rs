@@ -109,4 +109,6 @@ pub(crate) struct Reply {
     pub(crate) result: u64,
     /// Data to the host, and how much of it.
     pub(crate) data: Option<(Lease, u32)>,
+    /// CRC32C of the data, if it is known.
+    pub(crate) digest: Option<u32>,
 }

@@ -19,7 +19,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use braid_block::{Instant, IoError, Key, Memory, Token};
+use braid_block::{Instant, IoError, Key, Memory, Sums, Token};
 use braid_pool::{Command, Completion, Config, Failure, Format, Pool, Request, State};
 
 use crate::effect::Effect;
@@ -83,10 +83,16 @@ impl Entry {
             && self.requests == 0
     }
 
-    fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+    fn submit<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        request: Request,
+        sums: Option<Box<Sums>>,
+    ) {
         self.requests += 1;
         self.asked = true;
-        self.pool.submit(mem, now, request);
+        self.pool.submit_summed(mem, now, request, sums);
     }
 
     /// Hands the pool's effects and notes to the shell.
@@ -210,10 +216,11 @@ impl Pools {
         now: Instant,
         id: PoolId,
         request: Request,
+        sums: Option<Box<Sums>>,
     ) -> Result<(), Request> {
         match self.find_mut(id) {
             Some(entry) => {
-                entry.submit(mem, now, request);
+                entry.submit(mem, now, request, sums);
                 Ok(())
             }
             None => Err(request),
@@ -337,7 +344,7 @@ impl Shard {
     fn take_completions<M: Memory>(&mut self, mem: &mut M) {
         for place in 0..POOLS_MAX {
             while let Some(entry) = &mut self.pools.places[place]
-                && let Some(completion) = entry.pool.poll_completion()
+                && let Some((completion, sums)) = entry.pool.poll_summed()
             {
                 let tag = Token::from_bits(completion.tag);
                 if tag.kind() == token::COMMAND {
@@ -345,7 +352,7 @@ impl Shard {
                 } else {
                     entry.requests -= 1;
                     let id = entry.id;
-                    self.on_request_done(mem, id, tag.key(), completion);
+                    self.on_request_done(mem, id, tag.key(), completion, sums);
                 }
             }
         }

@@ -5,9 +5,10 @@
 //! 1. The op's buffer goes with the request and comes back with its completion.
 //! 2. A failure's status is decided by [`status_of_failure`], nowhere else.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use braid_block::{Extent, Geometry, Key, Memory};
+use braid_block::{Extent, Geometry, Key, Memory, SUM_BYTES, Sums};
 use braid_nvme::Status;
 use braid_nvme::target::{Ranges, write_allocations};
 use braid_pool::{Allocation, Completion, Done, Failure, Handle, Request};
@@ -42,8 +43,9 @@ impl Shard {
             _ => op.lease.take(),
         };
         op.since = now;
+        let sums = self.sums_for(key, &work);
         let request = Request { tag: op_token(key).to_bits(), handle, work, lease };
-        match self.pools.submit(mem, now, pool, request) {
+        match self.pools.submit(mem, now, pool, request, sums) {
             Ok(()) => Outcome::Emitted,
             Err(request) => {
                 if let Some(op) = self.ops.get_mut(key) {
@@ -61,6 +63,7 @@ impl Shard {
         pool: PoolId,
         key: Key,
         completion: Completion,
+        sums: Option<Box<Sums>>,
     ) {
         let now = self.now;
         let Completion { lease, result, .. } = completion;
@@ -82,12 +85,34 @@ impl Shard {
             }
         }
         match result {
-            Ok(done) => self.on_request_ok(mem, key, done),
+            Ok(done) => self.on_request_ok(mem, key, done, sums.as_deref()),
             Err(failure) => self.on_request_failed(mem, key, failure),
+        }
+        self.sums.extend(sums);
+    }
+
+    /// Sums that go with a request: those of a write that its connection has just summed; empty
+    /// ones for a read whose host wants a digest.
+    fn sums_for(&mut self, key: Key, work: &braid_pool::Work) -> Option<Box<Sums>> {
+        let conn = self.conns.get(self.ops.get(key)?.conn)?;
+        match work {
+            braid_pool::Work::Write { len, .. } if self.summed == Some(key) => {
+                let known = conn.queue()?.connection.sums();
+                known.get(0).filter(|_| *len >= SUM_BYTES)?;
+                let mut sums = self.sums.pop().unwrap_or_default();
+                sums.as_mut().clone_from(known);
+                Some(sums)
+            }
+            braid_pool::Work::Read { len, .. }
+                if conn.transmit.sums_data() && len.is_multiple_of(SUM_BYTES) =>
+            {
+                Some(self.sums.pop().unwrap_or_default())
+            }
+            _ => None,
         }
     }
 
-    fn on_request_ok<M: Memory>(&mut self, mem: &mut M, key: Key, done: Done) {
+    fn on_request_ok<M: Memory>(&mut self, mem: &mut M, key: Key, done: Done, sums: Option<&Sums>) {
         let Some(op) = self.ops.get_mut(key) else { return };
         match (op.state, &mut op.work) {
             (State::Syncing, Work::Read { durable, .. }) => {
@@ -95,11 +120,14 @@ impl Shard {
                 op.state = State::Running;
                 self.proceed(mem, key);
             }
-            (_, Work::Read { .. }) => {
+            (_, Work::Read { extent, .. }) => {
+                let len = u32::try_from(extent.len).unwrap_or(u32::MAX);
+                let mut digest = sums.and_then(|sums| sums.of_all(len));
                 if let (true, Some(lease)) = (op.corrupt, &op.lease) {
                     corrupt(mem, lease);
+                    digest = None;
                 }
-                self.finish(mem, key, Status::SUCCESS, 0);
+                self.finish_summed(mem, key, Status::SUCCESS, 0, digest);
             }
             (_, Work::Deallocate { next, .. }) => {
                 *next += 1;

@@ -166,7 +166,7 @@ fn push<M: Memory>(
             let pdu_type = PduType::C2hData;
             let out = DataOut { pdu_type, cid: reply.cid, ttag: 0, offset: 0, flags };
             let span = lease.span(0, len);
-            transmit.data(mem, out, &lease, span);
+            transmit.data_summed(mem, out, &lease, span, reply.digest);
             transmit.keep(Kept::Lease(lease));
             if implied {
                 return None;

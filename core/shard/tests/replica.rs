@@ -348,6 +348,25 @@ fn injected_faults_hit_replicas_too() {
 }
 
 #[test]
+fn what_an_injection_corrupts_is_stored_as_it_is_with_and_without_digests() {
+    for digests in [NONE, DATA] {
+        let mut world = world();
+        let (_admin, mut io) = Peer::pair(&mut world, digests);
+        let corrupt = Injection {
+            operation: Operation::Write,
+            fault: Fault::Corrupt,
+            offset: 0,
+            len: 4096,
+            count: 1,
+        };
+        assert!(world.shard.set_injections(NQN, 1, &[corrupt]));
+        assert!(put(&mut world, &mut io, 0, 2).is_success());
+        let data = io.read(&mut world, read(1, 0, 1, 4096)).unwrap();
+        assert_eq!(data[..2], [3, 2], "a flipped bit");
+    }
+}
+
+#[test]
 fn a_replica_is_shared_unshared_and_shared_again() {
     let mut world = world();
     let (admin, mut io) = Peer::pair(&mut world, NONE);

@@ -14,10 +14,13 @@
 //! 2. A transfer tag names at most one transfer; data is taken only in order, only as far as
 //!    it was asked for.
 //! 3. A command is handed on when all its data is here, and with whether its digest was right.
+//! 4. Where data digests are in use, each byte of payload is summed once: of whole blocks in a
+//!    PDU, the blocks are, and the digest follows from their sums.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use braid_block::{Key, Lease, Memory};
+use braid_block::{Key, Lease, Memory, SUM_BYTES, Sums, crc_of_both};
 use zerocopy::IntoBytes;
 
 use crate::FABRICS_IN_CAPSULE_BYTES;
@@ -95,8 +98,14 @@ pub struct Connection {
     digests: Digests,
     in_capsule_bytes_max: u32,
     incoming: Incoming,
-    /// CRC32C over the current PDU's data so far.
+    /// CRC32C over the current PDU's data so far; up to the last whole block while it is summed.
     crc: u32,
+    /// The same of the block that is not whole yet.
+    block_crc: u32,
+    /// The current PDU's data is summed block by block.
+    by_blocks: bool,
+    /// Sums of the blocks of the last PDU's data.
+    sums: Sums,
     transfers: Vec<Option<Transfer>>,
     free: Vec<u16>,
 }
@@ -111,6 +120,9 @@ impl Connection {
             in_capsule_bytes_max: FABRICS_IN_CAPSULE_BYTES,
             incoming: Incoming::Nowhere,
             crc: 0,
+            block_crc: 0,
+            by_blocks: false,
+            sums: Sums::new(),
             transfers: Vec::new(),
             free: Vec::new(),
         }
@@ -180,6 +192,13 @@ impl Connection {
         }
     }
 
+    /// Sums of the blocks of the payload that the last step handed over, if all of it came in one
+    /// PDU with a data digest. Others are not known.
+    #[must_use]
+    pub const fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
     /// Hands back every buffer, at the connection's end.
     pub fn into_leases(self) -> impl Iterator<Item = Lease> {
         let current = match self.incoming {
@@ -235,6 +254,9 @@ impl Connection {
 
     fn on_header(&mut self, header: Header) -> Result<Option<Step>, FatalError> {
         self.crc = 0;
+        self.block_crc = 0;
+        self.by_blocks = false;
+        self.sums.clear();
         match header {
             Header::Initialize(ic) => Ok(Some(Step::Initialize(ic))),
             Header::Terminate { fes, .. } => Ok(Some(Step::Terminated(fes))),
@@ -253,6 +275,7 @@ impl Connection {
             let capsule = Capsule { command, data: None, len: 0, intact: true };
             return Ok(Some(Step::Command(capsule)));
         }
+        self.by_blocks = self.digests.data && len.is_multiple_of(SUM_BYTES);
         self.incoming = Incoming::Capsule { command, data: None, len };
         Ok(Some(Step::NeedBuffer(len)))
     }
@@ -272,6 +295,8 @@ impl Connection {
         if pdu.last != (end == transfer.len) {
             return Err(FLAGS);
         }
+        let whole = pdu.offset == 0 && pdu.last;
+        self.by_blocks = self.digests.data && whole && pdu.length.is_multiple_of(SUM_BYTES);
         self.incoming = Incoming::Transfer { ttag: pdu.ttag, last: pdu.last };
         Ok(())
     }
@@ -289,7 +314,15 @@ impl Connection {
             }
         };
         let Some(dst) = dst else { return };
-        if self.digests.data {
+        if self.by_blocks {
+            (self.crc, self.block_crc) = sum_blocks(
+                mem,
+                (dst, dst_at),
+                (input, from..from + len),
+                (self.crc, self.block_crc),
+                &mut self.sums,
+            );
+        } else if self.digests.data {
             self.crc = mem.copy_crc(dst, dst_at, input, from..from + len, self.crc);
         } else {
             mem.copy(dst, dst_at, input, from..from + len);
@@ -317,6 +350,29 @@ impl Connection {
             }
         }
     }
+}
+
+/// Copies payload to byte `at` of its buffer, and sums the blocks that it becomes; `crcs` are those
+/// of all whole blocks before, and of the one that is not whole.
+fn sum_blocks<M: Memory>(
+    mem: &mut M,
+    (dst, mut at): (&Lease, u32),
+    (src, mut range): (&Lease, Range<u32>),
+    (mut crc, mut block_crc): (u32, u32),
+    sums: &mut Sums,
+) -> (u32, u32) {
+    while !range.is_empty() {
+        let part = (SUM_BYTES - at % SUM_BYTES).min(range.end - range.start);
+        let middle = range.start + part;
+        block_crc = mem.copy_crc(dst, at, src, range.start..middle, block_crc);
+        (range.start, at) = (middle, at + part);
+        if at.is_multiple_of(SUM_BYTES) {
+            sums.set((at / SUM_BYTES - 1) as usize, block_crc);
+            crc = crc_of_both(crc, block_crc);
+            block_crc = 0;
+        }
+    }
+    (crc, block_crc)
 }
 
 impl Default for Connection {
