@@ -17,8 +17,8 @@
 //! ```
 //!
 //! [`Reactor::new`] may be called on any thread; [`Reactor::run`] makes its thread the ring's
-//! only issuer. Disks, listeners and addresses are named to the machine by their position; disks may
-//! also come and go while it runs, by [`World::disks`].
+//! only issuer. Disks, listeners and addresses are named to the machine by their position; disks
+//! may also come and go while it runs, by [`World::disks`].
 //!
 //! One turn: completions, mail, controls, the deadline, then [`Machine::handle`] for each,
 //! [`Application::turn`], [`Machine::end_turn`], all effects, one submit-and-wait.
