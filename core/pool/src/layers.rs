@@ -129,6 +129,7 @@ impl Pool {
                     let seq = self.journal.assigned();
                     self.sync.want_durable(seq);
                     self.commands.ending.push_back((running.tag, seq, done));
+                    self.end_sealing(mem, now, &running.stage);
                 }
                 Err(failure) => self.answer(running.tag, Err(failure)),
             }

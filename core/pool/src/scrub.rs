@@ -103,11 +103,6 @@ impl Pool {
         (self.scrub.rate > 0).then_some((self.scrub.blocks * BLOCK, all))
     }
 
-    /// Whether nothing of it is in the device.
-    pub(crate) fn scrub_is_idle(&self) -> bool {
-        self.scrub.check.is_none()
-    }
-
     /// When the next read is due.
     pub(crate) fn scrub_due(&self) -> Option<Instant> {
         let runs = self.scrub.rate > 0 && self.scrub.check.is_none() && self.state == State::Open;

@@ -8,7 +8,9 @@
 //! at the beginning know the new size: what is put into the new slabs from then on must not hang
 //! on one of them. The copy at the old end stays where it is, between the slabs.
 
-use braid_block::{Class, Instant, Key, Memory};
+use alloc::boxed::Box;
+
+use braid_block::{Class, Key, Memory};
 
 use super::{Progress, Stage};
 use crate::codec::{self, Image, Stamp};
@@ -22,11 +24,11 @@ use crate::{Device, Done, Failure, Pool, Refusal};
 #[derive(Debug)]
 pub(super) enum Growing {
     /// Writing the bitmaps of this slab.
-    Bitmaps { grown: Grown, slab: usize, job: Option<Key> },
+    Bitmaps { grown: Box<Grown>, slab: usize, job: Option<Key> },
     /// For this flush.
-    Flushing { grown: Grown, flush: u64 },
+    Flushing { grown: Box<Grown>, flush: u64 },
     /// For this version of the superblock, and one more.
-    Superblock { grown: Grown, version: u64, more: bool },
+    Superblock { grown: Box<Grown>, version: u64, more: bool },
 }
 
 /// What the pool becomes.
@@ -87,7 +89,7 @@ impl Pool {
     }
 
     /// What the pool becomes on a larger device; `None` if nothing is gained.
-    fn grown(&self, bytes: u64) -> Result<Option<Grown>, Failure> {
+    fn grown(&self, bytes: u64) -> Result<Option<Box<Grown>>, Failure> {
         let old = &self.store.layout;
         let bytes = bytes / BLOCK * BLOCK;
         if bytes < old.bytes / BLOCK * BLOCK {
@@ -118,7 +120,7 @@ impl Pool {
         let reserve = u64::from(block.reserve_clusters.get()) * layout.clusters();
         let reserve = reserve.div_ceil(old.clusters().max(1));
         block.reserve_clusters = u32::try_from(reserve).unwrap_or(u32::MAX).into();
-        Ok(Some(Grown { block, layout }))
+        Ok(Some(Box::new(Grown { block, layout })))
     }
 
     /// Writes the bitmaps of new slabs, one after the other; true when all are written.
@@ -153,7 +155,7 @@ impl Pool {
             return true;
         };
         let number = u32::try_from(*slab).unwrap_or(u32::MAX);
-        let empty: Bits = alloc::boxed::Box::new([0; BITMAP_WORDS]);
+        let empty: Bits = Box::new([0; BITMAP_WORDS]);
         let pages = [PageId::Bitmap(number), PageId::MapBitmap(number)];
         let slots = pages.into_iter().flat_map(|page| [page; 2]);
         let Some(lease) = self.jobs.lease(key) else { return false };

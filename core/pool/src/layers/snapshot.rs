@@ -113,15 +113,21 @@ impl Pool {
                 }
                 *sealing = self.seal(layer, head, snapshot);
             }
-            Sealing::Sealed { layer, head, flush } => {
+            Sealing::Sealed { flush, .. } => {
                 if self.sync.done() < flush {
                     return Ok(None);
                 }
-                self.let_writes_go(mem, now, layer, head);
                 return Ok(Some(Done { handle: self.find(snapshot.0), ..Done::default() }));
             }
         }
         self.seal_on(mem, now, sealing, snapshot)
+    }
+
+    /// A snapshot is durable: writes go on.
+    pub(super) fn end_sealing<M: Memory>(&mut self, mem: &mut M, now: Instant, stage: &Stage) {
+        if let Stage::Sealing(Sealing::Sealed { layer, head, .. }) = *stage {
+            self.let_writes_go(mem, now, layer, head);
+        }
     }
 
     /// A layer that a snapshot made and that is nobody's yet.

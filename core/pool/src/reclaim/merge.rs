@@ -10,7 +10,7 @@
 use braid_block::{Instant, Memory};
 use zerocopy::IntoBytes;
 
-use super::{Later, Pool, Step, Work, block_of, lcluster};
+use super::{Pool, Step, Work, block_of, lcluster};
 use crate::layout::{Cell, LEAF_CLUSTERS, REGION_CLUSTERS, Transferred};
 use crate::map::{LeafMap, Look, PageId};
 use crate::op::Waiter;
@@ -96,7 +96,7 @@ impl Pool {
             }
             work.at += 1;
         }
-        let later = core::mem::replace(&mut work.later, Later::default());
+        let later = core::mem::take(&mut work.later);
         work.at = 0;
         if later.any {
             work.until = later.settled;
