@@ -103,6 +103,12 @@ impl Default for Checkpoint {
 }
 
 impl Checkpoint {
+    /// Gives memory back that is of use while there is load.
+    pub(crate) fn release(&mut self) {
+        self.merging.release();
+        self.frozen.shrink_to_fit();
+    }
+
     /// Gives all buffers back; nothing is in flight any more.
     pub(crate) fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
         let keys: Vec<Key> = self.writes.iter().map(|(key, _)| key).collect();
@@ -297,6 +303,7 @@ impl Pool {
             if let Some(held) = self.store.held(page).filter(|held| held.is_frozen()) {
                 held.written(lsn);
             }
+            self.store.forget_touches(page, lsn, self.sync.done());
         }
         self.checkpoint.frozen = frozen;
         self.store.buried.clear();

@@ -160,7 +160,8 @@ impl Pool {
         let Some((cluster, _)) = self.store.layout.pair_place(pair) else { return Placed::Done };
         let map = PageId::PageMap(cluster);
         // A map that is lost cannot be changed: its cluster's pairs are never used again.
-        if !self.store.is_here(map) && !self.store.map.lost.contains_key(&map) {
+        let there = self.store.address(map).is_some() && !self.store.map.lost.contains_key(&map);
+        if there && !self.store.is_here(map) {
             self.fetch(mem, now, map, waiter);
             return Placed::Wait;
         }

@@ -42,6 +42,11 @@ impl Merging {
         self.wrote = false;
     }
 
+    /// Gives memory back that is of use while there is load.
+    pub(super) fn release(&mut self) {
+        self.lists = Vec::new();
+    }
+
     /// Whether a page was written.
     pub(super) const fn wrote(&self) -> bool {
         self.wrote
@@ -77,8 +82,7 @@ impl Pool {
             let mut changes = merging.lists.pop().unwrap_or_default();
             let Some(page) = self.store.sums.next_page(&mut changes) else {
                 merging.ended = true;
-                // Few are kept: a dense page's list is large.
-                merging.lists.clear();
+                merging.lists.push(changes);
                 return;
             };
             merging.window.push(Merge { page, changes });

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use crate::codec::{Content, Image};
 use crate::geometry::ROOT;
 use crate::layout::{BLOCK, POINTERS_PER_PAGE};
-use crate::map::{Layer, Leaf, LeafMap, PageId};
+use crate::map::{Layer, Leaf, LeafMap, PageId, Touch};
 use crate::paged::Paged;
 use crate::store::Store;
 
@@ -167,6 +167,19 @@ impl Store {
                 map.page_maps.insert(cluster, Paged::loaded(used, lsn));
             }
             (page, _) => unreachable!("a {page:?} decodes to its own kind"),
+        }
+    }
+
+    /// Forgets what happened in the regions of a leaf, if none of them is open, and all of it was
+    /// before journal block `lsn` and the flush `flush`, which are durable.
+    pub(crate) fn forget_touches(&mut self, page: PageId, lsn: u64, flush: u64) {
+        let over = |one: &Touch| one.writes == 0 && one.seq <= lsn && one.flush < flush;
+        if let PageId::Leaf(layer, index) = page
+            && let Some(leaf) = self.map.leaves.get_mut(&(layer, index))
+            && leaf.page.get().open == 0
+            && leaf.regions.as_ref().is_some_and(|all| all.iter().all(over))
+        {
+            leaf.regions = None;
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. A leaf stays that differs from its page, whose region is being written, that was opened and
-//!    not closed in this incarnation, or that is not adopted and was written in this incarnation:
-//!    of none of these the page knows all.
+//!    not closed in this incarnation, that is to be cleaned once it is adopted, or that is not adopted
+//!    and was written in this incarnation: of none of these the page knows all.
 //! 2. A directory stays as long as one of its leaves does: it says where they are written.
 
 use alloc::collections::BTreeSet;
@@ -79,6 +79,7 @@ impl Pool {
         map.chains.forget();
         self.store.sums.release();
         self.store.changed.shrink_to_fit();
+        self.checkpoint.release();
         self.fetches.lists = Vec::new();
     }
 
@@ -116,7 +117,8 @@ pub(super) fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
     let rewritten = leaf.unadopted != 0 && leaf.page.lsn() >= unclean_before;
     let writes = leaf.regions.as_ref().is_some_and(|all| all.iter().any(|one| one.writes != 0));
     let waits = leaf.cleaned != 0;
-    !leaf.page.is_dirty() && !opened && !rewritten && !writes && !waits
+    let waits = writes || leaf.cleaned != 0;
+    !leaf.page.is_dirty() && !opened && !rewritten && !waits && !waits
 }
 
 /// Leaves used so few turns ago are in use: who waited for one must find it.
