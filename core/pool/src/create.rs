@@ -152,13 +152,17 @@ impl Pool {
         pool.superblock = format.superblock(pool.config.seed);
         let device = pool.config.device;
         let shape = crate::superblock::layout(&pool.superblock, &device);
-        match shape.ok().filter(|layout| layout.clusters() > u64::from(format.reserve_clusters)) {
-            Some(layout) if !pool.config.read_only => {
+        match shape {
+            Ok(layout)
+                if layout.clusters() > u64::from(format.reserve_clusters)
+                    && !pool.config.read_only =>
+            {
                 pool.store.layout = layout;
                 let phase = Phase::Create(Creating::new());
                 pool.opening = Some(Box::new(Opening::new(phase)));
             }
-            Some(_) | None => pool.refuse_now(Refusal::Limit),
+            Ok(_) => pool.refuse_now(Refusal::Limit),
+            Err(refusal) => pool.refuse_now(refusal),
         }
         pool
     }

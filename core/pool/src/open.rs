@@ -30,7 +30,7 @@ use crate::hash::mix;
 use crate::job::Jobs;
 use crate::journal::Journal;
 use crate::layers::Commands;
-use crate::layout::{ADOPT, BLOCK, CLEAN, ERROR, PAIR, Superblock};
+use crate::layout::{ADOPT, BLOCK, CELLS_PER_BLOCK, CLEAN, Cell, ERROR, PAIR, Superblock};
 use crate::load::Load;
 use crate::lock::Locks;
 use crate::op::Reads;
@@ -50,6 +50,9 @@ use crate::{Config, Counters, Note, Plant, Pool, Refusal, State, token};
 
 /// Reads in flight while a pool is opened.
 pub(crate) const READS_MAX: u32 = 8;
+/// Blocks of the ring that must be left when a pool is open: one to tell the next tail, and one to
+/// spare.
+const ROOM: u64 = 2;
 /// Index of the token of the first flush.
 const SYNC_INDEX: u32 = crate::superblock::INDEX + 1;
 
@@ -74,8 +77,9 @@ pub(crate) enum Phase {
     Replay(Replay),
     /// First writes that are not settled are compared with their cells.
     Verify(Verify),
-    /// The ring has no room for the verdicts: a checkpoint makes them durable.
-    Relieve,
+    /// The ring has no room for the verdicts: a checkpoint makes them durable, and the superblock
+    /// tells the new tail.
+    Relieve { ticket: Option<u64> },
     /// The superblock with the new incarnation is written.
     Claim { ticket: u64 },
     /// The verdicts become durable.
@@ -320,7 +324,7 @@ impl Pool {
             Phase::Replay(replay) => self.replay_on(mem, now, o, replay),
             Phase::Verify(verify) => self.verify_on(mem, o, verify),
             Phase::Claim { ticket } => Ok(self.claim_on(o, *ticket)),
-            Phase::Relieve => self.relieve_on(mem, now, o),
+            Phase::Relieve { ticket } => self.relieve_on(mem, now, o, ticket),
             Phase::Clears { seq } => {
                 if self.sync.durable() >= *seq {
                     self.opened(o);
@@ -481,41 +485,58 @@ impl Pool {
             return None;
         }
         let clears = core::mem::take(&mut o.clears);
-        if clears.is_empty() {
+        let blocks = clears.len().div_ceil(CELLS_PER_BLOCK) as u64;
+        let full = blocks + ROOM > self.journal.free();
+        if self.config.read_only || (clears.is_empty() && !full) {
+            for (layer, lblock, count) in clears {
+                let cell = Cell::Clear { layer, lblock, count };
+                self.store.apply(o.chain.last + 1, cell, &[]);
+            }
             self.opened(o);
             return None;
         }
-        let blocks = clears.len().div_ceil(crate::layout::CELLS_PER_BLOCK) as u64;
-        // Without room, or without a journal, they are carried out as if it held them already.
-        let in_memory = self.config.read_only || blocks + 2 > self.journal.free();
         let mut last = 0;
         for (layer, lblock, count) in clears {
-            let cell = crate::layout::Cell::Clear { layer, lblock, count };
-            if in_memory {
+            let cell = Cell::Clear { layer, lblock, count };
+            if full {
+                // As if the journal held it already.
                 self.store.apply(o.chain.last + 1, cell, &[]);
             } else {
                 last = self.record(cell);
                 self.unsettle_blocks(layer, lblock, count, last);
             }
         }
-        if self.config.read_only {
-            self.opened(o);
-            None
-        } else if in_memory {
+        if full {
             self.want_checkpoint();
-            Some(Phase::Relieve)
+            Some(Phase::Relieve { ticket: None })
         } else {
             self.sync.want_durable(last);
             Some(Phase::Clears { seq: last })
         }
     }
 
-    fn relieve_on<M: Memory>(&mut self, mem: &mut M, now: Instant, o: &mut Opening) -> Progress {
-        self.checkpoint_on(mem, now);
-        if self.is_checkpointed() {
-            self.opened(o);
-        } else {
-            self.sync_on(mem, now);
+    fn relieve_on<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        o: &mut Opening,
+        ticket: &mut Option<u64>,
+    ) -> Progress {
+        match *ticket {
+            Some(ticket) if self.superblocks.done() >= ticket => {
+                self.journal.durable_tail = self.journal.tail;
+                self.opened(o);
+            }
+            Some(_) => {}
+            None => {
+                self.checkpoint_on(mem, now);
+                if self.is_checkpointed() {
+                    self.superblock.tail = self.journal.tail.into();
+                    *ticket = Some(self.superblocks.ask());
+                } else {
+                    self.sync_on(mem, now);
+                }
+            }
         }
         Ok(None)
     }

@@ -400,3 +400,29 @@ fn more_layers_than_the_limit_are_refused() {
     }
     world.leave();
 }
+
+#[test]
+fn crash_after_crash_never_fills_the_ring() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 8 << 20);
+    world.write(handle, 0, 1).unwrap();
+    world.flush(handle);
+    for n in 0..80 {
+        // The journal makes it, the data does not; and nobody has time for a checkpoint.
+        let handle = world.handle(7);
+        world.write(handle, 1 + 2 * n, 7).unwrap();
+        world = world.cut(is_journal, config(2));
+        assert_eq!(world.pool.state(), State::Open, "{n}: {:?}", world.notes);
+    }
+    let handle = world.handle(7);
+    for n in 0..80 {
+        let value = world.read(handle, 1 + 2 * n).unwrap();
+        assert!([0, 7].contains(&value), "{n}: a checkpoint may have come first");
+    }
+    for block in 0..1000 {
+        world.write(handle, block, 9).unwrap();
+    }
+    world.flush(handle);
+    world.stop();
+    world.leave();
+}
