@@ -56,7 +56,8 @@ impl<H: Host> Manager<H> {
         if let Some(pool) = self.present(&making.path, asked)? {
             return self.described_if(&pool, making.bytes).await;
         }
-        if let Some(uuid) = asked.filter(|_| !request.force)
+        // Even by force: a call that is repeated must not destroy what it made the first time.
+        if let Some(uuid) = asked
             && holds_pool(&making.path, uuid)
         {
             let taken = take(move || disk::find(&making.path)).await?;

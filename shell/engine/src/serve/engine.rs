@@ -63,7 +63,7 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| Error::run(format!("cannot start the management thread: {error}")))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let signals = Signals::new()?;
         let exporter = Exporter::bind(plan.metrics).await?;
         let tcp = Doors::bind_tcp(plan.management).await?;
@@ -80,7 +80,10 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let reload = Reload::new(line, log);
         let served = Served { signals, exporter, reload, answering };
         manage(plan, threads, served).await
-    })
+    });
+    // A disk that somebody waits for must not hold the end.
+    runtime.shutdown_background();
+    served
 }
 
 /// Passes on what pools tell.

@@ -133,3 +133,40 @@ fn one_device_is_not_served_twice() {
     assert!(ended.code == Some(1) && ended.stderr.contains("in use"), "{ended:?}");
     engine.stop();
 }
+
+#[test]
+fn a_pool_on_a_device() {
+    let Some(device) = Loop::new(64, &[]) else { return };
+    let engine = Engine::start(&[]);
+    let create = ["pool", "create", &device.name];
+    device.write(0, b"XFSB");
+    let taken = engine.ask(&create);
+    assert!(taken.code == Some(1) && taken.stderr.contains("XFS"), "{taken:?}");
+    let blind = engine.ask(&[&create[..], &["--force"]].concat());
+    assert!(blind.code == Some(2) && blind.stderr.contains("--yes"), "{blind:?}");
+    let forced = engine.ask(&[&create[..], &["--force", "--yes"]].concat());
+    assert_eq!(forced.code, Some(0), "{forced:?}");
+    let state = || {
+        let listed = engine.ask(&["device", "list", "-o", "json"]);
+        let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
+        let devices = listed["devices"].as_array().unwrap().clone();
+        let ours = devices.into_iter().find(|found| found["path"] == device.name.as_str()).unwrap();
+        ours["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state(), "in use");
+    let made = engine.ask(&["replica", "create", "vm1", "--size", "16MiB", "-o", "json"]);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let nqn = made["share"]["nqn"].as_str().unwrap();
+    let uri = format!("nvme+tcp://{}/{nqn}", engine.address());
+    let load = run(&["perf", &uri, "--rw", "mixed", "--verify", "--total", "4MiB"]);
+    assert_eq!(load.code, Some(0), "{load:?}");
+    assert_eq!(engine.ask(&["pool", "export", &device.name]).code, Some(0));
+    assert_eq!(state(), "pool");
+    let verified = run(&["verify", &device.name]);
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    assert_eq!(engine.ask(&["pool", "import", &device.name]).code, Some(0));
+    let destroyed = engine.ask(&["pool", "destroy", &device.name, "--yes", "--force"]);
+    assert_eq!(destroyed.code, Some(0), "{destroyed:?}");
+    assert_eq!(state(), "free");
+    engine.stop();
+}

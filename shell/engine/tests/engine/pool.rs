@@ -186,6 +186,23 @@ fn a_pool_is_exported_grown_and_destroyed() {
 }
 
 #[test]
+fn a_call_that_is_repeated_destroys_nothing() {
+    const UUID: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+    let folder = Folder::new();
+    let path = folder.path("pool");
+    let create = ["pool", "create", &path, "--size", "64MiB", "--uuid", UUID, "--force", "--yes"];
+    let engine = Engine::start(&[]);
+    done(&engine.ask(&create));
+    done(&engine.ask(&["replica", "create", "vm1", "--size", "8MiB"]));
+    done(&engine.ask(&create));
+    engine.stop();
+    let engine = Engine::start(&[]);
+    let again = json(&engine.ask(&[&create[..], &["-o", "json"]].concat()));
+    assert_eq!((&again["uuid"], &again["replicas"]), (&Value::from(UUID), &Value::from(1)));
+    engine.stop();
+}
+
+#[test]
 fn two_engines_on_one_pool() {
     let bench = Bench::new(&[]);
     let path = bench.path();
