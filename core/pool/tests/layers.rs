@@ -582,6 +582,58 @@ fn a_scrub_finds_what_is_lost_and_says_how_much_it_read() {
 }
 
 #[test]
+fn a_scrub_that_was_stopped_goes_on_where_it_was() {
+    let mut world = World::fresh(&big(1));
+    let handle = world.replica(1, 640 << 20);
+    // A block in each of ten leaves.
+    for leaf in 0..10 {
+        world.write(handle, leaf << 14, 1).unwrap();
+    }
+    let slow = Command::Scrub { rate: BLOCK };
+    world.command(slow.clone()).unwrap();
+    world.idle(4);
+    assert!(world.pool.info().scrub.is_some_and(|(read, _)| read >= 4 * BLOCK));
+    world.command(Command::Scrub { rate: 0 }).unwrap();
+    assert_eq!(world.pool.info().scrub, None);
+    world.stop();
+    let mut world = World::open(world.leave(), big(2));
+    world.command(Command::Scrub { rate: 1 << 30 }).unwrap();
+    world.idle(12);
+    let read = world.notes.iter().find_map(|note| match note {
+        Note::Scrubbed { blocks, errors: 0 } => Some(*blocks),
+        _ => None,
+    });
+    assert!(read.is_some_and(|read| (4..=7).contains(&read)), "{:?}", world.notes);
+    world.command(slow).unwrap();
+    world.idle(20);
+    assert!(world.notes.contains(&Note::Scrubbed { blocks: 10, errors: 0 }), "{:?}", world.notes);
+    world.leave();
+}
+
+#[test]
+fn what_is_freed_is_discarded_once_it_is_settled_and_only_where_that_is_wanted() {
+    for discards in [false, true] {
+        let device = Device { discards, ..config(1).device };
+        let mut world = World::fresh(&Config { device, ..config(1) });
+        let handle = world.replica(1, 8 << 20);
+        for cluster in 0..16 {
+            world.write(handle, cluster * 64, 1).unwrap();
+        }
+        world.zero(handle, 0, 8 * 64).unwrap();
+        assert_eq!(world.pool.info().quarantine, 8 * CLUSTER);
+        assert_eq!(world.pool.counters().device_discards, 0, "not before it is settled");
+        world.idle(6);
+        let info = world.pool.info();
+        assert_eq!((info.quarantine, info.data), (0, 8 * CLUSTER));
+        let sent = world.pool.counters().device_discards;
+        assert_eq!(sent > 0, discards, "{sent} discards");
+        assert!(sent < 8, "neighbours together");
+        sound(&mut world);
+        world.leave();
+    }
+}
+
+#[test]
 fn a_pool_grows_with_its_device() {
     let mut world = World::fresh(&config(1));
     let before = world.pool.info();
