@@ -403,7 +403,7 @@ fn slot_of<'a, M: Memory>(mem: &'a M, lease: &Lease, slot: usize) -> &'a [u8] {
 }
 
 /// Reads in flight: enough to keep a device busy when nothing else does.
-const READS_MAX: u32 = 32;
+const READS_MAX: u32 = 64;
 /// Lists of waiters that are kept to be used again.
 const LISTS_KEPT: usize = 64;
 

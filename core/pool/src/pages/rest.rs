@@ -1,9 +1,9 @@
 //! Letting go of what can be read again: after a time without work, and above a limit.
 //!
 //! Invariants:
-//! 1. A leaf stays that differs from its page, whose region is being written, that was opened and
-//!    not closed in this incarnation, that is to be cleaned once it is adopted, or that is not adopted
-//!    and was written in this incarnation: of none of these the page knows all.
+//! 1. A leaf stays that differs from its page, has a region that is being written, was opened and
+//!    not closed in this incarnation, is to be cleaned once it is adopted, or is not adopted and was
+//!    written in this incarnation: of none of these the page knows all.
 //! 2. A directory stays as long as one of its leaves does: it says where they are written.
 
 use alloc::collections::BTreeSet;
