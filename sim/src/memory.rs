@@ -251,6 +251,16 @@ impl Memory for SimMemory {
     }
 }
 
+impl braid_pool::Buffers for SimMemory {
+    fn span(&self, span: Span) -> &[u8] {
+        self.span(span)
+    }
+
+    fn span_mut(&mut self, span: Span) -> &mut [u8] {
+        self.span_mut(span)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

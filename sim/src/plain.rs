@@ -159,28 +159,38 @@ impl Plain {
     /// Carries out a command, for so many turns at most.
     ///
     /// # Errors
-    /// As the pool says; [`Failure::Busy`] if it did not end.
+    /// As the pool says.
+    ///
+    /// # Panics
+    /// If it does not end.
     pub fn command(&mut self, command: Command, turns: u64) -> Result<Done, Failure> {
         self.tag += 1;
         let tag = self.tag;
         self.pool.command(&mut self.mem, self.now, tag, command);
         self.turn();
         for _ in 0..turns {
-            if let Some(at) = self.done.iter().position(|done| done.tag == tag) {
-                let completion = self.done.remove(at);
-                return completion.map_or(Err(Failure::Busy), |completion| completion.result);
+            if let Some(completion) = self.ended(tag) {
+                return completion.result;
             }
             if !self.step(usize::MAX) {
                 break;
             }
         }
-        Err(Failure::Busy)
+        panic!("a command does not end; the pool is {:?}", self.pool.state());
+    }
+
+    fn ended(&mut self, tag: u64) -> Option<Completion> {
+        let at = self.done.iter().position(|done| done.tag == tag)?;
+        self.done.remove(at)
     }
 
     /// Carries out I/O alone, for so many turns at most.
     ///
     /// # Errors
-    /// As the pool says; [`Failure::Busy`] if it did not end.
+    /// As the pool says.
+    ///
+    /// # Panics
+    /// If it does not end.
     pub fn io(
         &mut self,
         handle: Handle,
@@ -191,8 +201,7 @@ impl Plain {
         let tag = self.submit(handle, work, lease);
         self.turn();
         for _ in 0..turns {
-            if let Some(at) = self.done.iter().position(|done| done.tag == tag) {
-                let Some(completion) = self.done.remove(at) else { break };
+            if let Some(completion) = self.ended(tag) {
                 completion.lease.into_iter().for_each(|lease| self.give_back(lease));
                 return completion.result;
             }
@@ -200,7 +209,7 @@ impl Plain {
                 break;
             }
         }
-        Err(Failure::Busy)
+        panic!("a request does not end: {work:?}; the pool is {:?}", self.pool.state());
     }
 
     /// Takes a buffer back.

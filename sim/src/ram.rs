@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use braid_block::IoError;
+
 use crate::disk::Counts;
 use crate::image::BLOCK;
 
@@ -105,6 +107,24 @@ impl Ram {
         self.counts.discards += 1;
         let blocks = offset / BLOCK as u64..(offset + len) / BLOCK as u64;
         blocks.for_each(|block| drop(self.blocks.remove(&block)));
+    }
+}
+
+impl braid_pool::Image for Ram {
+    fn read(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), IoError> {
+        if !self.holds(offset, bytes.len() as u64) {
+            return Err(IoError::Device);
+        }
+        self.read(offset, bytes);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        if !self.holds(offset, bytes.len() as u64) {
+            return Err(IoError::Device);
+        }
+        self.write(offset, bytes);
+        Ok(())
     }
 }
 

@@ -13,12 +13,17 @@ mod oracle;
 mod pdu_stream_host;
 mod pdu_stream_target;
 mod peer;
+mod pool_cells;
+mod pool_image;
+mod pool_use;
 pub mod seeds;
 mod shard_events;
 
 pub use command::command;
 pub use pdu_stream_host::pdu_stream_host;
 pub use pdu_stream_target::pdu_stream_target;
+pub use pool_cells::pool_cells;
+pub use pool_image::pool_image;
 pub use shard_events::shard_events;
 
 /// What a fuzz target does with its input.
@@ -29,5 +34,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("command", command),
     ("pdu_stream_host", pdu_stream_host),
     ("pdu_stream_target", pdu_stream_target),
+    ("pool_cells", pool_cells),
+    ("pool_image", pool_image),
     ("shard_events", shard_events),
 ];

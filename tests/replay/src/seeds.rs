@@ -37,7 +37,41 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(command_seeds());
     seeds.extend(host_seeds());
     seeds.extend(shard_seeds());
+    seeds.extend(pool_seeds());
     seeds
+}
+
+/// Each disk to begin with as it is, and with some of its structures changed; journals that go on
+/// with each kind of cell.
+fn pool_seeds() -> impl Iterator<Item = Seed> {
+    let images = (0..3_u8).flat_map(|image| {
+        // What, which block, where; a number, a copy, another block, zeros.
+        let changes: [(&str, Vec<u8>); 6] = [
+            ("as-it-is", vec![]),
+            ("a-flipped-bit", vec![1, 3, 0, 100, 0, 2]),
+            ("a-wild-number", vec![0x82, 9, 0, 60, 0, 2, 0x82, 30, 0, 52, 0, 5]),
+            ("a-misplaced-page", vec![0xc3, 6, 0, 0, 0, 8, 0x83, 7, 0, 0, 0, 9]),
+            ("zeros", vec![4, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0]),
+            ("a-short-disk", vec![7, 0, 0, 0, 0, 100]),
+        ];
+        changes.map(|(name, change)| Seed {
+            target: "pool_image",
+            name: format!("{name}-{image}"),
+            bytes: [vec![image], change].concat(),
+        })
+    });
+    let cells = (0..3_u8).flat_map(|image| {
+        (0..14_u8).map(move |kind| {
+            let cell = [kind, kind % 5, 2, 9, 40, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let block = [&[2], cell.repeat(5).as_slice()].concat();
+            Seed {
+                target: "pool_cells",
+                name: format!("kind-{kind:02}-image-{image}"),
+                bytes: [&[image], block.as_slice(), &block, &[0x72], &block].concat(),
+            }
+        })
+    });
+    images.chain(cells)
 }
 
 /// A shard that talks to itself, with each kind of options, and what may come in between.
