@@ -146,9 +146,8 @@ impl Pool {
         self.fill_zeros(mem, key, touched, &runs);
         for run in &runs {
             for block in [run.block, run.block + u64::from(run.count) - 1] {
-                match self.store.sums.get(&self.store.layout, block) {
-                    Sum::Missing(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
-                    _ => self.counters.cache_hits += u64::from(block == run.block),
+                if let Sum::Missing(page) = self.store.sums.get(&self.store.layout, block) {
+                    self.fetch_sums(mem, now, page, Waiter::Piece(key));
                 }
             }
         }
@@ -502,7 +501,8 @@ impl Pool {
 
 /// Where a block of a cluster is on the device.
 fn place_in(runs: &[Run], block: u32) -> Option<u64> {
-    let has = |run: &&Run| (run.at..run.at + run.count).contains(&u8::try_from(block).unwrap_or(64));
+    let has =
+        |run: &&Run| (run.at..run.at + run.count).contains(&u8::try_from(block).unwrap_or(64));
     runs.iter().find(has).map(|run| run.block + u64::from(block) - u64::from(run.at))
 }
 

@@ -183,7 +183,9 @@ impl Pool {
                     continue;
                 }
                 let child = if children == 0 { None } else { self.child_of(*id) };
-                if child.is_none() && children > 0 {
+                // One that stays because part of it is lost keeps its parent.
+                if (child.is_none() && children > 0) || child.is_some_and(|id| self.is_leaving(id))
+                {
                     continue;
                 }
                 return Some(Work {

@@ -35,7 +35,7 @@ impl Pool {
             instance: self.instance(state.birth),
             flush_number: state.flush,
             own: state.clusters * CLUSTER,
-            shared: self.beneath_of(layer) * CLUSTER,
+            shared: self.beneath_of(layer).saturating_mul(CLUSTER),
             children: layer.children,
         })
     }
