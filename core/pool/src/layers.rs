@@ -1,4 +1,5 @@
-//! Commands of the management: a queue of which one is in work at a time.
+//! Commands of the management: a queue of which one is in work at a time, and beside it one that
+//! walks through a replica's marks: that may take long, and a fence must not wait for it.
 //!
 //! Invariants:
 //! 1. What a command changes is one group of cells, in one journal block: after a crash all of it
@@ -72,7 +73,8 @@ struct Running {
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     queue: VecDeque<(u64, Command)>,
-    running: Option<Running>,
+    /// In work: one that changes layers, and one that walks.
+    running: [Option<Running>; 2],
     /// Done, but not durable: tag, journal block, answer.
     ending: VecDeque<(u64, u64, Done)>,
     /// Numbers of layers that went away, and the journal block that says so.
@@ -86,7 +88,18 @@ pub(crate) struct Commands {
 impl Commands {
     /// Whether no command is in work.
     pub(crate) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.running.is_none() && self.ending.is_empty()
+        let running = self.running.iter().any(Option::is_some);
+        self.queue.is_empty() && !running && self.ending.is_empty()
+    }
+
+    /// The command in work, or the next one.
+    fn next(&mut self, walking: bool) -> Option<Running> {
+        if let Some(running) = self.running[usize::from(walking)].take() {
+            return Some(running);
+        }
+        let at = self.queue.iter().position(|(_, command)| walks(command) == walking)?;
+        let (tag, command) = self.queue.remove(at)?;
+        Some(Running { tag, command, stage: Stage::Fresh })
     }
 
     /// A layer is gone; journal block `seq` says so.
@@ -119,19 +132,11 @@ impl Pool {
 
     /// Takes commands as far as they go.
     pub(crate) fn layers_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        while let Some(mut running) = self.next_command() {
-            match self.step(mem, now, &mut running) {
-                Ok(None) => {
-                    self.commands.running = Some(running);
+        for walks in [false, true] {
+            while let Some(running) = self.commands.next(walks) {
+                if !self.run_command(mem, now, running) {
                     break;
                 }
-                Ok(Some(done)) => {
-                    let seq = self.journal.assigned();
-                    self.sync.want_durable(seq);
-                    self.commands.ending.push_back((running.tag, seq, done));
-                    self.end_sealing(mem, now, &running.stage);
-                }
-                Err(failure) => self.answer(running.tag, Err(failure)),
             }
         }
         while let Some((tag, seq, done)) = self.commands.ending.front().copied() {
@@ -143,12 +148,23 @@ impl Pool {
         }
     }
 
-    fn next_command(&mut self) -> Option<Running> {
-        if let Some(running) = self.commands.running.take() {
-            return Some(running);
+    /// Takes a command as far as it goes; tells whether it ended.
+    fn run_command<M: Memory>(&mut self, mem: &mut M, now: Instant, mut running: Running) -> bool {
+        match self.step(mem, now, &mut running) {
+            Ok(None) => {
+                let slot = usize::from(walks(&running.command));
+                self.commands.running[slot] = Some(running);
+                return false;
+            }
+            Ok(Some(done)) => {
+                let seq = self.journal.assigned();
+                self.sync.want_durable(seq);
+                self.commands.ending.push_back((running.tag, seq, done));
+                self.end_sealing(mem, now, &running.stage);
+            }
+            Err(failure) => self.answer(running.tag, Err(failure)),
         }
-        let (tag, command) = self.commands.queue.pop_front()?;
-        Some(Running { tag, command, stage: Stage::Fresh })
+        true
     }
 
     fn step<M: Memory>(
@@ -189,7 +205,8 @@ impl Pool {
     pub(crate) fn fail_commands(&mut self) {
         let ending = core::mem::take(&mut self.commands.ending);
         let tags = ending.into_iter().map(|(tag, _, _)| tag);
-        let running = self.commands.running.take().into_iter().map(|running| running.tag);
+        let running = core::mem::take(&mut self.commands.running);
+        let running = running.into_iter().flatten().map(|running| running.tag);
         let queue = core::mem::take(&mut self.commands.queue);
         let tags: Vec<u64> =
             tags.chain(running).chain(queue.into_iter().map(|(tag, _)| tag)).collect();
@@ -252,13 +269,26 @@ impl Pool {
         let tail = self.journal.tail;
         let retired = &mut self.commands.retired;
         retired.retain(|(_, seq)| *seq >= tail);
-        let most = (POINTERS_PER_PAGE * POINTERS_PER_PAGE) as u32;
-        (0..most).find(|id| {
+        let is_free = |id: &u32| {
             // A layer of which the page is lost has a pointer to it still.
-            let known = map.layers.contains_key(id) || map.pair(PageId::Layer(*id)).is_some();
-            !known && !retired.iter().any(|(layer, _)| layer == id)
-        })
+            let lost = map.pair(PageId::Layer(*id)).is_some();
+            !lost && !retired.iter().any(|(layer, _)| layer == id)
+        };
+        let mut next = 0;
+        for id in map.layers.keys() {
+            if let Some(free) = (next..*id).find(is_free) {
+                return Some(free);
+            }
+            next = id + 1;
+        }
+        let most = (POINTERS_PER_PAGE * POINTERS_PER_PAGE) as u32;
+        (next..most).find(is_free)
     }
+}
+
+/// Whether a command walks through a replica's map, and changes nothing that others depend on.
+const fn walks(command: &Command) -> bool {
+    matches!(command, Command::Marks { .. } | Command::Clean { .. })
 }
 
 /// The cell of an image.

@@ -18,6 +18,8 @@ const REGIONS: u32 = LEAF_REGIONS as u32;
 /// Where a walk stands.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
+    /// Through this layer: a snapshot gives a replica another, and the walk begins anew.
+    layer: u32,
     /// Position in the list of regions.
     at: usize,
     /// Next region of that entry; next leaf of a list.
@@ -42,7 +44,7 @@ impl Pool {
         stage: &mut Stage,
     ) -> Progress<Done> {
         let layer = self.served(uuid).ok_or(Failure::NotFound)?;
-        let walk = walk_of(stage);
+        let walk = walk_of(stage, layer);
         for _ in 0..LEAVES_A_TURN {
             let leaf = match self.store.map.next_leaf(layer, walk.next) {
                 Next::Leaf(leaf) => leaf,
@@ -98,7 +100,7 @@ impl Pool {
         if !state.member {
             return Err(Failure::Invalid);
         }
-        let walk = walk_of(stage);
+        let walk = walk_of(stage, layer);
         for _ in 0..LEAVES_A_TURN {
             let Some((first, count)) = regions.get(walk.at).copied() else {
                 return Ok(Some(Done { handle: self.find(uuid), ..Done::default() }));
@@ -119,7 +121,7 @@ impl Pool {
                     continue;
                 }
                 _ => {
-                    *walk = Walk { at: walk.at + 1, ..Walk::default() };
+                    *walk = Walk { layer, at: walk.at + 1, ..Walk::default() };
                     continue;
                 }
             };
@@ -138,9 +140,9 @@ impl Pool {
     }
 }
 
-fn walk_of(stage: &mut Stage) -> &mut Walk {
-    if !matches!(stage, Stage::Walk(_)) {
-        *stage = Stage::Walk(Walk::default());
+fn walk_of(stage: &mut Stage, layer: u32) -> &mut Walk {
+    if !matches!(stage, Stage::Walk(walk) if walk.layer == layer) {
+        *stage = Stage::Walk(Walk { layer, ..Walk::default() });
     }
     let Stage::Walk(walk) = stage else { unreachable!("just made") };
     walk

@@ -132,8 +132,9 @@ impl Pool {
 
     /// A layer that a snapshot made and that is nobody's yet.
     pub(crate) fn is_staged(&self, layer: u32) -> bool {
-        let stage = self.commands.running.as_ref().map(|running| &running.stage);
-        matches!(stage, Some(Stage::Sealing(Sealing::Staged { head, .. })) if *head == layer)
+        let stages = self.commands.running.iter().flatten().map(|running| &running.stage);
+        let staged = |stage: &Stage| matches!(stage, Stage::Sealing(Sealing::Staged { head, .. }) if *head == layer);
+        stages.into_iter().any(staged)
     }
 
     /// Makes the new head, as something that went away already: a crash leaves nothing of it.

@@ -116,9 +116,8 @@ pub(super) fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
     let opened = leaf.page.get().open & !leaf.unadopted != 0;
     let rewritten = leaf.unadopted != 0 && leaf.page.lsn() >= unclean_before;
     let writes = leaf.regions.as_ref().is_some_and(|all| all.iter().any(|one| one.writes != 0));
-    let waits = leaf.cleaned != 0;
     let waits = writes || leaf.cleaned != 0;
-    !leaf.page.is_dirty() && !opened && !rewritten && !waits && !waits
+    !leaf.page.is_dirty() && !opened && !rewritten && !waits
 }
 
 /// Leaves used so few turns ago are in use: who waited for one must find it.
