@@ -11,6 +11,7 @@ pub mod command;
 pub mod connect;
 pub mod framer;
 pub mod host;
+pub mod lba_status;
 pub mod pdu;
 pub mod property;
 mod status;

@@ -240,6 +240,7 @@ impl Shard {
         disk: Disk,
         config: Config,
     ) -> bool {
+        let config = self.roomy(config);
         !self.stopping && self.pools.insert(id, disk, config, Pool::open)
     }
 
@@ -255,7 +256,15 @@ impl Shard {
         format: Format,
     ) -> bool {
         let make = |config| Pool::create(config, format);
+        let config = self.roomy(config);
         !self.stopping && self.pools.insert(id, disk, config, make)
+    }
+
+    /// A pool takes as many requests as there can be commands: a host is never refused for it.
+    fn roomy(&self, mut config: Config) -> Config {
+        let requests = &mut config.limits.requests_max;
+        *requests = (*requests).max(self.config.limits.ops_max);
+        config
     }
 
     /// Gives a pool a command of the management; [`Note::PoolCommand`] tells how it ended.

@@ -34,7 +34,7 @@ pub use event::{Completed, Event, Live};
 pub use identify::ControllerInfo;
 pub use namespace::NamespaceInfo;
 pub use operation::{
-    DeallocateRange, Operation, Submission, get_features, get_log_page,
+    DeallocateRange, Operation, Submission, get_features, get_lba_status, get_log_page,
     identify as identify_command, set_features,
 };
 pub use why::{Stage, Unsuitable, Why};

@@ -5,6 +5,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::command::{Command, Direction, admin, io};
+use crate::lba_status::ALLOCATED;
 
 /// A command, and the buffer that goes with it.
 #[derive(Debug)]
@@ -144,6 +145,19 @@ pub const fn get_log_page(lid: u8, nsid: u32, offset: u64, len: u32, retain: boo
     command.set_cdw(11, dwords >> 16);
     command.cdw10[2] = low(offset);
     command.cdw10[3] = low(offset >> 32);
+    command
+}
+
+/// Get LBA Status (NVM 4.2.1): which of the blocks from `lba` on are allocated, in `len` bytes of
+/// data, a multiple of 4. `blocks` 0: all the rest. Asked only of a controller that says it knows
+/// (OACS); [`read_allocations`](crate::lba_status::read_allocations) reads the answer.
+#[must_use]
+pub const fn get_lba_status(nsid: u32, lba: u64, blocks: u16, len: u32) -> Command {
+    let mut command = Command::new(admin::GET_LBA_STATUS, nsid);
+    command.cdw10[0] = low(lba);
+    command.cdw10[1] = low(lba >> 32);
+    command.set_cdw(12, (len / 4).wrapping_sub(1));
+    command.set_cdw(13, (ALLOCATED as u32) << 24 | blocks as u32);
     command
 }
 

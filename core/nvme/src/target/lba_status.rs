@@ -1,62 +1,17 @@
 //! Get LBA Status (NVM 4.2.1): which blocks of a namespace are allocated, and that we know of
 //! none that cannot be read.
 
-use core::mem::offset_of;
-
 use braid_block::Extent;
 use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::admin::Admin;
 use super::view::SubsystemView;
 use crate::Status;
 use crate::command::Command;
-
-/// ATYPE, bits 31:24 of CDW13: return allocated blocks.
-const ALLOCATED: u8 = 0x02;
-/// ATYPE: look for blocks that may be unreadable, and return those that are known to be.
-const SCAN: u8 = 0x10;
-/// ATYPE: return blocks that are known to be unreadable.
-const TRACKED: u8 = 0x11;
-
-/// CMPC: nothing is said about whether the list is complete.
-const UNTOLD: u8 = 0;
-/// CMPC: there is more than was returned.
-const INCOMPLETE: u8 = 1;
-/// CMPC: the whole range was looked at, and everything returned.
-const COMPLETE: u8 = 2;
-
-/// Status of a descriptor: blocks of it are allocated.
-const STATUS_ALLOCATED: u8 = 2;
-
-/// The head of the list.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct LbaStatusHeader {
-    /// NLSD: number of descriptors.
-    pub descriptors: U32,
-    /// CMPC.
-    pub condition: u8,
-    reserved_5: [u8; 3],
-}
-const _: () = assert!(size_of::<LbaStatusHeader>() == 8);
-
-/// One descriptor of the list.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct LbaStatusDescriptor {
-    /// DSLBA: the first block.
-    pub first: U64,
-    /// NLB: number of blocks.
-    pub blocks: U32,
-    reserved_12: u8,
-    /// What is so of them.
-    pub status: u8,
-    reserved_14: [u8; 2],
-}
-const _: () = {
-    assert!(size_of::<LbaStatusDescriptor>() == 16);
-    assert!(offset_of!(LbaStatusDescriptor, status) == 13);
+use crate::lba_status::{
+    ALLOCATED, COMPLETE, INCOMPLETE, LbaStatusDescriptor, LbaStatusHeader, SCAN, STATUS_ALLOCATED,
+    TRACKED, UNTOLD,
 };
 
 /// Bytes that the command moves: MNDW dwords, 0-based.
@@ -153,6 +108,8 @@ impl<'a> List<'a> {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromBytes;
+
     use super::*;
 
     const BLOCK: u32 = 4096;

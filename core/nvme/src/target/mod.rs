@@ -25,7 +25,7 @@ pub use discovery::{DiscoveryEntry, DiscoveryHeader};
 pub use event::{EVENT_REQUESTS_MAX, Notice};
 pub use identify::{IdentifyController, IdentifyNamespace, WRITE_ZEROES_BYTES_MAX};
 pub use io::{IoCommand, Ranges};
-pub use lba_status::{LbaStatusDescriptor, LbaStatusHeader, write_allocations};
+pub use lba_status::write_allocations;
 pub use log::Smart;
 pub use transfer::{TRANSFER_BYTES_MAX, Transfer};
 pub use view::{Counters, Directory, NSID_MAX, NamespaceView, SubsystemView};

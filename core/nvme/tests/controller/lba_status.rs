@@ -3,7 +3,8 @@
 use braid_block::{BlockSize, Extent};
 use braid_nvme::Status;
 use braid_nvme::command::{Command, admin};
-use braid_nvme::target::{Admin, Kind, LbaStatusHeader};
+use braid_nvme::lba_status::{LbaStatusHeader, read_allocations};
+use braid_nvme::target::{Admin, Kind};
 use zerocopy::FromBytes;
 
 use crate::fixture::{Target, command, identify, namespace};
@@ -89,4 +90,23 @@ fn identify_tells_of_it_and_of_what_is_write_protected() {
     for (nsid, protected) in [(1, 0), (2, 1)] {
         assert_eq!(target.send(&identify(0x00, nsid)).data[99], protected, "NSATTR of {nsid}");
     }
+}
+
+#[test]
+fn what_our_host_asks_is_what_our_target_understands() {
+    use braid_nvme::host::get_lba_status;
+    use braid_nvme::target::write_allocations;
+
+    let mut target = Target::ready(Kind::Io);
+    let mut command = get_lba_status(1, 5, 7, 64);
+    command.sgl = braid_nvme::command::Sgl::transport(64);
+    let extent = looked_up(&mut target, command).expect("a look-up");
+    assert_eq!((extent.offset, extent.len), (5 << 12, 7 << 12));
+    let mut data = [0; 64];
+    write_allocations(&mut data, 4096, core::iter::once(extent), true);
+    let (ranges, all) = read_allocations(&data).expect("a list");
+    assert_eq!((ranges.collect::<Vec<_>>(), all), (vec![(5, 7)], true));
+    data[..4].copy_from_slice(&4u32.to_le_bytes());
+    assert!(read_allocations(&data).is_none(), "more than there is room for");
+    assert!(read_allocations(&data[..7]).is_none());
 }
