@@ -127,6 +127,8 @@ struct Toll {
     blocks: BTreeSet<(Uuid, u64)>,
     /// Checksums were there: any block may be lost.
     checksums: bool,
+    /// Zeros were there, which do not say whose they are.
+    zeros: bool,
 }
 
 /// Runs case after case until there were so many, or one was wrong.
@@ -229,7 +231,7 @@ impl Run<'_> {
         lost: &BTreeSet<(Uuid, u64)>,
         toll: &Toll,
     ) -> Verdict {
-        if toll.checksums {
+        if toll.checksums || toll.zeros {
             return Ok(());
         }
         let unharmed = lost.iter().find(|block| !toll.blocks.contains(block));
@@ -291,6 +293,7 @@ fn toll<M: Machine>(session: &Session<M>, image: &Image, blocks: &[u64]) -> Toll
     for content in blocks.iter().filter_map(|block| image.block(*block)) {
         let kind = u32::from_le_bytes(content[..4].try_into().expect("4 bytes"));
         toll.checksums |= kind == CHECKSUMS;
+        toll.zeros |= *content == [0; BLOCK];
         for piece in content.chunks_exact(SECTOR) {
             if let Said::Written { write, sector } = payload::said(piece) {
                 let layers = session.oracle.layers().iter().filter(|(_, layer)| layer.is_live());

@@ -20,7 +20,7 @@ use crate::workload::{Health, Session, Verdict};
 use crate::world::{Injection, Trouble};
 
 /// States of one moment, all of them if they are not more.
-const FORKS: u64 = 10;
+const FORKS: u64 = 8;
 /// Kills of one moment.
 const KILLS: u64 = 2;
 /// Cuts of one moment after which sectors are garbage.
@@ -173,7 +173,7 @@ impl Run<'_> {
         let story = if self.options.only.is_some() { self.options.story } else { Story::Silent };
         let mut session = Session::<M>::start(self.seed, self.options.plant, story)?;
         let mut random = Random::part(self.seed, 9);
-        let density = random.within(3, 15);
+        let density = random.within(8, 60);
         while session.goes_on() {
             session.step()?;
             self.moment += 1;

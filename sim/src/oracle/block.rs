@@ -310,10 +310,10 @@ impl Block {
     /// zeroed in between.
     fn may_be_first(&self, ops: &[Op], first: &Touch) -> bool {
         let zeroing = self.is_zeroing(ops, first);
-        let mut earlier = self
-            .touches
-            .iter()
-            .filter(|touch| !self.is_zeroing(ops, touch) && surely_before(ops, touch.op, first.op));
+        let mut earlier = self.touches.iter().filter(|touch| {
+            let took_effect = !self.is_zeroing(ops, touch) && !ops[touch.op as usize].void;
+            took_effect && surely_before(ops, touch.op, first.op)
+        });
         let undone = |earlier: &Touch| {
             self.zeroings(ops).any(|zero| {
                 !surely_before(ops, zero.op, earlier.op) && !surely_before(ops, first.op, zero.op)

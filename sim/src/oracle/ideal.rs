@@ -145,6 +145,12 @@ impl Paper {
             return;
         }
         let at = self.random.index(self.flying.len());
+        let untouched = is_untouched(&self.oracle, &self.flying[at]);
+        if untouched && self.random.once_in(8) {
+            let refused = self.flying.swap_remove(at);
+            self.oracle.end_write(refused.number, End::Nothing);
+            return;
+        }
         while !self.flying[at].blocks.is_empty() {
             self.effect_of(at);
         }
@@ -270,6 +276,13 @@ impl Paper {
             self.oracle.refused(&uuid);
         }
     }
+}
+
+/// Whether a write has not taken effect anywhere yet.
+fn is_untouched(oracle: &Oracle, flying: &Flying) -> bool {
+    let blocks = oracle.layers()[&flying.layer].blocks.values();
+    let touched = blocks.filter(|block| block.touches.iter().any(|t| t.op == flying.number));
+    touched.count() == flying.blocks.len()
 }
 
 #[test]

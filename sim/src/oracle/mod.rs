@@ -401,25 +401,28 @@ impl Oracle {
         block: u64,
         values: &[Option<Content>; SECTORS],
     ) -> Violation {
+        let says: Vec<String> = values.iter().map(|value| name(*value)).collect();
+        let history = self.history(layer, block);
+        let text =
+            format!("{} block {block} says [{}]; {history}", self.name(layer), says.join(" "));
+        Violation::new(invariant, text)
+    }
+
+    /// What is known of a block, for people.
+    pub(crate) fn history(&self, layer: &Uuid, block: u64) -> String {
         let mut holder = Some(*layer);
         let mut known = None;
         while let Some(uuid) = holder.filter(|_| known.is_none()) {
             known = self.layers[&uuid].blocks.get(&block);
             holder = self.layers[&uuid].parent;
         }
-        let says: Vec<String> = values.iter().map(|value| name(*value)).collect();
-        let mut text = format!("{} block {block} says [{}]", self.name(layer), says.join(" "));
-        match known {
-            None => text.push_str("; it was never written"),
-            Some(known) => {
-                let base: Vec<String> = known.base.iter().map(|v| name(Some(*v))).collect();
-                text.push_str(&format!("; it was [{}], {:?}", base.join(" "), known.presence));
-                for touch in &known.touches {
-                    text.push_str(&format!(", then {}", self.story_of(touch.op, touch.mask)));
-                }
-            }
+        let Some(known) = known else { return "it was never written".into() };
+        let base: Vec<String> = known.base.iter().map(|value| name(Some(*value))).collect();
+        let mut text = format!("it was [{}], {:?}", base.join(" "), known.presence);
+        for touch in &known.touches {
+            text.push_str(&format!(", then {}", self.story_of(touch.op, touch.mask)));
         }
-        Violation::new(invariant, text)
+        text
     }
 
     fn story_of(&self, number: u32, mask: u8) -> String {

@@ -5,7 +5,7 @@ use braid_pool::{Completion, Counters, Done, Failure, Note};
 
 use super::{Health, Pending, Session, Verdict};
 use crate::machine::Machine;
-use crate::oracle::{End, Uuid, Violation};
+use crate::oracle::{End, Stage, Uuid, Violation};
 use crate::payload::SECTOR;
 
 impl<M: Machine> Session<M> {
@@ -85,7 +85,10 @@ impl<M: Machine> Session<M> {
                 Failure::Media(_) => "NoFalseMediaError",
                 _ => "NoFalseFailure",
             };
-            let text = format!("{} ended with {failure:?}", self.describe(pending));
+            let mut text = format!("{} ended with {failure:?}", self.describe(pending));
+            if let Pending::Write { layer, first, .. } = pending {
+                text.push_str(&format!("; {}", self.oracle.history(&layer, first / 8)));
+            }
             return Err(Violation::new(invariant, text));
         }
         // A zeroing is done piece by piece: what was done stays done.
@@ -145,7 +148,12 @@ impl<M: Machine> Session<M> {
                 let volume = &self.oracle.layers()[&layer];
                 let promised = volume.thick && !volume.was_snapshotted();
                 let has = promised || self.oracle.owns(&layer, first, sectors);
-                self.health == Health::Failing || !has
+                // A snapshot that is being taken makes what it has the snapshot's.
+                let others = self.oracle.layers().values();
+                let sealed = others
+                    .filter(|other| other.source == Some(layer))
+                    .any(|other| other.stage == Stage::Making);
+                self.health == Health::Failing || sealed || !has
             }
             Pending::Create { .. } | Pending::Resize { .. } => true,
             // Deleting always works, and so does what needs no space.

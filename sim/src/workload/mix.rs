@@ -52,6 +52,8 @@ pub(crate) struct Mix {
     pub(crate) durable_in: u64,
     /// A write is longer than a block once in so many.
     pub(crate) long_in: u64,
+    /// Things begun in one turn, at most: many of them fill a block of the journal.
+    pub(crate) burst: u64,
     /// Blocks of a hot place.
     pub(crate) hot: u64,
     /// Writes go to clusters all over the volume: the pool gets full.
@@ -99,11 +101,12 @@ impl Mix {
             weights,
             depth: *random.pick(&[1, 2, 4, 8, 16, 32]),
             durable_in: *random.pick(&[2, 8, 50]),
-            long_in: *random.pick(&[3, 8, 30]),
+            long_in: *random.pick(&[1, 3, 8, 30]),
+            burst: *random.pick(&[1, 4, 24]),
             hot: *random.pick(&[2, 4, 12]),
             scattered: random.once_in(5),
             rush: *random.pick(&[2, 3, 4]),
-            length: random.within(40, 400),
+            length: random.within(30, 250),
             sector: if random.once_in(3) { 4096 } else { 512 },
             small_blocks: random.once_in(2),
             discards: random.once_in(2),

@@ -133,7 +133,7 @@ impl<M: Machine> Session<M> {
     /// One more thing happens: something begins, or the disk ends something.
     pub(crate) fn step(&mut self) -> Verdict {
         if self.may_begin() && self.random.below(self.mix.rush) == 0 {
-            for _ in 0..self.random.within(1, 4) {
+            for _ in 0..self.random.within(1, self.mix.burst) {
                 self.begin()?;
             }
             self.world.turn();
