@@ -4,7 +4,7 @@ use std::fs::File;
 
 use serde_json::Value;
 
-use crate::process::{Ended, Engine, Folder, run};
+use crate::process::{Background, Ended, Engine, Folder, run};
 
 fn json(ended: &Ended) -> Value {
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -183,6 +183,64 @@ fn a_pool_is_exported_grown_and_destroyed() {
     refused(&bench.engine.ask(&["pool", "import", &path]), &["holds no pool"]);
     done(&bench.engine.ask(&create));
     bench.engine.stop();
+}
+
+#[test]
+fn pools_on_two_shards_come_and_go_under_load() {
+    let bench = Bench::new(&["--shards", "2"]);
+    let path = bench.folder.path("second");
+    let second = bench.ask(&["pool", "create", &path, "--size", "256MiB", "--sparse"]);
+    assert_eq!(second["shard"], 1);
+    let first = bench.path();
+    let [one, other] = [("vm1", &first), ("vm2", &path)].map(|(name, pool)| {
+        bench.ask(&["replica", "create", name, "--size", "64MiB", "--pool", pool])
+    });
+    done(&bench.load(&other, VERIFY));
+    let endless = |shared: &Value| {
+        let uri = bench.uri(shared);
+        let load = ["perf", &uri, "--rw", "mixed", "--verify", "--time", "60s"];
+        Background::start(&load)
+    };
+    let begun = std::time::Instant::now();
+    for _ in 0..3 {
+        let loads = [endless(&one), endless(&other)];
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        done(&bench.engine.ask(&["replica", "unshare", "vm2"]));
+        done(&bench.engine.ask(&["replica", "share", "vm2"]));
+        done(&bench.engine.ask(&["snapshot", "create", "vm1@a"]));
+        done(&bench.engine.ask(&["snapshot", "destroy", "vm1@a", "--yes"]));
+        done(&bench.engine.ask(&["pool", "export", &path]));
+        done(&bench.engine.ask(&["pool", "import", &path]));
+        done(&bench.engine.ask(&["replica", "destroy", "vm1", "--yes"]));
+        done(&bench.engine.ask(&["replica", "create", "vm1", "--size", "64MiB", "--pool", &first]));
+        drop(loads);
+        done(&bench.load(&other, VERIFY));
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nothing waited for a host");
+    let _load = endless(&other);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let Bench { folder, engine } = bench;
+    engine.stop();
+    for pool in [folder.path("pool"), folder.path("second")] {
+        done(&run(&["verify", &pool]));
+    }
+}
+
+#[test]
+fn a_bad_copy_is_told_of_and_mended() {
+    let bench = Bench::new(&[]);
+    let replica = bench.ask(&["replica", "create", "vm1", "--size", "32MiB"]);
+    done(&bench.load(&replica, VERIFY));
+    let Bench { folder, engine } = bench;
+    engine.stop();
+    let path = folder.path("pool");
+    let file = File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 4096).unwrap();
+    refused(&run(&["verify", &path]), &["1 bad copies", "--repair"]);
+    let mended = json(&run(&["verify", "--repair", &path, "-o", "json"]));
+    assert_eq!((&mended["bad_copies"], &mended["mended"]), (&Value::from(1), &Value::from(1)));
+    assert_eq!(mended["findings"][0]["kind"], "superblock");
+    done(&run(&["verify", "--no-data", &path]));
 }
 
 #[test]
