@@ -187,7 +187,8 @@ impl Pool {
     pub fn waiting(&self) -> alloc::string::String {
         let pieces: alloc::vec::Vec<_> = self.pieces.iter().collect();
         alloc::format!(
-            "ready {:?}, starved {:?}, hungry {:?}, bufferless {:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{pieces:?}",
+            "ready {:?}, starved {:?}, hungry {:?}, bufferless {:?}\n\
+             {:?}\n{:?}\n{:?}\n{:?}\n{pieces:?}",
             self.ready,
             self.starved,
             self.hungry,

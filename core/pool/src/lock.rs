@@ -101,11 +101,6 @@ impl Locks {
         !self.clusters.is_empty()
             && self.clusters.get(&(layer, lcluster)).is_some_and(|held| held.mask & mask != 0)
     }
-
-    /// Whether nothing is locked.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.clusters.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -123,7 +118,7 @@ mod tests {
         locks.unlock(1, 2, 0b1000, |_| ());
         locks.unlock(1, 2, 0b0011, |_| ());
         locks.unlock(1, 2, 0b0110, |_| ());
-        assert!(locks.is_empty());
+        assert!(locks.clusters.is_empty());
     }
 
     #[test]
@@ -134,13 +129,13 @@ mod tests {
         assert!(!locks.lock(1, 2, 0b0110, key(2)));
         assert!(!locks.lock(1, 2, 0b0100, key(3)), "not past one that waits for the same block");
         assert!(locks.lock(1, 2, 0b1000, key(4)));
-        let mut granted = alloc::vec::Vec::new();
+        let mut granted = Vec::new();
         locks.unlock(1, 2, 0b0011, |k| granted.push(k.index));
         assert_eq!(granted, [2]);
         locks.unlock(1, 2, 0b0110, |k| granted.push(k.index));
         assert_eq!(granted, [2, 3]);
         locks.unlock(1, 2, 0b0100, |_| ());
         locks.unlock(1, 2, 0b1000, |_| ());
-        assert!(locks.is_empty());
+        assert!(locks.clusters.is_empty());
     }
 }

@@ -71,6 +71,12 @@ impl LeafMap {
         (self.phys[at] & !OPAQUE).checked_sub(1)
     }
 
+    /// Whether it says nothing at all.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.phys.iter().all(|p| *p == 0) && self.open == 0 && self.dirty == 0
+    }
+
     /// Says where a cluster is.
     pub(crate) const fn set_phys(&mut self, at: usize, phys: Option<u32>) {
         let bits = match phys {
@@ -98,11 +104,6 @@ impl LeafMap {
     /// Takes place and opacity from a page.
     pub(crate) const fn set_raw(&mut self, at: usize, raw: u32) {
         self.phys[at] = raw;
-    }
-
-    /// Whether it says nothing at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.phys.iter().all(|p| *p == 0) && self.open == 0 && self.dirty == 0
     }
 }
 

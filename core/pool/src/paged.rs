@@ -49,11 +49,6 @@ impl<T: Clone> Paged<T> {
         (&mut self.value, first)
     }
 
-    /// Changes what is not part of the page's content in the sense of replay.
-    pub(crate) const fn untracked(&mut self) -> &mut T {
-        &mut self.value
-    }
-
     /// Newest journal block whose cells its page holds.
     pub(crate) const fn lsn(&self) -> u64 {
         self.lsn

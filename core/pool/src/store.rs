@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
 use crate::codec::Content;
@@ -191,10 +192,10 @@ impl Store {
         self.changed.extend(slab.map(PageId::MapBitmap));
         if !set {
             self.map.page_maps.remove(&phys);
-        } else if !self.map.page_maps.contains_key(&phys) {
+        } else if let Entry::Vacant(place) = self.map.page_maps.entry(phys) {
             let mut page = Paged::new(0);
             *page.change().0 = 1;
-            self.map.page_maps.insert(phys, page);
+            place.insert(page);
             self.changed.push(PageId::PageMap(phys));
         }
     }
@@ -284,7 +285,7 @@ impl Store {
             PageId::Leaf(id, n) if !self.map.leaves.contains_key(&(id, n)) => {
                 let mut made = Paged::new(LeafMap::new());
                 made.change();
-                let leaf = alloc::boxed::Box::new(Leaf::new(made));
+                let leaf = Box::new(Leaf::new(made));
                 self.map.leaves.insert((id, n), leaf).is_none()
             }
             PageId::Record(id) if !self.map.records.contains_key(&id) => {

@@ -12,7 +12,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Instant, IoError, Key, Memory, Token};
+use braid_block::{Instant, IoError, Key, Memory};
 use hashbrown::HashMap;
 
 use crate::effect::Effect;
@@ -170,16 +170,6 @@ impl Syncer {
     /// The journal block with the unsettled cell of a slot, if it has one.
     pub(crate) fn unsettled(&self, block: u64) -> Option<u64> {
         if self.unsettled.is_empty() { None } else { self.unsettled.get(&block).copied() }
-    }
-
-    /// Slots with an unsettled cell.
-    pub(crate) fn unsettled_len(&self) -> usize {
-        self.unsettled.len()
-    }
-
-    /// Whether a flush is in flight, or somebody waits for one.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.asked <= self.issued && self.flushes.is_empty()
     }
 
     /// When the flush in flight was issued.

@@ -133,7 +133,10 @@ impl Pool {
     /// A layer that a snapshot made and that is nobody's yet.
     pub(crate) fn is_staged(&self, layer: u32) -> bool {
         let stages = self.commands.running.iter().flatten().map(|running| &running.stage);
-        let staged = |stage: &Stage| matches!(stage, Stage::Sealing(Sealing::Staged { head, .. }) if *head == layer);
+        let staged = |stage: &Stage| match stage {
+            Stage::Sealing(Sealing::Staged { head, .. }) => *head == layer,
+            _ => false,
+        };
         stages.into_iter().any(staged)
     }
 

@@ -45,6 +45,11 @@ macro_rules! structure {
 }
 
 fn structures() -> Vec<Structure> {
+    [whole(), journal(), layers(), pages()].into_iter().flatten().collect()
+}
+
+/// What the pool is.
+fn whole() -> Vec<Structure> {
     alloc::vec![
         structure!("Page header", PageHeader,
             "Stands at the beginning of every page. A page that does not bear its own address, \
@@ -88,6 +93,12 @@ fn structures() -> Vec<Structure> {
                        the pool grew",
             reserved: "zeros",
         }),
+    ]
+}
+
+/// What the journal is.
+fn journal() -> Vec<Structure> {
+    alloc::vec![
         structure!("Journal block", JournalBlock,
             "At `16384 + seq % ring_blocks * 4096`. A block belongs to the journal if it chains: \
              its CRC is right, its number is one more than the last one's, `previous` is the last \
@@ -109,6 +120,12 @@ fn structures() -> Vec<Structure> {
             settled: "cells up to this block are durable, and so is the data of their first writes",
             reserved2: "zeros",
         }),
+    ]
+}
+
+/// What layers are, and where their blocks.
+fn layers() -> Vec<Structure> {
+    alloc::vec![
         structure!("Leaf", LeafPage, "64 MiB of a layer: 256 clusters, 64 regions.", {
             header: "see there",
             open: "regions whose checksums may lag behind their content, a bit each",
@@ -160,6 +177,12 @@ fn structures() -> Vec<Structure> {
             record: "the copy",
             reserved: "zeros",
         }),
+    ]
+}
+
+/// What leads to pages, and which places are in use.
+fn pages() -> Vec<Structure> {
+    alloc::vec![
         structure!("Pointers", PointersPage,
             "Root (to tables), table (to layers) or directory (to leaves).", {
             header: "see there",

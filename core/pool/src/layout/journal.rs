@@ -201,7 +201,7 @@ impl Cell {
 #[repr(C)]
 pub(crate) struct Transferred {
     /// Blocks that are owned.
-    pub(crate) own: zerocopy::little_endian::U64,
+    pub(crate) own: U64,
     /// The cluster; [`Cell::NOWHERE`]: none, the child keeps what it has, and takes the flags.
     pub(crate) phys: U32,
     /// 1: opaque; 2: the region is open; 4: it is dirty.

@@ -75,7 +75,8 @@ pub(crate) struct Superblock {
     /// Segments in use.
     pub(crate) segment_count: U32,
     pub(crate) tail: U64,
-    /// Where a scrub goes on: layer in the upper half, leaf in the lower; `u64::MAX`: none is begun.
+    /// Where a scrub goes on: layer in the upper half, leaf in the lower; `u64::MAX`: none is
+    /// begun.
     pub(crate) scrub: U64,
     pub(crate) segments: [Segment; SEGMENTS_MAX],
     pub(crate) reserved: [u8; 2824],

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. A leaf stays that differs from its page, has a region that is being written, was opened and
-//!    not closed in this incarnation, is to be cleaned once it is adopted, or is not adopted and was
-//!    written in this incarnation: of none of these the page knows all.
+//!    not closed in this incarnation, is to be cleaned once it is adopted, or is not adopted and
+//!    was written in this incarnation: of none of these the page knows all.
 //! 2. A directory stays as long as one of its leaves does: it says where they are written.
 
 use alloc::collections::BTreeSet;
