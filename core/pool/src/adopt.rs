@@ -158,6 +158,10 @@ impl Pool {
                 }
             }
         }
+        if self.state == State::Stopping && self.adopt.reading.is_none() {
+            // Nothing wakes us again: what a stop waits for ends here.
+            return self.end_adopting(mem);
+        }
         self.adopt.paused = self.adopt.wanted && now < self.adopt.next_at;
         if self.adopt.wanted && !self.adopt.paused {
             self.again();
