@@ -110,27 +110,27 @@ impl Entry {
 /// The table of pools. A place is a range of token kinds.
 pub(crate) struct Pools {
     places: [Option<Entry>; POOLS_MAX],
-    len: usize,
+    /// Places up to the last one in use: no turn looks at the others.
+    top: usize,
     /// Number of the last command.
     command: u32,
 }
 
 impl Pools {
     pub(crate) fn new() -> Self {
-        Self { places: [const { None }; POOLS_MAX], len: 0, command: 0 }
+        Self { places: [const { None }; POOLS_MAX], top: 0, command: 0 }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.top == 0
     }
 
-    /// Those after the last one are not looked at.
     fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.places.iter().flatten().take(self.len)
+        self.places[..self.top].iter().flatten()
     }
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.places.iter_mut().flatten().take(self.len)
+        self.places[..self.top].iter_mut().flatten()
     }
 
     fn find(&self, id: PoolId) -> Option<&Entry> {
@@ -158,7 +158,7 @@ impl Pools {
         let (None, Some(place)) = (self.find(id), place) else { return false };
         let kinds = u8::try_from(place).unwrap_or(u8::MAX) * token::POOL_KINDS;
         config.token_base = token::POOLS + kinds;
-        self.len += 1;
+        self.top = self.top.max(place + 1);
         self.places[place] = Some(Entry {
             id,
             disk,
@@ -351,7 +351,7 @@ impl Shard {
 
     /// Takes what the pools have finished, and what that lets them finish at once.
     fn take_completions<M: Memory>(&mut self, mem: &mut M) {
-        for place in 0..POOLS_MAX {
+        for place in 0..self.pools.top {
             while let Some(entry) = &mut self.pools.places[place]
                 && let Some((completion, sums)) = entry.pool.poll_summed()
             {
@@ -382,12 +382,11 @@ impl Shard {
     /// Forgets the pools that are closed.
     fn forget_closed<M: Memory>(&mut self, mem: &mut M) {
         let mut forgot = false;
-        for place in 0..POOLS_MAX {
+        for place in 0..self.pools.top {
             if !self.pools.places[place].as_ref().is_some_and(Entry::is_over) {
                 continue;
             }
             let Some(mut entry) = self.pools.places[place].take() else { continue };
-            self.pools.len -= 1;
             forgot = true;
             let (id, disk) = (entry.id, entry.disk);
             for (_, tag) in entry.commands {
@@ -400,6 +399,8 @@ impl Shard {
             self.freed = true;
         }
         if forgot {
+            let last = self.pools.places.iter().rposition(Option::is_some);
+            self.pools.top = last.map_or(0, |last| last + 1);
             self.tell_drained();
         }
     }

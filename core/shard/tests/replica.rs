@@ -411,6 +411,66 @@ fn a_pool_that_is_closed_ends_its_commands_and_lets_go_of_its_disk() {
 }
 
 #[test]
+fn wherever_the_device_fails_every_command_is_answered_and_no_buffer_is_lost() {
+    for operations in 0.. {
+        let mut world = world();
+        let (admin, mut io) = Peer::pair(&mut world, DATA);
+        world.pool_disk.left = Some(operations);
+        let commands = [write(1, 0, 1, 4096), write(1, 0, 1, 4096), fua(write(1, 64, 2, 8192))];
+        for command in commands {
+            let len = command.sgl.length.get() as usize;
+            io.post(&mut world, command, &vec![7; len]);
+        }
+        io.post(&mut world, transfer(io::WRITE_ZEROES, 1, 0, 64, 0), &[]);
+        io.post(&mut world, flush(1), &[]);
+        io.post(&mut world, fua(read(1, 64, 2, 8192)), &[]);
+        io.post(&mut world, read(1, 3, 9, 9 * 4096), &[]);
+        assert_eq!(io.take(&mut world).len(), 7, "after {operations}");
+        let unharmed = world.pool_disk.left > Some(0);
+        let (mem, now) = (&mut world.mem, world.now);
+        world.shard.stop(mem, now);
+        world.run();
+        world.end(io.socket);
+        world.end(admin.socket);
+        assert!(world.has_note(&Note::Drained), "after {operations}");
+        world.shard.drop_leases(&mut world.mem);
+        assert_eq!((world.shard.ops(), world.mem.leases()), (0, 0), "after {operations}");
+        if unharmed && world.pool_disk.left > Some(0) {
+            assert!(operations > 10);
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_one_pool_asks_for_is_not_answered_to_another() {
+    let mut world = world();
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    assert!(put(&mut world, &mut io, 3, 3).is_success());
+    world.unshare(&[admin.socket, io.socket]);
+    world.close_pool();
+    // Both look at the same disk, and write nothing.
+    let config = || braid_pool::Config { read_only: true, ..pool_config(1) };
+    let (mem, now) = (&mut world.mem, world.now);
+    for id in [PoolId(8), POOL] {
+        assert!(world.shard.pool_open(mem, now, id, POOL_DISK, config()));
+    }
+    world.run();
+    for id in [PoolId(8), POOL] {
+        assert_eq!(world.shard.pool(id).unwrap().state(), braid_pool::State::Open);
+    }
+    let (mem, now) = (&mut world.mem, world.now);
+    world.shard.pool_close(mem, now, PoolId(8));
+    world.run();
+    assert!(world.shard.pools().eq([POOL]));
+    let handle = world.shard.pool(POOL).unwrap().find(&REPLICA).unwrap();
+    world.share(handle, Geometry::of_bytes(REPLICA_BYTES, BlockSize::B4096));
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    assert_eq!(get(&mut world, &mut io, 3), Ok(3));
+    assert!(!put(&mut world, &mut io, 3, 4).is_success());
+}
+
+#[test]
 fn a_host_that_leaves_in_the_middle_costs_no_buffer() {
     let mut world = world();
     let (admin, mut io) = Peer::pair(&mut world, NONE);

@@ -25,6 +25,8 @@ pub struct PoolDisk {
     pub counts: Counts,
     /// Every operation from now on fails so.
     pub error: Option<IoError>,
+    /// After so many more operations they fail.
+    pub left: Option<u64>,
 }
 
 impl PoolDisk {
@@ -194,6 +196,9 @@ impl World {
     /// Carries out what the pool's disk is asked for; hands back what is not for it.
     pub fn on_pool_disk(&mut self, effect: Effect) -> Option<Effect> {
         let disk = &mut self.pool_disk;
+        if disk.left == Some(0) {
+            disk.error = Some(IoError::Device);
+        }
         let (token, result) = match effect {
             Effect::Read { token, disk: POOL_DISK, span, offset } => {
                 disk.counts.reads += 1;
@@ -219,6 +224,7 @@ impl World {
             }
             other => return Some(other),
         };
+        disk.left = disk.left.map(|left| left.saturating_sub(1));
         self.pending_disk.push_back((token, disk.error.map_or(result, Err)));
         None
     }
