@@ -113,8 +113,8 @@ struct PoolOptions {
     /// Folder in memory for sparse files of any size
     #[arg(long, default_value = "/dev/shm")]
     memory: PathBuf,
-    /// Slices of 500 ms in each comparison, both sides together
-    #[arg(long, default_value_t = 30)]
+    /// Slices of 500 ms in each comparison, two sides together
+    #[arg(long, default_value_t = 24)]
     slices: usize,
     /// How the result is printed
     #[arg(short, long, default_value = "table")]

@@ -59,8 +59,8 @@ struct Pool {
     /// GiB in use of each replica
     #[arg(long, default_value_t = 1)]
     gib: u64,
-    /// Slices of 500 ms in each comparison, both sides together
-    #[arg(long, default_value_t = 30)]
+    /// Slices of 500 ms in each comparison, two sides together
+    #[arg(long, default_value_t = 24)]
     slices: usize,
     /// How the result is printed: table or json
     #[arg(short, long, default_value = "table")]

@@ -34,19 +34,8 @@ pub(crate) struct How {
     delta_max: Option<u32>,
 }
 
-/// A pool's shape as large pools have it.
-fn format(bytes: u64) -> Format {
-    let ring = (bytes / 256 / 4096).clamp(1024, 65_536);
-    let clusters = bytes / (256 << 10);
-    let reserve = (clusters / 200).clamp(64, 1 << 20);
-    Format {
-        uuid: [0xb5; 16],
-        bytes,
-        ring_blocks: u32::try_from(ring).unwrap_or(65_536),
-        slab_clusters: 32_512,
-        reserve_clusters: u32::try_from(reserve).unwrap_or(1 << 20),
-    }
-}
+/// The pools' identity: they are made anew again and again.
+const UUID: [u8; 16] = [0xb5; 16];
 
 fn config(bytes: u64, sector: u32, how: &How) -> Config {
     let mut limits = Limits::default();
@@ -83,7 +72,7 @@ fn reactor(disk: OpenDisk) -> io::Result<Reactor<Order>> {
 /// Makes a pool on a file.
 pub(crate) fn make(path: &Path, how: &How) -> io::Result<()> {
     let (disk, config) = disk(path, how)?;
-    let format = format(config.device.bytes);
+    let format = Format::for_device(UUID, config.device.bytes);
     let machine = Direct::new(Pool::create(config, format));
     let (machine, driver) =
         reactor(disk)?.run(machine, Driver::making()).map_err(io::Error::other)?;

@@ -9,11 +9,12 @@ use std::path::Path;
 
 use braid_block::{BlockSize, Instant, IoError, Lease, Memory, Span};
 use braid_pool::{
-    Command, Completion, Config, Create, Effect, Event, Handle, Limits, Pool, Request, State, Work,
+    Command, Completion, Config, Create, Effect, Event, Format, Handle, Limits, Pool, Request,
+    State, Work,
 };
 use braid_sim::SimMemory;
 
-use super::{How, config, format, told};
+use super::{How, config, told};
 use crate::measure::resident;
 use crate::wire::bad;
 
@@ -132,7 +133,7 @@ fn open(path: &Path) -> io::Result<File> {
 pub(crate) fn map(path: &Path, bytes: u64) -> io::Result<()> {
     let file = open(path)?;
     let config = settings(&file, 1 << 20)?;
-    let format = format(config.device.bytes);
+    let format = Format::for_device(super::UUID, config.device.bytes);
     let mut shim = Shim::new(Pool::create(config.clone(), format), file);
     shim.run_until(|shim| shim.pool.state() == State::Stopped)?;
     shim.pool.drop_leases(&mut shim.mem);

@@ -19,6 +19,8 @@ const TIME: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(300);
 /// How many times a replica's bytes the pool has.
 const SHARES: u64 = 6;
+/// How many times a replica's bytes are read where checksums are to be missed.
+const MISSED_SHARES: u64 = 4;
 /// Snapshots of the chain.
 const CHAIN: u8 = 64;
 
@@ -121,6 +123,7 @@ impl Kind {
             Side::Chain => CHAINED,
             Side::First | Side::Snapshot => FRESH,
         };
+        let bytes = if side == Side::Missed { MISSED_SHARES * bytes } else { bytes };
         let pattern = match (self.random, side) {
             (false, _) => Pattern::Sequential,
             (true, Side::First | Side::Snapshot) => Pattern::Once,
@@ -155,13 +158,11 @@ pub(super) fn rows(setup: &Setup, wanted: &Wanted, told: &mut dyn FnMut(Row)) ->
     bed.prepare(&mut pool)?;
     bed.compare(&mut pool, &KINDS, told)?;
     pool.stop()?;
-    if wanted.has(Which::Missed) {
-        let mut pool = bed.open(&["--cache-bytes", &(bytes >> 15).to_string()])?;
-        bed.compare(&mut pool, &MISSED, told)?;
-        pool.stop()?;
-    }
     if wanted.has(Which::Amplification) {
         amplification(&bed, told)?;
+    }
+    if wanted.has(Which::Missed) {
+        missed(&bed, told)?;
     }
     Ok(())
 }
@@ -297,6 +298,31 @@ fn compared(kind: &Kind, side: Side, ours: &[Slice], fio: &[Slice]) -> [Row; 2] 
         row("P3", name.clone(), "IOPS", iops, Aim::AtLeast(aim), text),
         row("P5", format!("{name}: CPU"), "us", cpu, Aim::None, String::new()),
     ]
+}
+
+/// Reads of so much more than the smallest cache of checksums spans that few of them are hit.
+fn missed(bed: &Bed<'_>, told: &mut dyn FnMut(Row)) -> io::Result<()> {
+    Pool::make(bed.setup, &bed.file.0, &["--bytes", &bed.pool.to_string()])?;
+    let bytes = MISSED_SHARES * bed.bytes;
+    let mut pool = bed.open(&[])?;
+    pool.order(&Order::Replica { id: MAPPED, bytes })?;
+    pool.run(Run::fill(MAPPED, 0, bytes))?;
+    pool.stop()?;
+    let mut pool = bed.open(&["--cache-bytes", "0"])?;
+    bed.compare(&mut pool, &MISSED, told)?;
+    let counts: Counts = pool.ask(&Order::Count)?;
+    let each = Figure::of(vec![count(counts.device_reads) / count(counts.reads).max(1.0)]);
+    told(Row {
+        id: "P3",
+        what: "checksums missed: device reads each".to_owned(),
+        unit: "",
+        ours: each,
+        other: None,
+        counts: each,
+        aim: Aim::None,
+        aim_text: String::new(),
+    });
+    pool.stop()
 }
 
 /// Random overwrites with as many checkpoints as 256 GiB in use have, so that a short run is the
