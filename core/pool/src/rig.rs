@@ -170,6 +170,11 @@ impl Rig {
         self.submit(handle, Work::Read { offset: block * 4096, len: 4096 }, Some(lease));
     }
 
+    /// Submits a request without a buffer.
+    pub(crate) fn ask(&mut self, handle: Handle, work: Work) {
+        self.submit(handle, work, None);
+    }
+
     fn submit(&mut self, handle: Handle, work: Work, lease: Option<braid_block::Lease>) {
         let request = Request { tag: 9, handle, work, lease };
         self.pool.submit(&mut self.mem, self.now, request);
