@@ -1,11 +1,12 @@
 //! What a world runs: a pool, or in tests of the world something simpler.
 
-use braid_block::Instant;
+use braid_block::{Instant, IoError};
 use braid_pool::{
     Command, Completion, Config, Counters, Effect, Event, Format, LayerInfo, Note, Pool, PoolInfo,
-    Request, State,
+    Request, Scope, State, check, run_blocking,
 };
 
+use crate::image::Image;
 use crate::memory::SimMemory;
 
 /// The interface of a pool. Each method is the one of [`Pool`] with the same name.
@@ -28,6 +29,25 @@ pub trait Machine: Sized {
     fn layers(&self) -> Vec<LayerInfo>;
     fn info(&self) -> PoolInfo;
     fn counters(&self) -> Counters;
+    /// Who waits for what, for who looks into a hang.
+    fn waiting(&self) -> String {
+        String::new()
+    }
+    /// Looks at an image without changing it: what is not as it must be.
+    fn check(config: Config, image: &Image, now: Instant) -> Vec<String> {
+        let _ = (config, image, now);
+        Vec::new()
+    }
+}
+
+/// A copy of an image, which answers at once.
+struct Offline(Image);
+
+impl braid_pool::Image for Offline {
+    fn read(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), IoError> {
+        self.0.read(offset, bytes);
+        Ok(())
+    }
 }
 
 impl Machine for Pool {
@@ -97,5 +117,23 @@ impl Machine for Pool {
 
     fn counters(&self) -> Counters {
         *self.counters()
+    }
+
+    fn waiting(&self) -> String {
+        self.waiting()
+    }
+
+    fn check(config: Config, image: &Image, now: Instant) -> Vec<String> {
+        let mut mem = SimMemory::new(16 << 20);
+        let mut image = Offline(image.clone());
+        let mut pool = Self::open(Config { read_only: true, ..config });
+        run_blocking(&mut pool, &mut mem, &mut image, now, |_, _| {});
+        if pool.state() != State::Open {
+            let notes = std::iter::from_fn(|| pool.poll_note()).map(|note| format!("{note:?}"));
+            return notes.collect();
+        }
+        let report = check(&mut pool, &mut mem, &mut image, now, Scope::default());
+        let bad = report.findings.iter().filter(|finding| !finding.is_mendable());
+        bad.map(|finding| format!("{finding:?}")).collect()
     }
 }

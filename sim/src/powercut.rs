@@ -90,10 +90,11 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 28] = [
+pub const WANTED: [&str; 30] = [
     "all space back",
     "all states of a moment",
     "block copied",
+    "checked",
     "checkpoint",
     "clean open",
     "cut again after going on",
@@ -101,6 +102,7 @@ pub const WANTED: [&str; 28] = [
     "cut beside a flush",
     "cut beside writes",
     "cut in a checkpoint",
+    "cut in a full journal block",
     "device failed",
     "discard",
     "full",
@@ -271,6 +273,9 @@ impl Run<'_> {
     /// Opens a crashed disk, compares, and perhaps cuts it again.
     fn follow<M: Machine>(&mut self, mut fork: Session<M>, random: &mut Random) -> Verdict {
         self.states += 1;
+        if random.once_in(4) {
+            fork.check()?;
+        }
         if random.once_in(6) && !fork.open_partly(random.within(1, 40))? {
             self.seen.mark("cut again while opening");
             fork = self.again(fork, random);

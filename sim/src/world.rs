@@ -149,7 +149,8 @@ impl<M: Machine> World<M> {
         }
         if due || self.machine.has_work() {
             self.idle_turns += 1;
-            assert!(self.idle_turns < TURNS_MAX, "busy with nothing");
+            let busy = self.idle_turns < TURNS_MAX;
+            assert!(busy, "busy with nothing: {}", self.machine.waiting());
             self.turn();
             return Progress::Moved;
         }
@@ -194,12 +195,10 @@ impl<M: Machine> World<M> {
         self.machine.state() == state
     }
 
-    /// Kinds of the tokens of what is in flight, from the machine's first one.
-    pub fn kinds(&self) -> impl Iterator<Item = u8> {
-        let base = self.tokens.start;
-        self.given.values().filter_map(move |(token, _)| {
-            u8::try_from(u16::from(token.kind()).checked_sub(base)?).ok()
-        })
+    /// What is in flight, each with its token's kind, counted from the machine's first one.
+    pub(crate) fn flying(&self) -> impl Iterator<Item = (u16, &Work)> {
+        let kind = |flight| u16::from(self.given[&flight].0.kind()) - self.tokens.start;
+        self.disk.flying().map(move |(flight, work)| (kind(flight), work))
     }
 
     /// The process dies: the machine is gone, its buffers too. Gives the disk as it leaves it.

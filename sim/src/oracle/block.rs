@@ -114,7 +114,7 @@ impl Block {
         value: Content,
         (began, ended): (Tick, Tick),
     ) -> bool {
-        let fits = self.fitting(ops, sector, value, (began, ended), |_| true);
+        let fits = self.fitting(ops, sector, value, (began, ended));
         // Two zeroings look alike: only who is alone is known to be seen.
         if let [only] = fits[..] {
             match only {
@@ -149,7 +149,7 @@ impl Block {
         values.extend(here.map(|touch| ops[touch.op as usize].content(touch.op)));
         values.sort_unstable();
         values.dedup();
-        values.retain(|value| !self.fitting(ops, sector, *value, interval, |_| true).is_empty());
+        values.retain(|value| !self.fitting(ops, sector, *value, interval).is_empty());
         values
     }
 
@@ -182,14 +182,9 @@ impl Block {
         crash: Crash,
         at: Tick,
     ) -> Result<(), &'static str> {
-        // What a read saw of a write that was not acknowledged may be gone with the process.
-        let decided = |which: Which| match which {
-            Which::Base => true,
-            Which::Touch(touch) => ops[self.touches[touch].op as usize].finish < NEVER,
-        };
         let lives = |sector: usize| match crash {
             Crash::Kill => {
-                let fits = self.fitting(ops, sector, values[sector], (at, at), decided);
+                let fits = self.fitting(ops, sector, values[sector], (at, at));
                 !fits.is_empty()
             }
             Crash::Power => self.outlives(ops, sector, values[sector]),
@@ -228,7 +223,6 @@ impl Block {
         sector: usize,
         value: Content,
         (began, ended): (Tick, Tick),
-        counts: impl Fn(Which) -> bool,
     ) -> Vec<Which> {
         let mut fits = self.named(ops, sector, value);
         fits.retain(|which| {
@@ -237,7 +231,7 @@ impl Block {
             let begun = !matches!(which, Which::Touch(t)
                 if ops[self.touches[*t].op as usize].start > ended);
             begun
-                && self.others(sector, *which).filter(|other| counts(*other)).all(|other| {
+                && self.others(sector, *which).all(|other| {
                     self.zone(ops, sector, other, false)
                         .is_none_or(|other| !seen.contradicts(other))
                 })

@@ -171,7 +171,7 @@ impl Paper {
                 self.seal(replica, uuid);
             }
             self.sealing = None;
-            self.oracle.made(&uuid);
+            self.oracle.made(&uuid, false);
             return;
         }
         let Some(replica) = self.live(Kind::Replica).filter(|_| self.next < 12) else { return };
@@ -202,7 +202,7 @@ impl Paper {
             let uuid = [self.next; 16];
             self.next += 1;
             self.oracle.clone_of(&snapshot, uuid);
-            self.oracle.made(&uuid);
+            self.oracle.made(&uuid, false);
             self.volumes.insert(uuid, self.volumes[&snapshot].clone());
         }
     }
@@ -290,7 +290,7 @@ fn what_is_right_by_construction_is_believed() {
     for seed in 0..1000 {
         let mut oracle = Oracle::default();
         oracle.create([1; 16], 1 << 20, BlockSize::B512, false);
-        oracle.made(&[1; 16]);
+        oracle.made(&[1; 16], false);
         let volumes = BTreeMap::from([([1; 16], Volume::default())]);
         let random = Random::new(seed);
         let mut paper =

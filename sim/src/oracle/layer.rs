@@ -152,8 +152,9 @@ impl Oracle {
         layer.merged = merged;
     }
 
-    /// What was to be made is there.
-    pub fn made(&mut self, uuid: &Uuid) {
+    /// What was to be made is there; `reading`: a read of the replica that a snapshot was taken
+    /// of is in flight, and may tell what was before.
+    pub fn made(&mut self, uuid: &Uuid, reading: bool) {
         let now = self.tick();
         let layer = self.layer_mut(uuid);
         layer.stage = Stage::Live;
@@ -162,7 +163,7 @@ impl Oracle {
             let replica = layer.source.expect("a snapshot's replica");
             layer.frozen = Some(Frozen { start, finish: now, low: start, high: now, loose: false });
             self.end_flush(&replica, start);
-            self.freeze(&replica, uuid, (start, now));
+            self.freeze(&replica, uuid, (start, now), reading);
         }
     }
 
@@ -283,7 +284,7 @@ impl Oracle {
 
     /// The snapshot gets the replica's blocks: where their content is certain as that, else
     /// with all that they may be.
-    fn freeze(&mut self, replica: &Uuid, snapshot: &Uuid, interval: (Tick, Tick)) {
+    fn freeze(&mut self, replica: &Uuid, snapshot: &Uuid, interval: (Tick, Tick), reading: bool) {
         let crashes = self.crashes.len();
         let blocks = self.layers[replica].blocks.clone();
         let mut frozen = BTreeMap::new();
@@ -292,7 +293,10 @@ impl Oracle {
             if let Some(base) = self.certain_before(&block, interval) {
                 let fixed = Rc::new(Block::new(base, Presence::Absent, crashes));
                 frozen.insert(number, Rc::clone(&fixed));
-                heads.insert(number, fixed);
+                if reading {
+                    Rc::make_mut(&mut block).presence = Presence::Unknown;
+                }
+                heads.insert(number, if reading { block } else { fixed });
             } else {
                 frozen.insert(number, Rc::clone(&block));
                 Rc::make_mut(&mut block).presence = Presence::Unknown;

@@ -9,7 +9,7 @@ const S: Uuid = [2; 16];
 fn volume() -> Oracle {
     let mut oracle = Oracle::default();
     oracle.create(V, 1 << 20, BlockSize::B512, false);
-    oracle.made(&V);
+    oracle.made(&V, false);
     oracle
 }
 
@@ -168,7 +168,7 @@ fn a_snapshot_is_one_moment() {
     oracle.snapshot(&V, S);
     let b = write(&mut oracle, 0, 8);
     let c = write(&mut oracle, 8, 8);
-    oracle.made(&S);
+    oracle.made(&S, false);
     let with_c = |oracle: &mut Oracle| {
         let since = oracle.tick();
         let mut bytes = vec![0; 4096];
@@ -191,10 +191,10 @@ fn a_clone_shows_its_snapshot_until_it_is_written() {
     let mut oracle = volume();
     let a = write(&mut oracle, 0, 8);
     oracle.snapshot(&V, S);
-    oracle.made(&S);
+    oracle.made(&S, false);
     let clone = [3; 16];
     oracle.clone_of(&S, clone);
-    oracle.made(&clone);
+    oracle.made(&clone, false);
     assert_eq!(read(&mut oracle, &clone, &[a]), Ok(()));
     let b = oracle.begin_write(&clone, 0, 1, false);
     assert_eq!(read(&mut oracle, &clone, &[b, a]), Ok(()));

@@ -36,6 +36,18 @@ impl<M: Machine> Session<M> {
         Ok(!self.world.is(State::Opening))
     }
 
+    /// Looks at the disk as it is, without opening the pool for work: every rule of its structures
+    /// holds, whatever a crash left.
+    pub(crate) fn check(&mut self) -> Verdict {
+        let config = self.mix.config(self.seed, self.boot, self.plant);
+        let found = M::check(config, self.world.disk.current(), self.world.now);
+        self.seen.mark("checked");
+        match found.is_empty() {
+            true => Ok(()),
+            false => Err(Violation::new("Check", found.join("; "))),
+        }
+    }
+
     /// As [`Session::open`], on a disk that is not [`Health::Sound`]: tells the blocks that
     /// cannot be read.
     pub(crate) fn open_damaged(&mut self) -> Verdict<BTreeSet<(Uuid, u64)>> {

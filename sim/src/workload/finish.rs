@@ -63,7 +63,11 @@ impl<M: Machine> Session<M> {
                     return Err(Violation::new("LayerList", text));
                 };
                 self.handles.insert(uuid, handle);
-                self.oracle.made(&uuid);
+                let source = self.oracle.layers()[&uuid].source;
+                let reading = self.pending.values().any(|pending| {
+                    matches!(pending, Pending::Read { layer, .. } if Some(*layer) == source)
+                });
+                self.oracle.made(&uuid, reading);
             }
             Pending::Remove { uuid } => {
                 self.oracle.removed(&uuid, true);

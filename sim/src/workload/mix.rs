@@ -97,7 +97,7 @@ impl Mix {
             leaves_max: 16 + 2 * dirty_leaves_max,
             ..Limits::default()
         };
-        Self {
+        let mix = Self {
             weights,
             depth: *random.pick(&[1, 2, 4, 8, 16, 32]),
             durable_in: *random.pick(&[2, 8, 50]),
@@ -113,7 +113,23 @@ impl Mix {
             limits,
             slab_clusters: *random.pick(&[8, 20, 64]),
             bytes: 16 << 20,
+        };
+        if random.once_in(5) { mix.churning() } else { mix }
+    }
+
+    /// Much is written for the first time, made zero and written again, in long runs: only that
+    /// fills the blocks of the journal, and only full ones can be torn in every place.
+    fn churning(mut self) -> Self {
+        for ((kind, _), weight) in KINDS.iter().zip(&mut self.weights) {
+            *weight = match kind {
+                Kind::Write => 600,
+                Kind::Zero => 500,
+                Kind::Flush => 30,
+                Kind::Create => 8,
+                _ => *weight / 4,
+            };
         }
+        Self { depth: 32, burst: 24, long_in: 1, rush: 2, sector: 512, durable_in: 50, ..self }
     }
 
     /// What to begin next.

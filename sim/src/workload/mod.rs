@@ -11,7 +11,8 @@ use braid_block::Instant;
 use braid_pool::{Handle, Plant, State};
 
 use crate::cut::Cuts;
-use crate::disk::Disk;
+use crate::disk::{Disk, Work};
+use crate::image::BLOCK;
 use crate::machine::Machine;
 use crate::oracle::{Crash, Oracle, Tick, Uuid, Violation};
 use crate::random::Random;
@@ -21,7 +22,8 @@ use crate::world::{Progress, World};
 pub(crate) use mix::Mix;
 
 /// Token kinds of a pool that the story of a campaign depends on, from its first one.
-const CHECKPOINT: u8 = 4;
+const CHECKPOINT: u16 = 4;
+const JOURNAL: u16 = 1;
 
 /// A pool in its world, and what may be expected of it.
 #[derive(Debug)]
@@ -150,7 +152,9 @@ impl<M: Machine> Session<M> {
         self.observe(&before);
         let waits = !self.pending.is_empty() && self.world.completions.is_empty();
         if progress == Progress::Still && waits {
-            let text = format!("nothing is in flight, and these wait: {:?}", self.pending);
+            let machine = self.world.machine.waiting();
+            let waiting = &self.pending;
+            let text = format!("nothing is in flight, and these wait: {waiting:?}; {machine}");
             return Err(Violation::new("NoHang", text));
         }
         Ok(())
@@ -166,7 +170,8 @@ impl<M: Machine> Session<M> {
             self.finish()?;
             patience -= 1;
             if patience == 0 {
-                let text = format!("these never end: {:?}", self.pending);
+                let machine = self.world.machine.waiting();
+                let text = format!("these never end: {:?}; {machine}", self.pending);
                 return Err(Violation::new("NoHang", text));
             }
         }
@@ -275,13 +280,17 @@ impl<M: Machine> Session<M> {
 
     /// Notes what is interrupted if the world ends here.
     fn mark_cut(&mut self) {
-        use crate::disk::Work;
-        let (mut flush, mut writes) = (false, 0);
-        for (_, work) in self.world.disk.flying() {
+        let (mut flush, mut checkpoint, mut writes, mut full) = (false, false, 0, false);
+        for (kind, work) in self.world.flying() {
             flush |= matches!(work, Work::Sync { .. });
-            writes += u32::from(matches!(work, Work::Write { .. }));
+            checkpoint |= kind == CHECKPOINT;
+            if let Work::Write { bytes, .. } = work {
+                writes += 1;
+                let halves = bytes.chunks(BLOCK).map(|block| &block[block.len() / 2..]);
+                full |= kind == JOURNAL && halves.flatten().any(|byte| *byte != 0);
+            }
         }
-        let checkpoint = self.world.kinds().any(|kind| kind == CHECKPOINT);
+        self.seen.mark_if(full, "cut in a full journal block");
         self.seen.mark_if(flush, "cut beside a flush");
         self.seen.mark_if(checkpoint, "cut in a checkpoint");
         self.seen.mark_if(writes > 1, "cut beside writes");
