@@ -47,6 +47,10 @@ pub(crate) struct Op {
     pub(crate) zeros: u64,
     /// Blocks of it that could not be verified.
     pub(crate) unverified: u32,
+    /// Transfers into its buffer that are not done. Till then nobody may look into it.
+    pub(crate) transfers: u32,
+    /// Pieces of it that are to be compared then.
+    pub(crate) parked: ArrayVec<Key, PIECES_MAX>,
     /// Counted among its layer's writes.
     pub(crate) counted: bool,
     /// CRCs of the blocks in its buffer: of a write, known already; of a read, to be told.
@@ -182,11 +186,6 @@ impl Piece {
     pub(crate) const fn mask(&self) -> u64 {
         let (first, count) = self.blocks();
         crate::store::mask(first, count)
-    }
-
-    /// First block in its layer.
-    pub(crate) const fn lblock(&self) -> u64 {
-        self.lcluster as u64 * 64 + self.blocks().0 as u64
     }
 }
 

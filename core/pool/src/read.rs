@@ -158,6 +158,9 @@ impl Pool {
         piece.transfers = u32::try_from(runs.len()).unwrap_or(0);
         piece.step = if runs.is_empty() { Step::Verifying } else { Step::Transfer };
         piece.runs = runs;
+        if let Some(op) = self.ops.get_mut(piece.op).filter(|_| piece.side.is_none()) {
+            op.transfers += piece.transfers;
+        }
         self.emit_reads(key);
         self.verify(mem, now, key);
     }
@@ -264,6 +267,16 @@ impl Pool {
         let Some(piece) = self.pieces.get(key) else { return };
         if piece.step != Step::Verifying || piece.transfers > 0 {
             return;
+        }
+        if piece.side.is_none() && !piece.runs.is_empty() {
+            // The device may still be filling the same buffer for another piece.
+            let Some(op) = self.ops.get_mut(piece.op) else { return };
+            if op.transfers > 0 {
+                if !op.parked.contains(&key) {
+                    op.parked.push(key);
+                }
+                return;
+            }
         }
         match self.compare(mem, key) {
             Verdict::Wait(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),

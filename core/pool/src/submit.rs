@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 
+use arrayvec::ArrayVec;
 use braid_block::{BlockSize, Class, Instant, Key, Memory, Sums};
 
 use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
@@ -61,6 +62,8 @@ impl Pool {
             failure: None,
             zeros: 0,
             unverified: 0,
+            transfers: 0,
+            parked: ArrayVec::new(),
             counted: false,
             cutting: false,
             room: Room::Single,
@@ -132,6 +135,11 @@ impl Pool {
             Work::Flush { number } => {
                 if let Some(number) = number {
                     let layer = op.layer;
+                    if !self.journal.has_room() {
+                        // The last blocks of the ring are for what frees it.
+                        self.unnumbered.push_back(key);
+                        return self.want_checkpoint();
+                    }
                     self.record(Cell::Flush { layer, number });
                 }
                 if self.flush(key) {
@@ -300,6 +308,10 @@ impl Pool {
     /// Lets pieces go on that waited for room in the journal, or for a buffer.
     pub(crate) fn requests_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         if self.journal.has_room() {
+            for _ in 0..self.unnumbered.len() {
+                let Some(key) = self.unnumbered.pop_front() else { break };
+                self.begin(mem, now, key);
+            }
             while let Some(key) = self.starved.pop_front() {
                 self.ready.push_back(Waiter::Piece(key));
             }
@@ -365,7 +377,7 @@ fn room(op: &Op) -> Room {
     if total < 2 {
         return Room::Single;
     }
-    Room::Asked { total, lacking: arrayvec::ArrayVec::new() }
+    Room::Asked { total, lacking: ArrayVec::new() }
 }
 
 /// Bytes of the next piece, and what it does: within a cluster, whole blocks apart from partial
@@ -417,7 +429,7 @@ fn piece(
         touched: false,
         epoch: None,
         side: None,
-        runs: arrayvec::ArrayVec::new(),
+        runs: ArrayVec::new(),
         merged: false,
         retried: false,
         granted: false,

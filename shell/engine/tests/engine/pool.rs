@@ -93,6 +93,15 @@ fn a_replica_is_made_shared_and_keeps_what_is_written() {
 }
 
 #[test]
+fn a_read_of_two_clusters_waits_for_both() {
+    let bench = Bench::new(&[]);
+    let replica = bench.ask(&["replica", "create", "vm1", "--size", "32MiB"]);
+    let crossing = ["--block-size", "96KiB", "--total", "32MiB", "--region", "24MiB"];
+    done(&bench.load(&replica, &[&["--rw", "mixed", "--verify"], &crossing[..]].concat()));
+    bench.engine.stop();
+}
+
+#[test]
 fn snapshots_and_clones_are_disks_of_their_own() {
     let bench = Bench::new(&[]);
     let replica = bench.ask(&["replica", "create", "vm1", "--size", "32MiB"]);
