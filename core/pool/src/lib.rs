@@ -134,6 +134,8 @@ pub struct Pool {
     reads: Reads,
     /// Pieces that wait for room in the journal.
     starved: VecDeque<Key>,
+    /// Flushes that wait for room for their numbers.
+    unnumbered: VecDeque<Key>,
     /// Pieces that wait for freed clusters to come out of quarantine.
     hungry: VecDeque<Key>,
     /// Pieces that wait for a buffer.

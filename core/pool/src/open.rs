@@ -243,6 +243,7 @@ impl Pool {
             regions: Regions::new(),
             reads: Reads::default(),
             starved: VecDeque::new(),
+            unnumbered: VecDeque::new(),
             hungry: VecDeque::new(),
             bufferless: VecDeque::new(),
             zeros: None,
