@@ -161,7 +161,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn all<M: Machine>(&mut self) -> Verdict {
         let mut session = Session::<M>::start(self.seed, None, Story::Silent)?;
-        let mut older = Vec::new();
+        let mut older = vec![session.world.disk.current().clone()];
         while session.goes_on() {
             session.step()?;
             if session.begun % 32 == 0 && older.len() < 16 {

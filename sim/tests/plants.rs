@@ -8,10 +8,10 @@ use braid_sim::powercut::{Options, campaign};
 /// States within which each must be found.
 const STATES: u64 = 20_000;
 
-fn found(plant: Plant) {
+fn found(plant: Plant, first: u64) {
     let options = Options {
         states: STATES,
-        first: 1,
+        first,
         only: None,
         story: Story::Silent,
         plant: Some(plant),
@@ -19,35 +19,39 @@ fn found(plant: Plant) {
     };
     let report = campaign::<Pool>(&options);
     let finding = report.finding.unwrap_or_else(|| panic!("{plant:?} was not found"));
+    let exact = |name| finding.violation.invariant == name;
+    // The pool must be at work: one that does not run violates these from the first seed on.
+    assert!(!exact("Creates") && !exact("Opens"), "{plant:?}: {finding}");
     println!("{plant:?} after {} states: {finding}", report.states);
 }
 
 #[test]
 fn a_flush_that_is_none_is_found() {
-    found(Plant::SkipFlush);
+    found(Plant::SkipFlush, 1);
 }
 
 #[test]
 fn a_journal_block_that_is_half_checked_is_found() {
-    found(Plant::TearRecord);
+    // Only a block that is more than half full can show it: few seeds fill one.
+    found(Plant::TearRecord, 400);
 }
 
 #[test]
 fn space_that_is_used_again_too_early_is_found() {
-    found(Plant::ReuseEarly);
+    found(Plant::ReuseEarly, 1);
 }
 
 #[test]
 fn a_journal_that_is_settled_too_early_is_found() {
-    found(Plant::SettleEarly);
+    found(Plant::SettleEarly, 1);
 }
 
 #[test]
 fn overlapping_writes_without_a_lock_are_found() {
-    found(Plant::NoLock);
+    found(Plant::NoLock, 1);
 }
 
 #[test]
 fn an_open_region_that_is_taken_for_closed_is_found() {
-    found(Plant::IgnoreOpenRegion);
+    found(Plant::IgnoreOpenRegion, 1);
 }
