@@ -4,11 +4,14 @@ journal=/run/journal
 
 # write_records SECONDS [OPTION]: starts the writer.
 write_records() {
-    rm -f $journal
+    rm -f $journal $journal.stop
     "$XTASK" record write --device "$disk" --seconds "$1" --journal $journal $2 \
         >/run/writer 2>&1 &
     writer=$!
 }
+
+# end_records: has the writer end before its time.
+end_records() { touch $journal.stop; }
 
 acknowledged() { if [[ -e $journal ]]; then wc -l <$journal; else echo 0; fi; }
 more_than() { (($(acknowledged) > $1)); }

@@ -100,7 +100,8 @@ impl Campaign {
                         Ok(text) => format!("OK {text}"),
                         Err(fault) => format!("NO {fault}"),
                     };
-                    if question.first().is_none_or(|verb| verb != "blocks") {
+                    let verb = question.first().map_or("", String::as_str);
+                    if !["blocks", "manage"].contains(&verb) {
                         println!("  --   {}: {answer}", question.join(" "));
                     }
                     self.guest()?.say(&answer)?;

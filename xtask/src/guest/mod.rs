@@ -20,7 +20,7 @@ use std::time::Instant;
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The scenarios to run; all when none is named
+    /// The scenarios to run, by their names or by those of their groups; all when none is named
     scenarios: Vec<String>,
     /// The Linux release to run
     #[arg(long, value_enum, default_value = "6.12")]
@@ -50,7 +50,7 @@ const TOOLS: [Tool; 9] = [
 pub(crate) fn main(options: &Options) -> Outcome<()> {
     if options.list {
         for scenario in scenario::ALL {
-            println!("{:<10} {}", scenario.name, scenario.about);
+            println!("{:<11} {}", scenario.name, scenario.about);
         }
         return Ok(());
     }
@@ -73,11 +73,15 @@ fn choose(names: &[String]) -> Outcome<Vec<&'static Scenario>> {
     if names.is_empty() {
         return Ok(scenario::ALL.iter().collect());
     }
-    let find = |name: &String| {
-        let unknown = || Fault::new(format!("no scenario {name}; see cargo xtask guest --list"));
-        scenario::named(name).ok_or_else(unknown)
-    };
-    names.iter().map(find).collect()
+    let mut chosen = Vec::new();
+    for name in names {
+        let before = chosen.len();
+        chosen.extend(scenario::named(name));
+        if chosen.len() == before {
+            return Err(Fault::new(format!("no scenario {name}; see cargo xtask guest --list")));
+        }
+    }
+    Ok(chosen)
 }
 
 fn run(chosen: &[&Scenario], release: Release, engine: Option<PathBuf>) -> Outcome<Tally> {

@@ -24,14 +24,23 @@ impl Scenario {
     }
 }
 
-/// The scenario of this name.
-pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
-    ALL.iter().find(|scenario| scenario.name == name)
+/// The scenario of this name, or those whose names begin with it and a dash.
+pub(crate) fn named(name: &str) -> impl Iterator<Item = &'static Scenario> {
+    let is_meant = move |scenario: &&Scenario| {
+        let rest = scenario.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    ALL.iter().filter(is_meant)
 }
 
 /// A small engine in memory.
 const fn memory(name: &'static str, namespaces: &'static [&'static str]) -> Plan {
-    Plan { name, namespaces, options: &[] }
+    Plan { name, namespaces, pool: None, options: &[] }
+}
+
+/// An engine with a pool on a sparse file of this size, and nothing else.
+const fn pool(size: &'static str) -> Plan {
+    Plan { name: "disk", namespaces: &[], pool: Some(size), options: &[] }
 }
 
 /// Every scenario, in the order of the campaign.
@@ -47,7 +56,12 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "with and without digests, one queue and four, blocks of 4096 and of 512 bytes",
         engines: &[
             memory("disk", &["mem:64MiB", "mem:32MiB?block=512"]),
-            Plan { name: "small", namespaces: &["mem:64MiB"], options: &["--block-size", "512"] },
+            Plan {
+                name: "small",
+                namespaces: &["mem:64MiB"],
+                pool: None,
+                options: &["--block-size", "512"],
+            },
         ],
         seconds: 300,
     },
@@ -58,11 +72,13 @@ pub(crate) const ALL: &[Scenario] = &[
             Plan {
                 name: "disk",
                 namespaces: &["file:{disks}/verify.img?size=256MiB"],
+                pool: None,
                 options: &[],
             },
             Plan {
                 name: "small",
                 namespaces: &["file:{disks}/verify512.img?size=128MiB&block=512"],
+                pool: None,
                 options: &[],
             },
         ],
@@ -75,6 +91,7 @@ pub(crate) const ALL: &[Scenario] = &[
             name: "disk",
             namespaces: &["file:{disks}/admin.img?size=64MiB&sparse=1\
                  &uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f"],
+            pool: None,
             options: &["--serial", "BRAIDGUEST0001"],
         }],
         seconds: 240,
@@ -85,6 +102,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["file:{disks}/ext4.img?size=512MiB&sparse=1"],
+            pool: None,
             options: &[],
         }],
         seconds: 360,
@@ -95,6 +113,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"],
+            pool: None,
             options: &[],
         }],
         seconds: 360,
@@ -105,6 +124,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["file:{disks}/kill.img?size=256MiB"],
+            pool: None,
             options: &[],
         }],
         seconds: 360,
@@ -115,6 +135,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"],
+            pool: None,
             options: &["--allow-injection"],
         }],
         seconds: 360,
@@ -125,6 +146,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["file:{disks}/stop.img?size=256MiB"],
+            pool: None,
             options: &[],
         }],
         seconds: 300,
@@ -135,6 +157,7 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[Plan {
             name: "disk",
             namespaces: &["mem:64MiB"],
+            pool: None,
             options: &[
                 "--allow-host",
                 "nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111",
@@ -154,6 +177,36 @@ pub(crate) const ALL: &[Scenario] = &[
         engines: &[],
         seconds: 240,
     },
+    Scenario {
+        name: "pool-ext4",
+        about: "ext4 on a thin replica: fsync-heavy writing, what is trimmed goes to the pool",
+        engines: &[pool("256MiB")],
+        seconds: 300,
+    },
+    Scenario {
+        name: "pool-xfs",
+        about: "the same with XFS, on blocks of 512 bytes and with digests",
+        engines: &[pool("256MiB")],
+        seconds: 300,
+    },
+    Scenario {
+        name: "pool-clones",
+        about: "snapshots under fio; clones mounted beside their origins; deleted in any order",
+        engines: &[pool("256MiB")],
+        seconds: 400,
+    },
+    Scenario {
+        name: "pool-full",
+        about: "a pool filled to 100 %: the host sees it, overwrites, frees space and goes on",
+        engines: &[pool("80MiB")],
+        seconds: 300,
+    },
+    Scenario {
+        name: "pool-kill",
+        about: "kill -9 ten times under writes, flushes, unmap and zeroes: nothing is lost",
+        engines: &[pool("256MiB")],
+        seconds: 400,
+    },
 ];
 
 #[cfg(test)]
@@ -166,7 +219,14 @@ mod tests {
         for (place, scenario) in ALL.iter().enumerate() {
             assert!(scripts.join(format!("{}.sh", scenario.name)).is_file(), "{}", scenario.name);
             assert_eq!(ALL.iter().position(|one| one.name == scenario.name), Some(place));
-            assert!(named(scenario.name).is_some());
+            assert!(named(scenario.name).any(|found| found.name == scenario.name));
         }
+    }
+
+    #[test]
+    fn a_group_is_named_by_what_its_names_begin_with() {
+        assert!(named("pool").count() >= 5);
+        assert_eq!(named("poo").count(), 0);
+        assert_eq!(named("kill").count(), 1);
     }
 }

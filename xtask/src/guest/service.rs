@@ -2,11 +2,12 @@
 
 use crate::engine::Engine;
 use crate::fault::{Explain, Fault, Outcome};
-use crate::workspace;
+use crate::{process, workspace};
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -17,6 +18,8 @@ pub(crate) struct Plan {
     pub(crate) name: &'static str,
     /// The namespaces to serve, as the command line names them.
     pub(crate) namespaces: &'static [&'static str],
+    /// The size of a pool that it holds besides, made anew for the scenario.
+    pub(crate) pool: Option<&'static str>,
     /// More options of `serve`.
     pub(crate) options: &'static [&'static str],
 }
@@ -28,6 +31,10 @@ struct Service {
     nqn: String,
     port: u16,
     log: PathBuf,
+    /// Where it is managed.
+    socket: PathBuf,
+    /// The file of its pool, if it has one.
+    pool: Option<PathBuf>,
     running: Option<Engine>,
 }
 
@@ -50,11 +57,18 @@ impl Services {
             let log = logs.join(format!("engine-{scenario}-{}.log", plan.name));
             let _ = fs::remove_file(&log);
             let nqn = format!("nqn.2026-11.io.braid:{scenario}-{}", plan.name);
-            services.all.push(Service { plan: *plan, nqn, port: free_port()?, log, running: None });
+            let port = free_port()?;
+            // The kernel takes no long name for a socket, and the workspace may have one.
+            let socket = std::env::temp_dir().join(format!("braid-guest-{port}.sock"));
+            let file = format!("{scenario}-{}.pool", plan.name);
+            let pool = plan.pool.map(|_| services.disks.join(file));
+            let service = Service { plan: *plan, nqn, port, log, socket, pool, running: None };
+            services.all.push(service);
         }
         services.remove_files()?;
         for place in 0..services.all.len() {
             services.launch(place)?;
+            services.make_pool(place)?;
         }
         Ok(services)
     }
@@ -84,6 +98,8 @@ impl Services {
                 Ok(format!("{} ms", began.elapsed().as_millis()))
             }
             ["stop", name] => self.stop(self.place(name)?),
+            ["manage", name, rest @ ..] => self.manage(self.place(name)?, rest),
+            ["verify", name] => self.verify(self.place(name)?),
             ["blocks", name] => self.blocks(self.place(name)?).map(|count| count.to_string()),
             _ => Err(Fault::new(format!("nobody here can {}", question.join(" ")))),
         }
@@ -109,11 +125,41 @@ impl Services {
         let service = &mut self.all[place];
         let mut arguments: Vec<String> = vec!["serve".into()];
         arguments.extend(service.plan.namespaces.iter().map(|uri| uri.replace("{disks}", &disks)));
+        // It is made by the first one that runs, and imported by those that follow.
+        let pool = service.pool.as_ref().filter(|path| path.exists());
+        arguments.extend(pool.map(|path| format!("pool:{}", path.display())));
         arguments.extend(["--listen".into(), format!("127.0.0.1:{}", service.port)]);
-        arguments.extend(["--nqn".into(), service.nqn.clone()]);
+        arguments.extend(["--socket".into(), service.socket.display().to_string()]);
+        if !service.plan.namespaces.is_empty() {
+            arguments.extend(["--nqn".into(), service.nqn.clone()]);
+        }
         arguments.extend(service.plan.options.iter().map(|option| (*option).to_owned()));
         service.running = Some(Engine::start_bound(&self.binary, &arguments, &service.log)?);
         Ok(())
+    }
+
+    fn make_pool(&self, place: usize) -> Outcome<()> {
+        let service = &self.all[place];
+        let (Some(path), Some(size)) = (&service.pool, service.plan.pool) else {
+            return Ok(());
+        };
+        let path = path.display().to_string();
+        self.manage(place, &["pool", "create", &path, "--size", size, "--sparse"]).map(drop)
+    }
+
+    /// Has an engine managed as its owner would, and gives the answer on one line.
+    fn manage(&self, place: usize, words: &[&str]) -> Outcome<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(words).args(["--output", "json", "--socket"]).arg(&self.all[place].socket);
+        process::read(&mut command).map(|said| one_line(&said))
+    }
+
+    /// Looks through the pool of an engine that does not run.
+    fn verify(&self, place: usize) -> Outcome<String> {
+        let path = self.all[place].pool.as_ref().ok_or_else(|| Fault::new("it has no pool"))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("verify").arg(path).args(["--output", "json"]);
+        process::read(&mut command).map(|said| one_line(&said))
     }
 
     fn kill(&mut self, place: usize) -> Outcome<String> {
@@ -142,10 +188,12 @@ impl Services {
 
     fn files(&self, place: usize) -> impl Iterator<Item = PathBuf> {
         let disks = self.disks.display().to_string();
-        self.all[place].plan.namespaces.iter().filter_map(move |uri| {
+        let service = &self.all[place];
+        let named = service.plan.namespaces.iter().filter_map(move |uri| {
             let path = uri.strip_prefix("file:")?.replace("{disks}", &disks);
             Some(PathBuf::from(path.split('?').next().unwrap_or_default()))
-        })
+        });
+        named.chain(service.pool.clone())
     }
 
     fn remove_files(&self) -> Outcome<()> {
@@ -156,6 +204,10 @@ impl Services {
         }
         Ok(())
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Ports below those that the kernel gives to anyone who connects: while an engine is away, nobody
