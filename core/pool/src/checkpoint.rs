@@ -163,7 +163,7 @@ impl Pool {
             || store.sums.active_len() >= limits.delta_max as usize
             || store.changed.len() >= limits.dirty_leaves_max as usize
             || self.checkpoint_due().is_some_and(|due| due <= now);
-        due && !self.config.read_only
+        due && !self.config.read_only && !self.is_sealed()
     }
 
     /// Freezes everything as it is.

@@ -260,7 +260,9 @@ impl Pool {
             self.stop_on(mem, now);
         }
         self.superblocks_on(mem);
-        self.sync_on(mem, now);
+        if !self.is_sealed() {
+            self.sync_on(mem, now);
+        }
         self.pages_on(mem, now);
     }
 

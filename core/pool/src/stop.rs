@@ -66,7 +66,12 @@ impl Pool {
                 Some(Stop::Checkpoint { done: Some(self.counters.checkpoints) })
             }
             Stop::Checkpoint { .. } => None,
-            Stop::Settling(number) => (self.sync.done() >= number).then(|| self.mark_clean()),
+            Stop::Settling(number) if self.sync.done() >= number => {
+                // Nothing may follow what the superblock calls the last journal block.
+                let still = self.is_checkpointed() && self.journal.is_idle();
+                Some(if still { self.mark_clean() } else { Stop::Checkpoint { done: None } })
+            }
+            Stop::Settling(_) => None,
             Stop::Superblock(ticket) => {
                 if self.superblocks.done() >= ticket {
                     self.state = State::Stopped;
@@ -79,6 +84,12 @@ impl Pool {
             self.stop = next;
             self.again();
         }
+    }
+
+    /// Whether the superblock is being written that says where the journal ends: nothing is added
+    /// to it any more.
+    pub(crate) const fn is_sealed(&self) -> bool {
+        matches!(self.stop, Stop::Superblock(_))
     }
 
     fn is_drained(&self) -> bool {
