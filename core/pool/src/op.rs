@@ -9,6 +9,8 @@
 //! when it is woken: maps may have changed meanwhile.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Deref;
 
 use arrayvec::ArrayVec;
 use braid_block::{Key, Lease, Sums};
@@ -127,6 +129,38 @@ pub(crate) struct Run {
     pub(crate) layer: u32,
 }
 
+/// Runs of a piece: a few are kept in it, more are not. There are many pieces, and most have one
+/// run or none.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    few: ArrayVec<Run, 4>,
+    many: Vec<Run>,
+}
+
+impl Runs {
+    /// Takes these instead.
+    pub(crate) fn set(&mut self, runs: &[Run]) {
+        self.clear();
+        if self.few.try_extend_from_slice(runs).is_err() {
+            self.many.extend_from_slice(runs);
+        }
+    }
+
+    /// Has none any more.
+    pub(crate) fn clear(&mut self) {
+        self.few.clear();
+        self.many.clear();
+    }
+}
+
+impl Deref for Runs {
+    type Target = [Run];
+
+    fn deref(&self) -> &[Run] {
+        if self.many.is_empty() { &self.few } else { &self.many }
+    }
+}
+
 /// Blocks of a piece, at most.
 pub(crate) const PIECE_BLOCKS: usize = 64;
 
@@ -163,7 +197,7 @@ pub(crate) struct Piece {
     /// read that is not aligned, all its blocks.
     pub(crate) side: Option<Lease>,
     /// What the reads in flight fetch.
-    pub(crate) runs: ArrayVec<Run, PIECE_BLOCKS>,
+    pub(crate) runs: Runs,
     /// Both ends are merged into the side buffers.
     pub(crate) merged: bool,
     /// Space was made once already.
@@ -232,3 +266,6 @@ impl Reads {
         self.epoch >= epoch + 2
     }
 }
+
+// A pool has thousands of them.
+const _: () = assert!(size_of::<Piece>() <= 320);

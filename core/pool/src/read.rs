@@ -157,7 +157,7 @@ impl Pool {
         piece.since = now;
         piece.transfers = u32::try_from(runs.len()).unwrap_or(0);
         piece.step = if runs.is_empty() { Step::Verifying } else { Step::Transfer };
-        piece.runs = runs;
+        piece.runs.set(&runs);
         if let Some(op) = self.ops.get_mut(piece.op).filter(|_| piece.side.is_none()) {
             op.transfers += piece.transfers;
         }
@@ -439,7 +439,7 @@ impl Pool {
         piece.since = now;
         piece.step = Step::Merging;
         piece.transfers = u32::try_from(each.len()).unwrap_or(0);
-        piece.runs = each;
+        piece.runs.set(&each);
         for i in 0..piece.runs.len() {
             let Some(piece) = self.pieces.get(key) else { return };
             let run = piece.runs[i];

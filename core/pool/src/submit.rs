@@ -429,7 +429,7 @@ fn piece(
         touched: false,
         epoch: None,
         side: None,
-        runs: ArrayVec::new(),
+        runs: crate::op::Runs::default(),
         merged: false,
         retried: false,
         granted: false,
