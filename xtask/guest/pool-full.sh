@@ -25,7 +25,7 @@ cp /run/random $point/before
 sync $point/before
 use vm || { bad connect-vm "$(dmesg | tail -n 1)"; exit 0; }
 
-fails full 'No space left' put 120M of="$disk" oflag=direct
+fails full 'No space left' put 60M of="$disk" oflag=direct
 # What was left of the last megabyte.
 fails full-to-the-last 'No space left' put 8M of="$disk" bs=256k seek=512 oflag=direct
 fails one-block 'No space left' dd if=/run/random of="$disk" bs=4k count=1 seek=50000 oflag=direct
@@ -45,12 +45,12 @@ same nothing-more $filled "$data"
 
 # A file system is told too.
 fails files-full 'No space|Input/output|Read-only' \
-    put 24M of=$point/after conv=fsync
+    put 16M of=$point/after conv=fsync
 umount $point
 
 # Space is given back, and everything goes on.
-check discard blkdiscard -o 8M -l 24M "$disk"
-back() { figures && ((available >= 23 << 20)); }
+check discard blkdiscard -o 4M -l 16M "$disk"
+back() { figures && ((available >= 15 << 20)); }
 if eventually 20 back; then ok space "$((available >> 20)) MiB"; else bad space "$available"; fi
 check one-block-now dd if=/run/random of="$disk" bs=4k count=1 seek=50000 oflag=direct
 check more-now dd if=/run/random of="$disk" bs=1M seek=200 oflag=direct
@@ -62,10 +62,10 @@ same file-before "$((4 << 20))" "$(stat -c %s $point/before)"
 check unmount umount $point
 
 # A replica goes away while the pool is full.
-fails full-again 'No space left' put 60M of="$disk" seek=100 oflag=direct
+fails full-again 'No space left' put 40M of="$disk" seek=100 oflag=direct
 check still-overwritten holds_random "$disk"
 managed delete-connected replica destroy vm --yes
-back() { figures && ((available >= 24 << 20)); }
+back() { figures && ((available >= 16 << 20)); }
 if eventually 20 back; then ok deleted "$((available >> 20)) MiB"; else bad deleted "$available"; fi
 eventually 20 test ! -b "$disk"
 use files

@@ -198,7 +198,7 @@ pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "pool-full",
         about: "a pool filled to 100 %: the host sees it, overwrites, frees space and goes on",
-        engines: &[pool("80MiB")],
+        engines: &[pool("48MiB")],
         seconds: 300,
     },
     Scenario {
