@@ -238,6 +238,9 @@ impl Journal {
         let wanted = (self.cells.len().div_ceil(CELLS_PER_BLOCK) as u64).max(1);
         let to_end = self.ring - self.next % self.ring;
         let room = self.ring - (self.next - self.durable_tail).min(self.ring);
+        // The last block is for the one that tells a newer tail: were it used for anything else,
+        // nothing could be written ever again.
+        let room = room - u64::from(room > 0 && self.tail == self.durable_tail);
         let blocks = wanted.min(to_end).min(room).min(BLOCKS_PER_WRITE);
         if blocks == 0 {
             return None;

@@ -63,8 +63,9 @@ pub(crate) struct Syncer {
     on_written: Vec<(u64, Waiter)>,
     on_durable: Vec<(u64, Waiter)>,
     on_settled: Vec<(u64, Waiter)>,
-    /// Requests that wait for a flush, by its number.
-    flushes: VecDeque<(u64, Key)>,
+    /// Requests that wait for a flush, by its number, and for the journal up to a block: a flush
+    /// that others need sooner may be issued before that block is written.
+    flushes: VecDeque<(u64, u64, Key)>,
     /// Writes since the last flush request, and how many there were lately.
     writes: u32,
     lately: u32,
@@ -199,9 +200,10 @@ impl Syncer {
         }
     }
 
-    /// Whether a flush is to be issued now.
-    fn is_due(&self, written: u64, written_settled: u64) -> bool {
-        let asked = self.asked > self.issued && written >= self.asked_covers;
+    /// Whether a flush is to be issued now; `stuck`: no more of the journal can be written, until
+    /// a checkpoint, which waits for flushes, has made room.
+    fn is_due(&self, written: u64, written_settled: u64, stuck: bool) -> bool {
+        let asked = self.asked > self.issued && (written >= self.asked_covers || stuck);
         let durable = self.want_durable > self.durable && written >= self.want_durable;
         let want = self.want_settled;
         let said = written_settled >= want;
@@ -224,11 +226,13 @@ impl Syncer {
 }
 
 impl Pool {
-    /// Asks for a flush that is issued from now on and covers the journal as it is; tells its
-    /// number.
+    /// Asks for a flush that is issued from now on, and that the journal as it is becomes durable;
+    /// tells the flush's number. It covers the journal as a rule: who must know asks
+    /// [`Syncer::durable`].
     pub(crate) fn ask_sync(&mut self) -> u64 {
         self.sync.asked = self.sync.issued + 1;
         self.sync.asked_covers = self.journal.assigned();
+        self.sync.want_durable(self.sync.asked_covers);
         self.sync.asked
     }
 
@@ -265,7 +269,7 @@ impl Pool {
         } else {
             return true;
         };
-        self.sync.flushes.push_back((number, key));
+        self.sync.flushes.push_back((number, self.journal.assigned(), key));
         false
     }
 
@@ -312,8 +316,8 @@ impl Pool {
         self.journal.durable_tail = self.journal.durable_tail.max(flight.tail);
         wake(&mut sync.on_durable, sync.durable, &mut self.ready);
         wake(&mut sync.on_settled, sync.settled, &mut self.ready);
-        while let Some((number, key)) = self.sync.flushes.front().copied() {
-            if number > self.sync.done {
+        while let Some((number, covers, key)) = self.sync.flushes.front().copied() {
+            if number > self.sync.done || covers > self.sync.durable {
                 break;
             }
             self.sync.flushes.pop_front();
@@ -339,7 +343,8 @@ impl Pool {
         let (written, says) = (self.journal.written, self.journal.written_settled);
         let tail = self.journal.written_tail;
         let room = self.journal.wants_tail() && self.journal.durable_tail < tail;
-        if sync.flight.is_some() || !(room || sync.is_due(written, says)) {
+        let stuck = !self.journal.in_flight();
+        if sync.flight.is_some() || !(room || sync.is_due(written, says, stuck)) {
             return;
         }
         let settles = match self.config.plant {
@@ -393,3 +398,6 @@ fn wake(waiting: &mut Vec<(u64, Waiter)>, reached: u64, ready: &mut VecDeque<Wai
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

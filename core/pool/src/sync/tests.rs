@@ -1,0 +1,49 @@
+//! What a flush promises, and what of the ring is kept for what frees it.
+
+use crate::layout::Cell;
+use crate::rig::Rig;
+use crate::{Work, token};
+
+#[test]
+fn a_flush_ends_when_its_own_cells_are_durable() {
+    let (mut rig, handle) = Rig::new();
+    rig.ended.clear();
+    // Somebody waits for a block of the journal, which is being written ...
+    let seq = rig.pool.record(Cell::Open { layer: 0, region: 5, count: 1 });
+    rig.pool.sync.want_durable(seq);
+    rig.turn();
+    let block = rig.flying(token::JOURNAL)[0];
+    // ... when a flush comes whose number is in the next.
+    rig.ask(handle, Work::Flush { number: Some(7) });
+    let cell = rig.pool.journal.assigned();
+    assert!(cell > seq);
+    rig.finish(block);
+    // The flush that the first one waits for may be issued beside that next block.
+    while let Some(at) = rig.flying(token::SYNC).first().copied() {
+        rig.finish(at);
+    }
+    let durable = rig.pool.sync.durable() >= cell;
+    assert!(rig.take_ended().is_empty() || durable, "told before it was durable");
+    rig.run();
+    assert_eq!(rig.take_ended().len(), 1);
+    assert!(rig.pool.sync.durable() >= cell);
+}
+
+#[test]
+fn the_last_block_of_the_ring_is_for_a_newer_tail() {
+    let (mut rig, _) = Rig::new();
+    rig.run();
+    let (journal, layout) = (&mut rig.pool.journal, &rig.pool.store.layout);
+    let mut writes = 0;
+    loop {
+        journal.push(Cell::Flush { layer: 0, number: 1 });
+        if journal.commit(&mut rig.mem, layout, None).is_none() {
+            break;
+        }
+        journal.on_written();
+        writes += 1;
+        assert!(writes < layout.ring_blocks);
+    }
+    journal.tail += 1;
+    assert!(journal.commit(&mut rig.mem, layout, None).is_some(), "nothing would ever move again");
+}
