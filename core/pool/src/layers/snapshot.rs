@@ -192,6 +192,12 @@ impl Pool {
             map.handles[handle.0 as usize] = Some(head);
         }
         map.serve(layer);
+        // The number of a flush that waits for the journal is the replica's, not the snapshot's.
+        for key in &self.unnumbered {
+            if let Some(op) = self.ops.get_mut(*key).filter(|op| op.layer == layer) {
+                op.layer = head;
+            }
+        }
     }
 
     /// Lets the writes go on that waited for a snapshot: to the layer that is the head now.
