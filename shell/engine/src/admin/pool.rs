@@ -79,7 +79,7 @@ struct Create {
     /// Identity of the pool [default: random]
     #[arg(long)]
     uuid: Option<String>,
-    /// Length of the journal [default: the pool's size / 256, 4MiB to 256MiB]
+    /// Length of the journal [default: the pool's size / 256, 4MiB to 128MiB]
     #[arg(long, value_name = "SIZE")]
     journal: Option<Bytes>,
     /// Which replicas are shared without being asked for
