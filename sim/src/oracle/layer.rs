@@ -87,13 +87,19 @@ impl Layer {
         self.snapshotted
     }
 
+    /// Whether something may be below it: a parent, or a snapshot of itself.
+    pub(super) const fn is_above(&self) -> bool {
+        self.parent.is_some() || self.snapshotted
+    }
+
     /// Whether a block may be there, or hide another, without its content saying so: it was
-    /// its parent's and a merge may have brought it here, or zeros were written over it.
-    pub(super) fn may_hide(&self, block: &Block, ops: &[Op]) -> bool {
-        let merged = self.merged && block.base != [ZERO; SECTORS];
-        let above = self.parent.is_some() || self.snapshotted;
-        let zeroed = block.touches.iter().any(|touch| ops[touch.op as usize].zero);
-        merged && block.presence == Presence::Absent || above && zeroed
+    /// its parent's and a merge may have brought it here, or zeros were written over it; `zeroed`:
+    /// that may have been below, too.
+    pub(super) fn may_hide(&self, block: &Block, ops: &[Op], zeroed: bool) -> bool {
+        let merged = self.merged && (zeroed || block.base != [ZERO; SECTORS]);
+        let above = self.is_above();
+        let now = block.touches.iter().any(|touch| ops[touch.op as usize].zero);
+        merged && block.presence == Presence::Absent || above && now
     }
 
     /// Number of sectors that can be addressed for certain.

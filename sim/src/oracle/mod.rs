@@ -17,7 +17,7 @@
 mod block;
 mod layer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::payload::{self, SECTOR, Said};
@@ -94,12 +94,21 @@ pub struct Oracle {
     ops: Vec<Op>,
     layers: BTreeMap<Uuid, Layer>,
     crashes: Vec<Crash>,
+    /// Blocks of layers above others that zeros were written over: a layer may own them although
+    /// they read as nothing, and a merge may hand them on.
+    zeroed: BTreeSet<u64>,
 }
 
 impl Default for Oracle {
     fn default() -> Self {
         let nobody = Op { start: 0, finish: 0, over: 0, zero: true, durable: true, void: true };
-        Self { now: 1, ops: vec![nobody], layers: BTreeMap::new(), crashes: Vec::new() }
+        Self {
+            now: 1,
+            ops: vec![nobody],
+            layers: BTreeMap::new(),
+            crashes: Vec::new(),
+            zeroed: BTreeSet::new(),
+        }
     }
 }
 
@@ -122,7 +131,11 @@ impl Oracle {
         let number = u32::try_from(self.ops.len()).expect("few writes");
         let op = Op { start, finish: NEVER, over: NEVER, zero, durable: false, void: false };
         self.ops.push(op);
+        let above = self.layers[layer].is_above();
         for (block, mask) in blocks_of(first, sectors) {
+            if zero && above {
+                self.zeroed.insert(block);
+            }
             let fresh = || self.untouched(layer, block);
             let known = self.layers[layer].blocks.get(&block).cloned();
             let mut entry = known.unwrap_or_else(|| Rc::new(fresh()));
@@ -335,7 +348,8 @@ impl Oracle {
                 }
             }
         };
-        let verdict = self.verdict(&holder, &mut known, &values, interval);
+        let zeroed = self.zeroed.contains(&block);
+        let verdict = self.verdict(&holder, &mut known, &values, interval, zeroed);
         match verdict {
             Ok(()) => {
                 self.layer_mut(&holder).blocks.insert(block, known);
@@ -351,6 +365,7 @@ impl Oracle {
         known: &mut Rc<Block>,
         values: &[Option<Content>; SECTORS],
         interval: (Tick, Tick),
+        zeroed: bool,
     ) -> Result<(), &'static str> {
         let whole = values.iter().flatten().count() == SECTORS;
         let all = values.map(Option::unwrap_or_default);
@@ -371,7 +386,7 @@ impl Oracle {
             }
             let crash = *self.crashes[known.crashes..].iter().max().expect("a crash");
             let block = Rc::make_mut(known);
-            if self.layers[holder].may_hide(block, &self.ops) {
+            if self.layers[holder].may_hide(block, &self.ops, zeroed) {
                 block.presence = Presence::Unknown;
             }
             block.survives(&self.ops, &all, crash, interval.1)?;
