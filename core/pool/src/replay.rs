@@ -347,7 +347,12 @@ impl Pool {
             if seq > settled {
                 self.before_cell(seq, cell, r);
             }
+            let there = matches!(cell, Cell::Remove { layer } if self.store.map.layers.contains_key(&layer));
             self.store.apply(seq, cell, payload);
+            if let (Cell::Remove { layer }, true) = (cell, there) {
+                // As when it was recorded: the next replay must not meet two lives of one number.
+                self.commands.retire(layer, seq);
+            }
             if seq > settled {
                 self.after_cell(seq, cell, r);
             }
@@ -481,5 +486,36 @@ impl Pool {
         }
         let layers = self.store.map.layers.values();
         self.store.space.promised = layers.map(|layer| layer.state().promised()).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use crate::rig::Rig;
+    use crate::{Command, Create};
+    use braid_block::BlockSize;
+
+    #[test]
+    fn a_number_of_a_layer_is_not_given_anew_while_the_journal_tells_of_its_end() {
+        let (mut rig, handle) = Rig::new();
+        let first = rig.pool.store.map.layer_of(handle);
+        rig.pool.command(&mut rig.mem, rig.now, 2, Command::Destroy { uuid: [1; 16] });
+        rig.run();
+        assert!(rig.pool.store.map.layers.is_empty());
+        let mut rig = rig.reopen();
+        let create = Create {
+            uuid: [2; 16],
+            name: String::from("two"),
+            bytes: 4 << 30,
+            block: BlockSize::B4096,
+            thick: false,
+            created: 2,
+        };
+        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Create(create.into()));
+        rig.run();
+        let second = rig.pool.store.map.layer_of(rig.pool.find(&[2; 16]).unwrap());
+        assert_ne!(first, second);
     }
 }

@@ -385,18 +385,15 @@ impl Pool {
     }
 }
 
-/// Wakes those who wait for something up to `reached`.
+/// Wakes those who wait for something up to `reached`, in order, so that runs repeat.
 fn wake(waiting: &mut Vec<(u64, Waiter)>, reached: u64, ready: &mut VecDeque<Waiter>) {
-    let mut at = 0;
-    while at < waiting.len() {
-        if waiting[at].0 <= reached {
-            ready.push_back(waiting[at].1);
-            // In order, so that runs repeat; the list is as short as the queue is deep.
-            waiting.remove(at);
-        } else {
-            at += 1;
+    waiting.retain(|(seq, waiter)| {
+        let waits = *seq > reached;
+        if !waits {
+            ready.push_back(*waiter);
         }
-    }
+        waits
+    });
 }
 
 #[cfg(test)]
