@@ -347,7 +347,10 @@ impl Pool {
             if seq > settled {
                 self.before_cell(seq, cell, r);
             }
-            let there = matches!(cell, Cell::Remove { layer } if self.store.map.layers.contains_key(&layer));
+            let there = match cell {
+                Cell::Remove { layer } => self.store.map.layers.contains_key(&layer),
+                _ => false,
+            };
             self.store.apply(seq, cell, payload);
             if let (Cell::Remove { layer }, true) = (cell, there) {
                 // As when it was recorded: the next replay must not meet two lives of one number.

@@ -373,12 +373,13 @@ impl Pool {
         let writes = piece.step == Step::Transfer && piece.kind != Kind::Read;
         piece.transfers -= 1;
         piece.failed |= result.is_err();
-        if piece.kind == Kind::Read && piece.side.is_none() {
-            if let Some(op) = self.ops.get_mut(piece.op) {
-                op.transfers -= 1;
-                if op.transfers == 0 {
-                    self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
-                }
+        if piece.kind == Kind::Read
+            && piece.side.is_none()
+            && let Some(op) = self.ops.get_mut(piece.op)
+        {
+            op.transfers -= 1;
+            if op.transfers == 0 {
+                self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
             }
         }
         if piece.transfers > 0 {

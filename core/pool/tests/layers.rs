@@ -105,7 +105,7 @@ fn a_thick_replica_keeps_its_space_until_a_snapshot() {
     assert_eq!(world.pool.info().promised, (3 << 20) - CLUSTER);
     let mut world = world.cut(|_| false, config(2));
     let promised = world.pool.info().promised;
-    assert!((3 << 20) - CLUSTER <= promised && promised <= 3 << 20);
+    assert!(((3 << 20) - CLUSTER..=3 << 20).contains(&promised));
     world.command(snapshot(1, 9)).unwrap();
     assert_eq!(world.pool.info().promised, 0);
     assert!(!world.pool.layer(world.handle(1)).unwrap().thick);
