@@ -94,8 +94,8 @@ pub struct Oracle {
     ops: Vec<Op>,
     layers: BTreeMap<Uuid, Layer>,
     crashes: Vec<Crash>,
-    /// Blocks of layers above others that zeros were written over: a layer may own them although
-    /// they read as nothing, and a merge may hand them on.
+    /// Blocks that zeros were written over: a layer may own them although they read as nothing, and
+    /// a merge may hand them on.
     zeroed: BTreeSet<u64>,
 }
 
@@ -133,7 +133,8 @@ impl Oracle {
         self.ops.push(op);
         let above = self.layers[layer].is_above();
         for (block, mask) in blocks_of(first, sectors) {
-            if zero && above {
+            // Zeros over a part of a block are written, wherever it is.
+            if zero && (above || mask != 0xff) {
                 self.zeroed.insert(block);
             }
             let fresh = || self.untouched(layer, block);
