@@ -2,18 +2,25 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::process::{Engine, Folder, run, tool, tool_output};
+
+/// One loop device at a time: who looks for a free one opens those of the others for a moment, and
+/// an engine that opens its own in that moment finds it in use.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A loop device over a file, gone with its owner.
 struct Loop {
     name: String,
     _folder: Folder,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Loop {
     /// A device of `mib` MiB; none where loop devices cannot be made.
     fn new(mib: u64, options: &[&str]) -> Option<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Folder::new();
         let file = folder.path("disk");
         File::create(&file).unwrap().set_len(mib << 20).unwrap();
@@ -22,7 +29,7 @@ impl Loop {
         if name.is_none() {
             eprintln!("skipped: loop devices cannot be made here");
         }
-        Some(Self { name: name?, _folder: folder })
+        Some(Self { name: name?, _folder: folder, _alone: alone })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {
