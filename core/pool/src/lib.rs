@@ -221,8 +221,8 @@ impl Pool {
         let key = token.key();
         match token.kind().wrapping_sub(self.config.token_base) {
             token::PIECE => self.on_piece_done(mem, now, key, result),
-            token::JOURNAL => self.on_journal_done(mem, now, result),
-            token::SYNC => self.on_sync_done(mem, now, result),
+            token::JOURNAL => self.on_journal_done(mem, result),
+            token::SYNC => self.on_sync_done(mem, result),
             token::FETCH => self.on_fetched(mem, now, key, result),
             token::CHECKPOINT => self.on_checkpoint_done(mem, now, key, result),
             token::DISCARD => self.on_discarded(mem, now, key),

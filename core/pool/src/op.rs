@@ -189,8 +189,6 @@ pub(crate) struct Piece {
     pub(crate) seq: u64,
     /// It counts among the first writes in flight, which hold `settled` back below this block.
     pub(crate) first: Option<u64>,
-    /// It counts among the writes of its region.
-    pub(crate) touched: bool,
     /// The epoch of reads that it counts in.
     pub(crate) epoch: Option<u64>,
     /// A buffer beside the request's: the partial blocks at both ends, one after the other; of a

@@ -257,11 +257,6 @@ impl Pool {
         self.finish(mem, key);
     }
 
-    /// The flush that a request waited for is done.
-    pub(crate) fn flushed<M: Memory>(&mut self, mem: &mut M, _now: Instant, key: Key) {
-        self.finish(mem, key);
-    }
-
     /// Ends a request.
     pub(crate) fn finish<M: Memory>(&mut self, mem: &mut M, key: Key) {
         let Some(mut op) = self.ops.remove(key) else { return };
@@ -426,7 +421,6 @@ fn piece(
         failed: false,
         seq: 0,
         first: None,
-        touched: false,
         epoch: None,
         side: None,
         runs: crate::op::Runs::default(),

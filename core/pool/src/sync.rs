@@ -274,12 +274,7 @@ impl Pool {
     }
 
     /// The write of journal blocks is done.
-    pub(crate) fn on_journal_done<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        _now: Instant,
-        result: Result<u32, IoError>,
-    ) {
+    pub(crate) fn on_journal_done<M: Memory>(&mut self, mem: &mut M, result: Result<u32, IoError>) {
         if let Err(error) = result {
             self.journal.on_failed();
             return self.fail(mem, Operation::Write, self.journal_offset(), error);
@@ -296,12 +291,7 @@ impl Pool {
     }
 
     /// The flush is done.
-    pub(crate) fn on_sync_done<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        now: Instant,
-        result: Result<u32, IoError>,
-    ) {
+    pub(crate) fn on_sync_done<M: Memory>(&mut self, mem: &mut M, result: Result<u32, IoError>) {
         let Some(flight) = self.sync.flight.take() else { return };
         if let Err(error) = result {
             return self.fail(mem, Operation::Flush, 0, error);
@@ -321,7 +311,7 @@ impl Pool {
                 break;
             }
             self.sync.flushes.pop_front();
-            self.flushed(mem, now, key);
+            self.finish(mem, key);
         }
         self.again();
     }
@@ -332,9 +322,9 @@ impl Pool {
             return;
         }
         if self.sync.unsettled.len() >= self.config.limits.unsettled_max as usize
-            && let Some((seq, _)) = self.sync.order.back()
+            && let Some((seq, _)) = self.sync.order.back().copied()
         {
-            self.sync.want_settled = self.sync.want_settled.max(*seq);
+            self.sync.want_settled(seq);
         }
         if self.wants_commit() {
             self.commit(mem);

@@ -271,7 +271,6 @@ impl Pool {
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.first = lowest;
         piece.seq = if lowest.is_some() { newest } else { 0 };
-        piece.touched = true;
         piece.step = Step::Transfer;
         piece.since = now;
         self.sync.data_in_flight += 1;
