@@ -75,6 +75,11 @@ impl Guard {
         here.is_some_and(|here| here.standing == Standing::Member { instance })
     }
 
+    /// The record that is being kept.
+    pub(super) fn copy_on_its_way(&self) -> Option<&Record> {
+        self.keeping.as_ref().map(|keeping| &*keeping.kept.copy)
+    }
+
     pub(super) fn on_kept(&mut self, tag: u64, result: Result<(), Refusal>) {
         let Some(keeping) = self.keeping.take_if(|keeping| keeping.tag == tag) else { return };
         if let Some(association) = keeping.copied {

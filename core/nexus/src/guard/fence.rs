@@ -92,8 +92,10 @@ impl Guard {
         if record.epoch < epoch || (record.epoch == epoch && record.owner != owner) {
             return Err(Refusal::Conflict { epoch });
         }
-        let kept = self.durable.kept.as_ref().map(|kept| &*kept.copy);
-        for copy in [kept, coming.map(|fencing| &*fencing.record)].into_iter().flatten() {
+        // What is durable, and what soon will be.
+        let durable = self.durable.kept.as_ref().map(|kept| &*kept.copy);
+        let copies = [durable, self.copy_on_its_way(), coming.map(|fencing| &*fencing.record)];
+        for copy in copies.into_iter().flatten() {
             if record.volume != copy.volume {
                 return Err(Refusal::Invalid);
             }

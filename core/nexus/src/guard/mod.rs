@@ -21,9 +21,9 @@
 //!    [`Fenced::copy`] is none until a record named it a member by its own instance.
 //!
 //! ```text
-//!            Fence                 Kept                 all ended, lease over          Marks
-//! nobody ------------> Keeping ------------> Draining ------------------------> Marking -----> holder
-//!              (Waiting while another Keep is in work)
+//!         Fence             Kept               all ended, lease over           Marks
+//! nobody -------> Keeping -------> Draining -----------------------> Marking -------> holder
+//!         (Waiting while another Keep is in work)
 //! ```
 //! A higher fence, or one of the same owner on a new association, takes the place of the one in
 //! work in any of these states.
