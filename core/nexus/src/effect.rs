@@ -223,6 +223,8 @@ pub enum Why {
     StoreNotCurrent,
     /// It left in order.
     Shutdown,
+    /// Another one was appointed at this engine.
+    Replaced,
 }
 
 /// Steps of a return.

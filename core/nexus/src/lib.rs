@@ -18,9 +18,11 @@ mod effect;
 pub mod guard;
 mod host;
 pub mod record;
+mod volume;
 pub mod wire;
 
 pub use config::{Limits, Plant, Timing};
 pub use effect::{Effect, Event, Note, Step, Swapped, Why};
 pub use host::{Command, Completion, Ended, Failure, Request, Status, Work, ZERO_MAX};
 pub use record::{Record, Uuid};
+pub use volume::{Config, View, Volume};

@@ -1,0 +1,78 @@
+//! Commands to replicas that have not ended.
+
+use braid_block::{Instant, Key, Span, Token};
+
+use crate::Effect;
+use crate::wire::Command;
+
+use super::Volume;
+
+/// Kind of our tokens.
+const KIND: u8 = 0;
+
+/// A command that is out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// To which slot.
+    pub(crate) slot: u8,
+    /// By which association.
+    pub(crate) association: u32,
+    /// When.
+    pub(crate) sent: Instant,
+    /// For whom.
+    pub(crate) purpose: Purpose,
+}
+
+/// Who wants the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// A host's command.
+    Op(Key),
+    /// A fence, of a take-over or of a return.
+    Fence,
+    /// A copy of the record.
+    Copy,
+    /// A lease.
+    Lease,
+    /// The end of a lease.
+    Release,
+    /// Marks to be cleared.
+    Clean,
+    /// A flush of the owner's own.
+    OwnFlush,
+    /// A snapshot.
+    Snapshot,
+    /// A size.
+    Resize,
+    /// Whatever it answers, nobody waits for it.
+    Tell,
+}
+
+impl Volume {
+    /// Sends a command to a slot that has an association.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        slot: u8,
+        purpose: Purpose,
+        command: Command,
+        span: Option<Span>,
+    ) {
+        let nexus = self.nexus.as_ref().expect("an owner sends");
+        let association = nexus.links[usize::from(slot)].association().expect("it is associated");
+        let is_fence = matches!(purpose, Purpose::Fence);
+        let call = Call { slot, association, sent: now, purpose };
+        let Ok(key) = self.calls.insert(call) else { unreachable!("admission counts calls") };
+        // A fence waits for a lease and for older commands: who sent it has a time of its own.
+        if !is_fence {
+            self.due.push_back((now + self.config.timing.command, key));
+        }
+        let token = Token::new(KIND, key);
+        self.effects.push_back(Effect::Send { association, token, command, span });
+    }
+
+    /// The earliest deadline of a command that is out.
+    pub(crate) fn first_due(&self) -> Option<Instant> {
+        self.due.iter().find(|(_, key)| self.calls.get(*key).is_some()).map(|(due, _)| *due)
+    }
+}

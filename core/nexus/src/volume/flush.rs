@@ -1,0 +1,53 @@
+//! Flushes: to the media of every member and of the joiner.
+
+use braid_block::{Instant, Key};
+
+use crate::Status;
+use crate::wire::{Answer, Command, Refusal};
+
+use super::Volume;
+use super::call::Purpose;
+use super::op::State;
+use super::state::{bit, slots};
+
+impl Volume {
+    pub(crate) fn send_flush(&mut self, now: Instant, key: Key) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let targets = nexus.targets();
+        nexus.flushes += 1;
+        let number = nexus.flushes;
+        let op = self.ops.get_mut(key).expect("it is in work");
+        op.state = State::Flushing { number, targets, done: 0 };
+        op.out = targets;
+        for slot in slots(targets) {
+            self.send(now, slot, Purpose::Op(key), Command::Flush { number }, None);
+        }
+    }
+
+    pub(crate) fn on_flushed(
+        &mut self,
+        now: Instant,
+        key: Key,
+        slot: u8,
+        result: &Result<Answer, Refusal>,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let State::Flushing { done, .. } = &mut op.state else { return };
+        match result {
+            Ok(_) => *done |= bit(slot),
+            Err(Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. }) => {}
+            Err(refusal) => self.fail(now, slot, *refusal),
+        }
+        self.settle_flush(key);
+    }
+
+    pub(crate) fn settle_flush(&mut self, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let State::Flushing { number, targets, done } = op.state else { return };
+        let Some(nexus) = self.nexus.as_ref() else { return };
+        if op.out == 0 && nexus.need(targets) & !done == 0 {
+            self.flushed(number);
+            self.conclude(key, Status::Success);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! One engine's part in a volume: its portal's hosts, and the incarnation that owns the volume,
+//! while there is one.
+//!
+//! `front` knows the hosts, `members` the associations to replicas and what is out on them,
+//! `swap` changes the record, `takeover` makes an owner, `write`, `read` and `flush` are the
+//! flows of hosts' commands, `lease` keeps the promise that reads need; `segment` makes ranges
+//! equal, for `resync` and `repair` and for `comeback`, which brings replicas back; `clean` clears
+//! marks; `snapshot`, `resize` and `shutdown` are what their names say.
+//!
+//! Invariants (each flow names those that it keeps):
+//! 1. A write is acknowledged when every member of the record, as it is committed and copied, has
+//!    applied it, and the joiner with them; while an add is sent, its joiner is a member.
+//! 2. A member that failed gets nothing any more, and counts until its exclusion is committed and
+//!    every remaining member has the copy.
+//! 3. A value is returned only if all members have it: no suspect region is read, no write beside
+//!    it is unsettled, and every member promised to answer no other owner's fence.
+//! 4. Everything about an owner dies with it: a late answer finds only the buffer to give back.
+//! 5. A buffer goes back when the last command that names it has ended.
+
+mod call;
+mod clean;
+mod comeback;
+mod flush;
+mod front;
+mod lease;
+mod members;
+mod op;
+mod order;
+mod ranges;
+mod read;
+mod regions;
+mod segment;
+mod shutdown;
+mod snapshot;
+mod state;
+mod stop;
+mod swap;
+mod takeover;
+mod write;
+mod written;
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+
+use braid_block::{Instant, Key, Memory, Slab, Token};
+
+use crate::record::{Record, Uuid};
+use crate::wire::{Answer, Refusal};
+use crate::{
+    Command, Completion, Effect, Ended, Event, Failure, Limits, Note, Plant, Request, Swapped,
+    Timing, Why,
+};
+
+use call::{Call, Purpose};
+use front::Front;
+use op::Op;
+use ranges::Holder;
+use state::Nexus;
+
+/// What a volume is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which volume.
+    pub volume: Uuid,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// What is allocated.
+    pub limits: Limits,
+    /// A replica to read from first: the one on this engine.
+    pub near: Option<Uuid>,
+    /// Bytes, as last known; zero: not yet.
+    pub bytes: u64,
+    /// A rule that is switched off.
+    pub plant: Option<Plant>,
+}
+
+/// One engine's part in a volume.
+#[derive(Debug)]
+pub struct Volume {
+    config: Config,
+    bytes: u64,
+    front: Front,
+    nexus: Option<Box<Nexus>>,
+    /// Hosts' commands in work, also those that only wait for their buffer.
+    ops: Slab<Op>,
+    /// Commands to replicas that have not ended.
+    calls: Slab<Call>,
+    /// The same in the order of their deadlines; those that have ended are skipped.
+    due: VecDeque<(Instant, Key)>,
+    /// Commands that can go on.
+    ready: VecDeque<Holder>,
+    /// Reads that wait for a lease, a region or writes: looked at when one of these changes.
+    waiting: VecDeque<Key>,
+    /// Something that waiting ones wait for has changed.
+    stirred: bool,
+    associations: u32,
+    swaps: u64,
+    effects: VecDeque<Effect>,
+    completions: VecDeque<Completion>,
+    ended: VecDeque<Ended>,
+    notes: VecDeque<Note>,
+}
+
+/// Where a volume stands at this engine: for lists, metrics and checkers.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Epoch of this owner; zero: there is none.
+    pub epoch: u64,
+    /// Its name.
+    pub owner: Uuid,
+    /// Hosts' I/O is accepted.
+    pub serving: bool,
+    /// The record, as this owner knows it to be committed.
+    pub record: Option<Record>,
+    /// Slots that are relied on.
+    pub members: u8,
+    /// Slots of members that failed and are not excluded yet.
+    pub failing: u8,
+    /// The slot that returns.
+    pub joiner: Option<u8>,
+    /// Regions that must be compared before they are read.
+    pub suspect: u64,
+    /// Ranges that are locked or waited for.
+    pub locks: usize,
+    /// Hosts' commands in work.
+    pub requests: usize,
+    /// Commands to replicas that have not ended.
+    pub calls: usize,
+    /// Regions that may be marked on members.
+    pub marked: u64,
+}
+
+impl Volume {
+    /// A volume that this engine does not own.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let limits = config.limits;
+        // A command is out at most once to each member and the joiner; the rest is for the owner.
+        let calls = limits.requests_max * 4 + limits.segments_max * 8 + 64;
+        Self {
+            bytes: config.bytes,
+            front: Front::new(limits.hosts_max),
+            nexus: None,
+            ops: Slab::with_capacity(limits.requests_max),
+            calls: Slab::with_capacity(calls),
+            due: VecDeque::new(),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            stirred: false,
+            associations: 0,
+            swaps: 0,
+            effects: VecDeque::new(),
+            completions: VecDeque::new(),
+            ended: VecDeque::new(),
+            notes: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// Takes one event.
+    pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
+        match event {
+            Event::Associated { association } => self.on_associated(now, association),
+            Event::Broken { association, refused } => self.on_broken(now, association, refused),
+            Event::Done { token, result } => self.on_done(mem, now, token, result),
+            Event::Swapped { number, outcome } => self.on_swapped(now, number, outcome),
+            Event::Fetched { record } => self.on_fetched(now, record),
+            Event::HostConnected { association, host, origin } => {
+                self.on_host_connected(association, host, origin);
+            }
+            Event::HostGone { association } => self.front.gone(association),
+            Event::HostReadAna { association } => self.on_host_read_ana(association),
+            // What is due is looked at when the turn ends.
+            Event::Elapsed => {}
+        }
+    }
+
+    /// Takes a host's command.
+    pub fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+        if let Err(status) = self.may_submit(&request) {
+            let Request { tag, lease, .. } = request;
+            return self.completions.push_back(Completion { tag, lease, status });
+        }
+        let op = Op::new(request);
+        let Ok(key) = self.ops.insert(op) else { unreachable!("there is room for it") };
+        self.advance(mem, now, key);
+    }
+
+    /// Takes a command of the management; [`Volume::poll_ended`] tells its end by `tag`.
+    pub fn command<M: Memory>(&mut self, mem: &mut M, now: Instant, tag: u64, command: Command) {
+        match command {
+            Command::TakeOver { owner, force } => self.take_over(mem, now, tag, owner, force),
+            command => self.order(now, tag, command),
+        }
+    }
+
+    /// Ends a turn: goes on with what was woken, and does what is due.
+    pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.overdue(mem, now);
+        self.owner_on(mem, now);
+        for _ in 0..self.ready.len() {
+            let Some(holder) = self.ready.pop_front() else { break };
+            match holder {
+                Holder::Op(key) => self.advance(mem, now, key),
+                Holder::Segment(_) => {}
+            }
+        }
+        if core::mem::take(&mut self.stirred) {
+            for _ in 0..self.waiting.len() {
+                let Some(key) = self.waiting.pop_front() else { break };
+                self.advance(mem, now, key);
+            }
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next host's command that ended.
+    pub fn poll_completion(&mut self) -> Option<Completion> {
+        self.completions.pop_front()
+    }
+
+    /// The next command of the management that ended.
+    pub fn poll_ended(&mut self) -> Option<Ended> {
+        self.ended.pop_front()
+    }
+
+    /// The next thing to tell.
+    pub fn poll_note(&mut self) -> Option<Note> {
+        self.notes.pop_front()
+    }
+
+    /// Whether a turn would find work even if nothing happens: the shell must not wait.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty() || self.stirred
+    }
+
+    /// Whether this portal's access state is optimized; else it is inaccessible.
+    #[must_use]
+    pub fn is_optimized(&self) -> bool {
+        self.nexus.as_ref().is_some_and(|nexus| nexus.is_open())
+    }
+
+    /// Bytes of the volume, as hosts see it; zero: not known yet.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let requests = self.ops.len();
+        let calls = self.calls.len();
+        let Some(nexus) = &self.nexus else { return View { requests, calls, ..View::default() } };
+        View {
+            epoch: nexus.epoch,
+            owner: nexus.owner,
+            serving: self.is_optimized(),
+            record: nexus.record.as_deref().cloned(),
+            members: nexus.members,
+            failing: nexus.failing,
+            joiner: nexus.joiner_slot(),
+            suspect: nexus.suspect.len(),
+            locks: nexus.ranges.len(),
+            requests,
+            calls,
+            marked: nexus.written.len(),
+        }
+    }
+
+    /// Whether a rule is switched off.
+    fn planted(&self, plant: Plant) -> bool {
+        self.config.plant == Some(plant)
+    }
+
+    fn note(&mut self, note: Note) {
+        self.notes.push_back(note);
+    }
+
+    fn end(&mut self, tag: u64, result: Result<(), Failure>) {
+        self.ended.push_back(Ended { tag, result });
+    }
+
+    fn on_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        token: Token,
+        result: Result<Answer, Refusal>,
+    ) {
+        let Some(call) = self.calls.remove(token.key()) else { return };
+        let live = self.nexus.as_ref().is_some_and(|nexus| nexus.is_current(&call));
+        let result = if live { result } else { Err(Refusal::Gone) };
+        if live && self.is_fatal(now, &call, &result) {
+            self.route(mem, now, call, Err(Refusal::Gone));
+            return;
+        }
+        self.route(mem, now, call, result);
+    }
+
+    /// What an answer says of its sender, whatever was asked: it may end the owner, or the
+    /// member. Tells whether the owner ended.
+    fn is_fatal(&mut self, now: Instant, call: &Call, result: &Result<Answer, Refusal>) -> bool {
+        match result {
+            Err(Refusal::Conflict { .. }) => {
+                self.stop(Why::Conflict);
+                true
+            }
+            Err(refusal @ (Refusal::Gone | Refusal::Failed)) => {
+                self.fail(now, call.slot, *refusal);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Hands an answer to who asked.
+    fn route<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        call: Call,
+        result: Result<Answer, Refusal>,
+    ) {
+        let slot = call.slot;
+        match call.purpose {
+            Purpose::Op(key) => self.on_op_done(mem, now, key, slot, result),
+            Purpose::Fence => self.on_fenced(now, slot, result),
+            Purpose::Copy => self.on_copied(now, slot, result),
+            Purpose::Lease => self.on_leased(now, slot, call.sent, &result),
+            Purpose::Clean => self.on_cleaned(now, slot, &result),
+            Purpose::OwnFlush => self.on_own_flush(now, slot, &result),
+            Purpose::Snapshot => self.on_snapshot(slot, &result),
+            Purpose::Resize => self.on_resize(now, slot, &result),
+            // What a purpose without an answer of interest had to tell is whether its sender
+            // lives.
+            Purpose::Release | Purpose::Tell => {}
+        }
+    }
+
+    fn on_swapped(&mut self, now: Instant, number: u64, outcome: Swapped) {
+        let asked = self.nexus.as_ref().and_then(|nexus| nexus.swap.as_ref());
+        if asked.is_some_and(|swap| swap.number == number) {
+            self.swapped(now, outcome);
+        }
+    }
+}

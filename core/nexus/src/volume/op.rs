@@ -1,0 +1,192 @@
+//! Hosts' commands in work.
+
+use alloc::boxed::Box;
+
+use braid_block::{Instant, Key, Lease, Memory};
+
+use crate::wire::{Answer, Refusal};
+use crate::{Completion, Request, Status, Work};
+
+use super::Volume;
+use super::state::bit;
+
+/// A host's command, from its admission until its buffer is free.
+#[derive(Debug)]
+pub(crate) struct Op {
+    pub(crate) tag: u64,
+    pub(crate) association: u32,
+    pub(crate) work: Work,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) state: State,
+    /// Slots that have not answered yet.
+    pub(crate) out: u8,
+    /// A bad block in it was tried to be written anew.
+    pub(crate) repaired: bool,
+    /// It stands in the list of those who wait.
+    pub(crate) listed: bool,
+}
+
+/// How far a command came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not yet admitted: a snapshot drains, or its host is being told of a loss.
+    Queued,
+    /// Waits for its range.
+    Locking,
+    /// Sent to these, applied by these; these had no space.
+    Writing { targets: u8, applied: u8, full: u8 },
+    /// Sent to these, done by these.
+    Flushing { number: u64, targets: u8, done: u8 },
+    /// To be read, as soon as that is allowed.
+    Reading,
+    /// Sent to a member.
+    Asked,
+    /// The value is there, and came when the ranges had been granted so many times.
+    Answering { grants: u64 },
+    /// A bad block in it is being written anew.
+    Repairing,
+    /// What is left is to get the buffer back.
+    Ending(Status),
+}
+
+impl Op {
+    pub(crate) fn new(request: Request) -> Self {
+        let Request { tag, association, work, lease } = request;
+        Self {
+            tag,
+            association,
+            work,
+            lease,
+            state: State::Queued,
+            out: 0,
+            repaired: false,
+            listed: false,
+        }
+    }
+
+    /// First byte, and the one after the last.
+    pub(crate) const fn range(&self) -> (u64, u64) {
+        match self.work {
+            Work::Read { offset, len } | Work::Write { offset, len, .. } => {
+                (offset, offset + len as u64)
+            }
+            Work::Zero { offset, len, .. } => (offset, offset + len),
+            Work::Flush => (0, 0),
+        }
+    }
+
+    /// Whether its completion says that something is on the media.
+    pub(crate) const fn is_durable(&self) -> bool {
+        match self.work {
+            Work::Write { durable, .. } | Work::Zero { durable, .. } => durable,
+            Work::Flush => true,
+            Work::Read { .. } => false,
+        }
+    }
+}
+
+impl Volume {
+    /// Lets a command go on as far as it can.
+    pub(crate) fn advance<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.listed = false;
+        match op.state {
+            State::Queued => self.admit(mem, now, key),
+            State::Locking => self.send_write(now, key),
+            State::Writing { .. } => self.settle_write(now, key),
+            State::Flushing { .. } => self.settle_flush(key),
+            State::Reading => self.send_read(now, key),
+            State::Answering { grants } => self.answer_read(now, key, grants),
+            State::Asked | State::Repairing => {}
+            State::Ending(_) => self.finish(key),
+        }
+    }
+
+    /// Admits a command, if commands are admitted.
+    fn admit<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(nexus) = self.nexus.as_ref().filter(|_| self.is_optimized()) else {
+            return self.conclude(key, Status::Inaccessible);
+        };
+        if nexus.barrier {
+            return self.wait(key);
+        }
+        if self.must_be_told(now, key) {
+            return;
+        }
+        let op = self.ops.get_mut(key).expect("it is in work");
+        match op.work {
+            Work::Read { .. } => {
+                op.state = State::Reading;
+                self.send_read(now, key);
+            }
+            Work::Write { .. } | Work::Zero { .. } => self.lock_write(now, key),
+            Work::Flush => self.send_flush(now, key),
+        }
+        let _ = mem;
+    }
+
+    /// Looks at a command again when something changed.
+    pub(crate) fn wait(&mut self, key: Key) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        if !core::mem::replace(&mut op.listed, true) {
+            self.waiting.push_back(key);
+        }
+    }
+
+    /// Decides what a command is answered, and answers it when its buffer is free.
+    pub(crate) fn conclude(&mut self, key: Key, status: Status) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.state = State::Ending(status);
+        self.finish(key);
+    }
+
+    fn finish(&mut self, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let State::Ending(status) = op.state else { return };
+        if op.out != 0 {
+            return;
+        }
+        let Some(Op { tag, lease, .. }) = self.ops.remove(key) else { return };
+        self.completions.push_back(Completion { tag, lease, status });
+    }
+
+    /// A member answered a host's command.
+    pub(crate) fn on_op_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        slot: u8,
+        result: Result<Answer, Refusal>,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        op.out &= !bit(slot);
+        match op.state {
+            State::Writing { .. } => self.on_written(now, key, slot, &result),
+            State::Flushing { .. } => self.on_flushed(now, key, slot, &result),
+            State::Asked => self.on_read(mem, now, key, slot, &result),
+            _ => self.finish(key),
+        }
+    }
+
+    /// Looks at every command that members hold up: they have changed.
+    pub(crate) fn settle_all(&mut self) {
+        let is_out = |op: &Op| matches!(op.state, State::Writing { .. } | State::Flushing { .. });
+        for (key, op) in self.ops.iter() {
+            if is_out(op) {
+                self.ready.push_back(super::Holder::Op(key));
+            }
+        }
+        self.stirred = true;
+    }
+
+    /// Ends all commands that were not sent: hosts shall ask elsewhere.
+    pub(crate) fn refuse_waiting(&mut self) {
+        let waits = |op: &Op| op.out == 0 && matches!(op.state, State::Queued | State::Reading);
+        let keys: Box<[Key]> =
+            self.ops.iter().filter(|(_, op)| waits(op)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.conclude(key, Status::Inaccessible);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Snapshots and sizes: what happens on every member at one point, and is then named.
+//!
+//! Invariants:
+//! 1. No write is in work when members take a snapshot: all have the same content.
+//! 2. The record names a snapshot only when every member has it; members' snapshots that are not
+//!    named are deleted, but not while the change that names them may still take effect.
+
+use braid_block::Instant;
+
+use crate::record::{SNAPSHOTS_MAX, Uuid};
+use crate::wire::{Answer, Command, Refusal};
+use crate::{Effect, Failure, Note};
+
+use super::Volume;
+use super::call::Purpose;
+use super::op::State;
+use super::state::{bit, slots};
+use super::swap::Change;
+
+/// A snapshot on its way.
+#[derive(Debug)]
+pub(crate) struct Barrier {
+    uuid: Uuid,
+    tag: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Until regions are not suspect and nobody is being added; no longer than that.
+    Waiting(Instant),
+    /// No command is admitted until those in work have ended; no longer than that.
+    Draining(Instant),
+    /// Members take it: these did not answer, these have it.
+    Taking { deadline: Instant, waiting: u8, taken: u8 },
+    /// The record is being changed.
+    Naming,
+    /// Not all have it: these did not answer; then it is deleted.
+    Undoing { waiting: u8, full: bool },
+}
+
+/// A size on its way: who did not answer, and who had no space.
+#[derive(Debug)]
+pub(crate) struct Resizing {
+    pub(crate) bytes: u64,
+    tag: u64,
+    waiting: u8,
+    full: bool,
+    failed: bool,
+}
+
+impl Barrier {
+    /// Who waits for it.
+    pub(crate) const fn tag(&self) -> u64 {
+        self.tag
+    }
+}
+
+impl Resizing {
+    /// Who waits for it.
+    pub(crate) const fn tag(&self) -> u64 {
+        self.tag
+    }
+}
+
+impl Volume {
+    pub(crate) fn snapshot(&mut self, now: Instant, tag: u64, uuid: Uuid) {
+        let deadline = now + self.config.timing.command;
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let record = nexus.record();
+        let failure = if record.snapshot(&uuid).is_some() {
+            Some(Failure::Exists)
+        } else if record.snapshots.len() == SNAPSHOTS_MAX {
+            Some(Failure::Invalid)
+        } else if nexus.snapshot.is_some() || nexus.leaving.is_some() {
+            Some(Failure::Busy)
+        } else {
+            None
+        };
+        if let Some(failure) = failure {
+            return self.end(tag, Err(failure));
+        }
+        nexus.snapshot = Some(Barrier { uuid, tag, stage: Stage::Waiting(deadline) });
+    }
+
+    /// Goes on with a snapshot.
+    pub(crate) fn snapshot_on(&mut self, now: Instant) {
+        let barrier = self.config.timing.barrier;
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(stage) = nexus.snapshot.as_ref().map(|snapshot| snapshot.stage) else { return };
+        match stage {
+            Stage::Waiting(deadline) => {
+                let adds = nexus.joiner.as_ref().is_some_and(|joiner| joiner.adding);
+                let changes = nexus.swap.is_some() || !nexus.changes.is_empty();
+                let busy = changes || adds || nexus.failing != 0 || !nexus.suspect.is_empty();
+                if !busy {
+                    nexus.barrier = true;
+                    self.set_barrier(Stage::Draining(now + barrier));
+                    self.detach(now);
+                } else if now >= deadline {
+                    self.give_snapshot_up(Failure::Busy);
+                }
+            }
+            Stage::Draining(deadline) => {
+                let flushing = |state| matches!(state, State::Flushing { .. });
+                let drained =
+                    nexus.ranges.len() == 0 && !self.ops.iter().any(|(_, op)| flushing(op.state));
+                let changed = nexus.failing != 0 || !nexus.suspect.is_empty();
+                if changed || now >= deadline {
+                    self.give_snapshot_up(Failure::Busy);
+                } else if drained {
+                    self.take_snapshots(now, deadline);
+                }
+            }
+            Stage::Taking { deadline, waiting, taken } => {
+                self.taken_on(now, deadline, waiting, taken);
+            }
+            Stage::Undoing { waiting: 0, full } => {
+                let uuid = nexus.snapshot.as_ref().map(|snapshot| snapshot.uuid);
+                self.give_snapshot_up(if full { Failure::NoSpace } else { Failure::Busy });
+                if let Some(uuid) = uuid {
+                    self.drop_snapshot(now, uuid);
+                }
+            }
+            Stage::Undoing { .. } | Stage::Naming => {}
+        }
+    }
+
+    fn set_barrier(&mut self, stage: Stage) {
+        let snapshot = self.nexus.as_mut().and_then(|nexus| nexus.snapshot.as_mut());
+        snapshot.expect("one is on its way").stage = stage;
+    }
+
+    /// Lets commands in again.
+    fn admit_again(&mut self) {
+        if let Some(nexus) = self.nexus.as_mut() {
+            nexus.barrier = false;
+        }
+        self.stirred = true;
+    }
+
+    fn take_snapshots(&mut self, now: Instant, deadline: Instant) {
+        let nexus = self.nexus.as_ref().expect("it is serving");
+        let uuid = nexus.snapshot.as_ref().expect("one is on its way").uuid;
+        let waiting = nexus.members;
+        self.set_barrier(Stage::Taking { deadline, waiting, taken: 0 });
+        for slot in slots(waiting) {
+            let command = Command::Snapshot { uuid: uuid.into() };
+            self.send(now, slot, Purpose::Snapshot, command, None);
+        }
+    }
+
+    pub(crate) fn on_snapshot(&mut self, slot: u8, result: &Result<Answer, Refusal>) {
+        let snapshot = self.nexus.as_mut().and_then(|nexus| nexus.snapshot.as_mut());
+        match snapshot.map(|snapshot| &mut snapshot.stage) {
+            Some(Stage::Taking { waiting, taken, .. }) => {
+                *waiting &= !bit(slot);
+                *taken |= if result.is_ok() { bit(slot) } else { 0 };
+                if *result == Err(Refusal::NoSpace) {
+                    let waiting = *waiting;
+                    self.set_barrier(Stage::Undoing { waiting, full: true });
+                    self.admit_again();
+                }
+            }
+            Some(Stage::Undoing { waiting, .. }) => *waiting &= !bit(slot),
+            _ => {}
+        }
+    }
+
+    fn taken_on(&mut self, now: Instant, deadline: Instant, waiting: u8, taken: u8) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        if waiting == 0 && taken == nexus.members && nexus.failing == 0 && nexus.swap.is_none() {
+            let uuid = nexus.snapshot.as_ref().expect("one is on its way").uuid;
+            // The change is sent before commands are admitted: nothing comes between.
+            nexus.changes.push_front(Change::Snapshot { uuid, holders: taken });
+            self.set_barrier(Stage::Naming);
+            self.swap_on(now);
+            self.admit_again();
+        } else if waiting == 0 || now >= deadline || nexus.failing != 0 {
+            self.set_barrier(Stage::Undoing { waiting, full: false });
+            self.admit_again();
+        }
+    }
+
+    /// The record names it.
+    pub(crate) fn snapshot_named(&mut self) {
+        let snapshot = self.nexus.as_mut().and_then(|nexus| nexus.snapshot.take());
+        self.note(Note::Snapshot { taken: true });
+        if let Some(snapshot) = snapshot {
+            self.end(snapshot.tag, Ok(()));
+        }
+    }
+
+    /// The record does not take it.
+    pub(crate) fn snapshot_refused(&mut self, failure: Failure) {
+        debug_assert!(failure == Failure::Invalid, "it was looked at before");
+        self.set_barrier(Stage::Undoing { waiting: 0, full: false });
+    }
+
+    fn give_snapshot_up(&mut self, failure: Failure) {
+        let snapshot = self.nexus.as_mut().and_then(|nexus| nexus.snapshot.take());
+        self.note(Note::Snapshot { taken: false });
+        if let Some(snapshot) = snapshot {
+            self.end(snapshot.tag, Err(failure));
+        }
+        self.admit_again();
+    }
+
+    /// The record names a snapshot no more.
+    pub(crate) fn dropped(&mut self, now: Instant, uuid: Uuid, tag: u64) {
+        self.drop_snapshot(now, uuid);
+        self.end(tag, Ok(()));
+    }
+
+    fn drop_snapshot(&mut self, now: Instant, uuid: Uuid) {
+        let good = self.nexus.as_ref().map_or(0, |nexus| nexus.good());
+        for slot in slots(good) {
+            let command = Command::DeleteSnapshot { uuid: uuid.into() };
+            self.send(now, slot, Purpose::Tell, command, None);
+        }
+    }
+
+    /// Deletes snapshots of members that the record does not name: their owner ended between.
+    pub(crate) fn drop_unnamed(&mut self, now: Instant) {
+        let good = self.nexus.as_ref().map_or(0, |nexus| nexus.good());
+        for slot in slots(good) {
+            let nexus = self.nexus.as_ref().expect("it takes over");
+            let Some(fenced) = nexus.links[usize::from(slot)].fenced.as_deref() else { continue };
+            let unnamed = |uuid: &&Uuid| nexus.record().snapshot(uuid).is_none();
+            let unnamed: alloc::vec::Vec<Uuid> =
+                fenced.snapshots.iter().filter(unnamed).copied().collect();
+            for uuid in unnamed {
+                let command = Command::DeleteSnapshot { uuid: uuid.into() };
+                self.send(now, slot, Purpose::Tell, command, None);
+            }
+        }
+    }
+
+    pub(crate) fn snapshot_due(&self) -> Option<Instant> {
+        match self.nexus.as_ref()?.snapshot.as_ref()?.stage {
+            Stage::Waiting(at) | Stage::Draining(at) => Some(at),
+            Stage::Taking { deadline, .. } => Some(deadline),
+            Stage::Naming | Stage::Undoing { .. } => None,
+        }
+    }
+
+    pub(crate) fn resize(&mut self, now: Instant, tag: u64, bytes: u64) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let now_bytes = nexus.record().bytes;
+        if bytes < now_bytes || !bytes.is_multiple_of(crate::wire::BLOCK) {
+            return self.end(tag, Err(Failure::Invalid));
+        }
+        if nexus.resizing.is_some() || nexus.failing != 0 {
+            return self.end(tag, Err(Failure::Busy));
+        }
+        let waiting = nexus.members;
+        nexus.resizing = Some(Resizing { bytes, tag, waiting, full: false, failed: false });
+        for slot in slots(waiting) {
+            self.send(now, slot, Purpose::Resize, Command::Resize { bytes }, None);
+        }
+    }
+
+    pub(crate) fn on_resize(&mut self, now: Instant, slot: u8, result: &Result<Answer, Refusal>) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(resizing) = nexus.resizing.as_mut() else { return };
+        resizing.waiting &= !bit(slot);
+        resizing.full |= *result == Err(Refusal::NoSpace);
+        resizing.failed |= result.is_err();
+        let (bytes, tag) = (resizing.bytes, resizing.tag);
+        let (full, failed) = (resizing.full, resizing.failed);
+        if resizing.waiting != 0 {
+            return;
+        }
+        if failed {
+            // Members that grew keep what nobody sees.
+            nexus.resizing = None;
+            return self.end(tag, Err(if full { Failure::NoSpace } else { Failure::Busy }));
+        }
+        nexus.changes.push_back(Change::Resize { bytes });
+        self.detach(now);
+    }
+
+    /// The record has the new size.
+    pub(crate) fn resized(&mut self, bytes: u64) {
+        self.bytes = bytes;
+        self.effects.push_back(Effect::Resized { bytes });
+        let resizing = self.nexus.as_mut().and_then(|nexus| nexus.resizing.take());
+        if let Some(resizing) = resizing {
+            self.end(resizing.tag, Ok(()));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The end of an owner: everything of it dies, and only buffers are waited for.
+
+use braid_block::Key;
+
+use crate::{Effect, Failure, Note, Status, Why};
+
+use super::Volume;
+use super::op::State;
+use super::swap::Change;
+
+impl Volume {
+    /// Ends this owner, for good. Hosts' commands, admitted or not, are answered that they should
+    /// ask elsewhere, and forgotten.
+    pub(crate) fn stop(&mut self, why: Why) {
+        let optimized = self.is_optimized();
+        let Some(nexus) = self.nexus.take() else { return };
+        for association in nexus.links.iter().filter_map(super::state::Link::association) {
+            self.effects.push_back(Effect::Leave { association });
+        }
+        if optimized {
+            self.effects.push_back(Effect::Access { optimized: false });
+        }
+        self.note(Note::Stopped { epoch: nexus.epoch, why });
+        let swap = nexus.swap.map(|swap| swap.change);
+        let tags = swap.iter().chain(&nexus.changes).filter_map(tag_of).chain(nexus.tag);
+        let excluding = nexus.excluding.iter().map(|(_, tag)| *tag);
+        let snapshot = nexus.snapshot.as_ref().map(super::snapshot::Barrier::tag);
+        let resizing = nexus.resizing.as_ref().map(super::snapshot::Resizing::tag);
+        let leaving = nexus.leaving.filter(|_| why != Why::Shutdown).map(|leaving| leaving.tag());
+        let tags = tags.chain(excluding).chain(snapshot).chain(resizing).chain(leaving);
+        let tags: alloc::vec::Vec<u64> = tags.collect();
+        for tag in tags {
+            self.end(tag, Err(Failure::NotOwner));
+        }
+        let ends = |state| !matches!(state, State::Ending(_));
+        let ops = self.ops.iter().filter(|(_, op)| ends(op.state)).map(|(key, _)| key);
+        let keys: alloc::vec::Vec<Key> = ops.collect();
+        for key in keys {
+            self.conclude(key, Status::Inaccessible);
+        }
+    }
+}
+
+/// Who waits for a change.
+const fn tag_of(change: &Change) -> Option<u64> {
+    match change {
+        Change::Name { tag, .. }
+        | Change::Forget { tag, .. }
+        | Change::DropSnapshot { tag, .. } => Some(*tag),
+        _ => None,
+    }
+}

@@ -1,0 +1,163 @@
+//! Writes, and everything that changes blocks: lock, send to all, acknowledge when all have it.
+//!
+//! Invariants:
+//! 1. Every member and an attached joiner get a write once, in the order of the locks.
+//! 2. It is acknowledged, and its lock given back, when everybody who counts has applied it and
+//!    every command of it has ended.
+//! 3. One that failed everywhere leaves its regions suspect: members may differ there.
+
+use braid_block::{Instant, Key};
+
+use crate::wire::{Answer, Command, REGION, Refusal};
+use crate::{Note, Plant, Status, Work};
+
+use super::Volume;
+use super::call::Purpose;
+use super::op::{Op, State};
+use super::ranges::Holder;
+use super::state::{bit, slots};
+
+/// The regions of a range: the first, and the one after the last.
+pub(crate) fn regions(first: u64, end: u64) -> (u32, u32) {
+    let region = |at: u64| u32::try_from(at / REGION).unwrap_or(u32::MAX);
+    (region(first), region(end.saturating_sub(1)).saturating_add(1))
+}
+
+/// The whole blocks of a range.
+pub(crate) fn blocks(first: u64, end: u64) -> (u64, u64) {
+    (first & !(crate::wire::BLOCK - 1), end.next_multiple_of(crate::wire::BLOCK))
+}
+
+impl Volume {
+    /// Asks for the lock of a write.
+    pub(crate) fn lock_write(&mut self, now: Instant, key: Key) {
+        let shared = self.planted(Plant::NoLock);
+        let op = self.ops.get_mut(key).expect("it is in work");
+        op.state = State::Locking;
+        let (first, end) = op.range();
+        let (first, end) = blocks(first, end);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let held = if shared {
+            nexus.ranges.share(first, end, Holder::Op(key))
+        } else {
+            nexus.ranges.lock(first, end, Holder::Op(key))
+        };
+        if held {
+            self.send_write(now, key);
+        }
+    }
+
+    /// Sends a write whose range is held.
+    pub(crate) fn send_write(&mut self, now: Instant, key: Key) {
+        let nexus = self.nexus.as_mut().expect("its lock was granted");
+        let targets = nexus.targets();
+        let op = self.ops.get_mut(key).expect("it is in work");
+        op.state = State::Writing { targets, applied: 0, full: 0 };
+        op.out = targets;
+        let (first, end) = op.range();
+        let (from, to) = regions(first, end);
+        nexus.written.begin(from, to, nexus.flushes);
+        let (command, span) = command(op);
+        for slot in slots(targets) {
+            self.send(now, slot, Purpose::Op(key), command.clone(), span);
+        }
+        // With nobody to send to it is held until somebody else takes over.
+    }
+
+    pub(crate) fn on_written(
+        &mut self,
+        now: Instant,
+        key: Key,
+        slot: u8,
+        result: &Result<Answer, Refusal>,
+    ) {
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let State::Writing { applied, full, .. } = &mut op.state else { return };
+        match result {
+            Ok(_) => *applied |= bit(slot),
+            Err(Refusal::NoSpace) => *full |= bit(slot),
+            Err(Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. }) => {}
+            Err(refusal) => self.fail(now, slot, *refusal),
+        }
+        self.settle_write(now, key);
+    }
+
+    /// Ends a write if everybody who counts has it.
+    pub(crate) fn settle_write(&mut self, now: Instant, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let State::Writing { targets, applied, full } = op.state else { return };
+        let Some(nexus) = self.nexus.as_ref() else { return };
+        let early = match self.config.plant {
+            Some(Plant::AckBeforeExclude) => nexus.failing,
+            Some(Plant::AckWithoutJoiner) => !nexus.members,
+            Some(Plant::AddCountsLate) => nexus.joiner_slot().map_or(0, bit),
+            _ => 0,
+        };
+        let waits =
+            if self.planted(Plant::AckWithoutJoiner) { op.out & nexus.members } else { op.out };
+        if waits != 0 {
+            return;
+        }
+        let lacking = nexus.need(targets) & !applied & !early;
+        if lacking == 0 {
+            return self.settled(key, Status::Success);
+        }
+        let full = full & !nexus.failing;
+        if full == 0 {
+            return;
+        }
+        if applied & nexus.good() == 0 && full & nexus.members == nexus.good() {
+            return self.settled(key, Status::NoSpace);
+        }
+        for slot in slots(full) {
+            self.fail(now, slot, Refusal::NoSpace);
+        }
+    }
+
+    fn settled(&mut self, key: Key, status: Status) {
+        let op = self.ops.get(key).expect("it is settled");
+        let (first, end) = op.range();
+        let (from, to) = regions(first, end);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        nexus.written.end(from, to, nexus.flushes);
+        // Of what no member had space for a part may have taken effect, here and not there.
+        if status != Status::Success && nexus.members.count_ones() > 1 {
+            nexus.suspect.insert(from, to);
+        }
+        nexus.ranges.unlock(Holder::Op(key), &mut self.ready);
+        self.stirred = true;
+        self.conclude(key, status);
+    }
+}
+
+/// What a write asks of a replica.
+fn command(op: &Op) -> (Command, Option<braid_block::Span>) {
+    match op.work {
+        Work::Write { offset, len, durable } => {
+            let span = op.lease.as_ref().map(|lease| lease.span(0, len));
+            (Command::Write { offset, len, durable }, span)
+        }
+        Work::Zero { offset, len, durable } => (Command::Zero { offset, len, durable }, None),
+        Work::Read { .. } | Work::Flush => unreachable!("it writes"),
+    }
+}
+
+impl Volume {
+    /// Lets hosts queue when writes are held for too long, and come back when they are not.
+    pub(crate) fn held_on(&mut self, now: Instant) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        if nexus.phase != super::state::Phase::Serving {
+            return;
+        }
+        let long = nexus.held.is_some_and(|since| now.since(since) >= self.config.timing.held);
+        if long == nexus.closed {
+            return;
+        }
+        nexus.closed = long;
+        self.effects.push_back(crate::Effect::Access { optimized: !long });
+        if long {
+            self.note(Note::Held);
+            self.refuse_waiting();
+        }
+    }
+}
