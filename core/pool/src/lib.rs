@@ -159,6 +159,8 @@ pub struct Pool {
     counters: Counters,
     /// Who goes on at the end of the turn.
     ready: VecDeque<Waiter>,
+    /// Something is to be looked at in another turn, at once.
+    again: bool,
     effects: VecDeque<Effect>,
     completions: VecDeque<(Completion, Option<Box<Sums>>)>,
     notes: VecDeque<Note>,
@@ -189,8 +191,9 @@ impl Pool {
     pub fn waiting(&self) -> alloc::string::String {
         let pieces: alloc::vec::Vec<_> = self.pieces.iter().collect();
         alloc::format!(
-            "ready {:?}, starved {:?}, hungry {:?}, bufferless {:?}\n\
+            "again {}, ready {:?}, starved {:?}, hungry {:?}, bufferless {:?}\n\
              {:?}\n{:?}\n{:?}\n{:?}\n{pieces:?}",
+            self.again,
             self.ready,
             self.starved,
             self.hungry,
@@ -236,6 +239,7 @@ impl Pool {
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.turn = self.turn.wrapping_add(1);
         self.turned = now;
+        self.again = false;
         for _ in 0..self.ready.len() {
             let Some(waiter) = self.ready.pop_front() else { break };
             self.resume(mem, now, waiter);
@@ -317,7 +321,7 @@ impl Pool {
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        self.again || !self.ready.is_empty()
     }
 
     fn emit(&mut self, effect: Effect) {
@@ -331,9 +335,7 @@ impl Pool {
 
     /// Asks for another turn at once.
     fn again(&mut self) {
-        if !self.ready.contains(&Waiter::Job) {
-            self.ready.push_back(Waiter::Job);
-        }
+        self.again = true;
     }
 
     /// Adds a cell to the journal and carries it out; tells the number of its block.

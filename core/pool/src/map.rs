@@ -128,6 +128,12 @@ impl Leaf {
     pub(crate) const fn new(page: Paged<LeafMap>) -> Self {
         Self { page, unadopted: 0, cleaned: 0, regions: None, used: 0 }
     }
+
+    /// What happens in one of its regions, by the region's number in the layer.
+    pub(crate) fn touch(&mut self, region: u32) -> &mut Touch {
+        let all = self.regions.get_or_insert_with(|| Box::new([Touch::default(); 64]));
+        &mut all[region as usize % all.len()]
+    }
 }
 
 /// What happens in a region.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Syncing -> Superblocks -> Peek (stopped in order) -------------------> Load -> Claim -> open
-//!                        -> Scan -> Born -> Load -> Replay -> Verify -> [Relieve] -> Claim
-//!                                                                        -> Clears -> open
+//!                        -> Scan -> Load -> Replay -> Verify -> [Relieve] -> Claim
+//!                                                                  -> Clears -> open
 //! ```
 //!
 //! Invariants:
@@ -69,8 +69,6 @@ pub(crate) enum Phase {
     Peek { read: Option<Key> },
     /// The ring's headers are read.
     Scan(Scan),
-    /// Pages that the journal gave a place are noted.
-    Born(crate::replay::Born),
     /// Bitmaps and layers are read.
     Load(Load),
     /// Cells are carried out.
@@ -261,6 +259,7 @@ impl Pool {
             superblocks: Superblocks::default(),
             counters: Counters::default(),
             ready: VecDeque::new(),
+            again: false,
             effects: VecDeque::new(),
             completions: VecDeque::new(),
             notes: VecDeque::new(),
@@ -320,7 +319,6 @@ impl Pool {
             Phase::Superblocks(copies) => self.judge_copies(mem, o, copies),
             Phase::Peek { read } => self.peek(mem, o, read),
             Phase::Scan(scan) => self.scan_on(mem, o, scan),
-            Phase::Born(born) => self.born_on(mem, o, born),
             Phase::Load(load) => self.load_on(mem, now, o, load),
             Phase::Replay(replay) => self.replay_on(mem, now, o, replay),
             Phase::Verify(verify) => self.verify_on(mem, o, verify),
@@ -450,10 +448,7 @@ impl Pool {
             Some(Plant::IgnoreOpenRegion) => 0,
             _ => chain.last + 1,
         };
-        if chain.last < chain.tail {
-            return Phase::Load(Load::new());
-        }
-        Phase::Born(crate::replay::Born::new(chain))
+        Phase::Load(Load::new())
     }
 
     /// Everything is as it was: the pool becomes ours.

@@ -56,29 +56,26 @@ impl Pool {
         let (index, at) = place_cluster(lcluster);
         let mut left = mask;
         self.counters.lookups += 1;
-        match self.store.map.look(layer, index) {
-            Look::Missing(page) => return Resolve::Missing(page),
-            Look::Lost(_) => return Resolve::Lost,
-            Look::Absent => {}
-            Look::Here => {
-                let turn = self.turn;
-                let leaf = self.store.map.leaves.get_mut(&(layer, index));
-                let Some(leaf) = leaf else { return Resolve::Ready };
-                leaf.used = turn;
-                let map = leaf.page.get();
-                if let Some(phys) = map.phys(at) {
-                    add_runs(runs, layer, phys, map.own[at] & left);
-                }
-                left &= !map.own[at];
-                if map.opaque(at) {
-                    return Resolve::Ready;
-                }
+        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, index)) {
+            leaf.used = self.turn;
+            let map = leaf.page.get();
+            if let Some(phys) = map.phys(at) {
+                add_runs(runs, layer, phys, map.own[at] & left);
+            }
+            left &= !map.own[at];
+            if left == 0 || map.opaque(at) {
+                return Resolve::Ready;
+            }
+        } else {
+            match self.store.map.look(layer, index) {
+                Look::Missing(page) => return Resolve::Missing(page),
+                Look::Lost(_) => return Resolve::Lost,
+                Look::Here | Look::Absent => {}
             }
         }
-        let parent = self.store.map.layers.get(&layer).and_then(|l| l.state().parent);
-        match parent {
-            Some(parent) if left != 0 => self.resolve_beneath(parent, lcluster, left, runs),
-            _ => Resolve::Ready,
+        match self.store.map.layers.get(&layer).and_then(|l| l.state().parent) {
+            Some(parent) => self.resolve_beneath(parent, lcluster, left, runs),
+            None => Resolve::Ready,
         }
     }
 
@@ -144,10 +141,15 @@ impl Pool {
             return;
         }
         self.fill_zeros(mem, key, touched, &runs);
+        let mut asked = None;
         for run in &runs {
-            for block in [run.block, run.block + u64::from(run.count) - 1] {
-                if let Sum::Missing(page) = self.store.sums.get(&self.store.layout, block) {
+            // A page has the sums of far more blocks than a run: both ends tell all.
+            let last = (run.count > 1).then(|| run.block + u64::from(run.count) - 1);
+            for block in [Some(run.block), last].into_iter().flatten() {
+                let page = self.store.sums.lacks(&self.store.layout, block);
+                if let Some(page) = page.filter(|_| page != asked) {
                     self.fetch_sums(mem, now, page, Waiter::Piece(key));
+                    asked = Some(page);
                 }
             }
         }
@@ -528,5 +530,27 @@ fn add_runs(runs: &mut ArrayVec<Run, PIECE_BLOCKS>, layer: u32, phys: u32, mut o
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         runs.push(Run { block, at: at as u8, count: count as u8, layer });
         own &= !mask(at, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rig::Rig;
+
+    #[test]
+    fn a_read_asks_for_a_checksum_once() {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 3, 0x33);
+        rig.run();
+        rig.let_go();
+        rig.read(handle, 3);
+        rig.run();
+        let before = rig.pool.store.sums.hits();
+        for _ in 0..10 {
+            rig.read(handle, 3);
+            rig.run();
+        }
+        assert_eq!(rig.pool.store.sums.hits() - before, 10);
+        assert!(rig.take_ended()[1..].iter().all(|end| *end == Ok(0x33)));
     }
 }

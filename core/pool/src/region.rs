@@ -8,7 +8,6 @@
 //! 3. A Close enters the buffer only after a flush over which the region was quiet, with no write
 //!    to it since that flush was issued and its cells durable.
 
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
@@ -18,7 +17,7 @@ use hashbrown::HashMap;
 use crate::Pool;
 use crate::hash::Fixed;
 use crate::layout::{Cell, LEAF_REGIONS};
-use crate::map::{Leaf, Touch};
+use crate::map::Touch;
 use crate::op::Waiter;
 
 /// Regions of a leaf, as cells number them.
@@ -156,12 +155,10 @@ impl Pool {
     /// A write to a region goes out; its newest cell is in journal block `seq`.
     pub(crate) fn region_begin(&mut self, layer: u32, region: u32, seq: u64) {
         let flush = self.sync.issued();
-        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) {
-            leaf.cleaned &= !(1 << (region % LEAF));
-        }
-        if let Some(touch) = self.touch(layer, region) {
-            *touch = Touch { flush, writes: touch.writes + 1, seq: touch.seq.max(seq) };
-        }
+        let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) else { return };
+        leaf.cleaned &= !(1 << (region % LEAF));
+        let touch = leaf.touch(region);
+        *touch = Touch { flush, writes: touch.writes + 1, seq: touch.seq.max(seq) };
     }
 
     /// It is done.
@@ -174,9 +171,7 @@ impl Pool {
     }
 
     fn touch(&mut self, layer: u32, region: u32) -> Option<&mut Touch> {
-        let leaf: &mut Leaf = self.store.map.leaves.get_mut(&(layer, region / LEAF))?;
-        let regions = leaf.regions.get_or_insert_with(|| Box::new([Touch::default(); 64]));
-        Some(&mut regions[(region % LEAF) as usize])
+        self.store.map.leaves.get_mut(&(layer, region / LEAF)).map(|leaf| leaf.touch(region))
     }
 
     /// A region that was open since before the pool was opened may close: its checksums are right,

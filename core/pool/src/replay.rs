@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 use crate::layout::{
     BLOCK, CELLS_PER_BLOCK, CLUSTER_BLOCKS, Cell, JournalHeader, LEAF_CLUSTERS, POINTERS_PER_PAGE,
 };
-use crate::load::{Load, PAGES_MAX};
+use crate::load::PAGES_MAX;
 use crate::map::{Look, PageId};
 use crate::op::Waiter;
 use crate::open::{Io, Opening, Phase, Progress};
@@ -27,8 +27,6 @@ use crate::{Plant, Pool, Refusal};
 
 /// Reads of the journal in flight.
 const AHEAD: usize = 3;
-/// Pairs given to pages by the journal, at most.
-const BORN_MAX: usize = 1 << 22;
 /// First writes to be verified, at most.
 const CANDIDATES_MAX: usize = 1 << 22;
 /// Leaves that the journal changes, at most. Checkpoints are due at far fewer; the limit for
@@ -37,7 +35,7 @@ const LEAVES_MAX: usize = 1 << 18;
 /// Bytes of a block before its cells.
 const HEADER: usize = size_of::<JournalHeader>();
 
-/// A way through the journal's blocks, some at a time.
+/// The way through the journal's blocks, some at a time.
 #[derive(Debug)]
 struct Walk {
     next: u64,
@@ -64,7 +62,7 @@ impl Walk {
 }
 
 /// Calls `f` with each cell of a block and what follows it.
-fn each_cell(block: &[u8], mut f: impl FnMut(Cell, &[u8])) {
+pub(crate) fn each_cell(block: &[u8], mut f: impl FnMut(Cell, &[u8])) {
     let Ok((header, _)) = JournalHeader::read_from_prefix(block) else { return };
     let used = usize::from(header.used.get()).min(CELLS_PER_BLOCK);
     let (cells, _) = block[HEADER..].as_chunks::<16>();
@@ -86,16 +84,6 @@ fn each_cell(block: &[u8], mut f: impl FnMut(Cell, &[u8])) {
 fn each_cell_of(bytes: &[u8], first: u64, mut f: impl FnMut(u64, Cell, &[u8])) {
     for (seq, block) in (first..).zip(bytes.chunks_exact(BLOCK as usize)) {
         each_cell(block, |cell, payload| f(seq, cell, payload));
-    }
-}
-
-/// Pages that the journal gave a place are noted before any page is read.
-#[derive(Debug)]
-pub(crate) struct Born(Walk);
-
-impl Born {
-    pub(crate) const fn new(chain: &Chain) -> Self {
-        Self(Walk::new(chain))
     }
 }
 
@@ -188,33 +176,6 @@ impl Pool {
             }
         }
         Ok(())
-    }
-
-    /// Notes which pairs the journal gave to pages.
-    pub(crate) fn born_on<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        o: &mut Opening,
-        b: &mut Born,
-    ) -> Progress {
-        while let Some(chunk) = self.walk(mem, o, &mut b.0)? {
-            let (born, layout) = (&mut self.fetches.born, &self.store.layout);
-            let bytes = &mem.bytes(&chunk.io.lease)[..chunk.io.len as usize];
-            each_cell_of(bytes, chunk.first, |seq, cell, _| match cell {
-                Cell::Page { pair, free: false, .. } => {
-                    born.insert(pair.saturating_mul(BLOCK), seq);
-                }
-                Cell::Alloc { layer: Cell::PAGES, phys, .. } if layout.slab_of(phys).is_some() => {
-                    born.insert(layout.cluster(phys), seq);
-                }
-                _ => {}
-            });
-            mem.free(chunk.io.lease);
-            if self.fetches.born.len() > BORN_MAX {
-                return Err(Refusal::Limit);
-            }
-        }
-        Ok(b.0.is_over().then(|| Phase::Load(Load::new())))
     }
 
     /// Carries out what can be carried out.

@@ -28,6 +28,8 @@ pub(crate) struct Rig {
     /// In flight, in the order in which it was asked for.
     pub(crate) effects: Vec<Effect>,
     pub(crate) ended: Vec<Completion>,
+    /// First byte and bytes of what was read.
+    pub(crate) reads: Vec<(u64, u32)>,
     pub(crate) notes: Vec<Note>,
 }
 
@@ -77,6 +79,7 @@ impl Rig {
             now: Instant::ZERO,
             effects: Vec::new(),
             ended: Vec::new(),
+            reads: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -100,6 +103,7 @@ impl Rig {
         let effect = self.effects.remove(at);
         let (token, bytes) = match effect {
             Effect::Read { token, span, offset } => {
+                self.reads.push((offset, span.len));
                 let bytes = self.mem.span_mut(span);
                 for (block, part) in (offset / 4096..).zip(bytes.chunks_mut(4096)) {
                     match self.blocks.get(&block) {

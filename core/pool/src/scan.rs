@@ -5,7 +5,9 @@
 //!    a tail is told only when everything before it is in durable pages.
 //! 2. It ends at the first block that is not valid, does not chain, or has an incarnation that it
 //!    cannot have; what is behind the end was never acknowledged as durable.
-//! 3. If a valid block, or the superblock, tells that a later block was durable, then the journal
+//! 3. The ring is read once, and what must be known of the journal before its cells are carried
+//!    out is noted on the way: which pairs it gave to pages.
+//! 4. If a valid block, or the superblock, tells that a later block was durable, then the journal
 //!    is damaged, and what it held is not dropped in silence.
 
 use alloc::collections::VecDeque;
@@ -16,14 +18,18 @@ use zerocopy::FromBytes;
 
 use crate::geometry::{Layout, RING};
 use crate::journal::block_crc;
-use crate::layout::{BLOCK, CELLS_PER_BLOCK, JOURNAL_MAGIC, JournalHeader, Superblock};
+use crate::layout::{BLOCK, CELLS_PER_BLOCK, Cell, JOURNAL_MAGIC, JournalHeader, Superblock};
 use crate::open::{Opening, Progress};
+use crate::replay::each_cell;
 use crate::{Plant, Pool, Refusal};
 
 /// Blocks of a read.
 pub(crate) const WINDOW: u64 = Class::Large.bytes() as u64 / BLOCK;
 /// Reads of the ring in flight.
 const WINDOWS: usize = 4;
+/// Pairs given to pages by blocks of the ring, at most: each is 8 KiB of the pool, so that a ring
+/// full of them is damage.
+const BIRTHS_MAX: usize = 1 << 22;
 
 /// What is kept of a valid block. Number 0: there is none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -127,12 +133,39 @@ pub(crate) struct Scan {
     /// Blocks that are read alone, for the device failed a read of many.
     alone: VecDeque<u64>,
     heads: Vec<Head>,
+    /// Journal block and first byte of each pair that a cell gave to a page.
+    births: Vec<(u64, u64)>,
+    /// The journal begins no earlier, as far as is known.
+    tail: u64,
 }
 
 impl Scan {
     pub(crate) fn new(layout: &Layout) -> Self {
         let len = usize::try_from(layout.ring_blocks).unwrap_or(0);
-        Self { next: 0, alone: VecDeque::new(), heads: alloc::vec![Head::default(); len] }
+        let heads = alloc::vec![Head::default(); len];
+        Self { next: 0, alone: VecDeque::new(), heads, births: Vec::new(), tail: 0 }
+    }
+
+    /// Notes the pairs that a block gave to pages, unless the journal begins behind it.
+    fn note_births(&mut self, layout: &Layout, head: &Head, block: &[u8]) {
+        self.tail = self.tail.max(head.tail);
+        if head.seq < self.tail {
+            return;
+        }
+        each_cell(block, |cell, _| {
+            let pair = match cell {
+                Cell::Page { pair, free: false, .. } => pair.saturating_mul(BLOCK),
+                Cell::Alloc { layer: Cell::PAGES, phys, .. } if layout.slab_of(phys).is_some() => {
+                    layout.cluster(phys)
+                }
+                _ => return,
+            };
+            self.births.push((head.seq, pair));
+        });
+        if self.births.len() > BIRTHS_MAX {
+            let tail = self.tail;
+            self.births.retain(|(seq, _)| *seq >= tail);
+        }
     }
 
     /// Next blocks to be read: the first, and how many.
@@ -162,13 +195,16 @@ impl Pool {
         while let Some(io) = o.take_any() {
             let first = (io.offset - RING) / BLOCK;
             match io.result {
-                Some(Ok(())) => self.note_heads::<M>(mem.bytes(&io.lease), io.len, first, s),
+                Some(Ok(())) => self.note_blocks::<M>(mem.bytes(&io.lease), io.len, first, s),
                 _ if u64::from(io.len) > BLOCK => {
                     s.alone.extend(first..first + u64::from(io.len) / BLOCK);
                 }
                 _ => {}
             }
             mem.free(io.lease);
+            if s.births.len() > BIRTHS_MAX {
+                return Err(Refusal::Limit);
+            }
         }
         while let Some((first, count)) = s.wanted().filter(|_| o.ios.len() < WINDOWS) {
             let class = if count == 1 { Class::Small } else { Class::Large };
@@ -184,6 +220,11 @@ impl Pool {
         let heads = core::mem::take(&mut s.heads);
         match Chain::find(heads, &self.superblock) {
             Ok(chain) => {
+                // The newest counts: a pair may have changed hands.
+                s.births.sort_unstable();
+                let ours = |(seq, _): &(u64, u64)| (chain.tail..=chain.last).contains(seq);
+                let births = s.births.drain(..).filter(ours);
+                self.fetches.born.extend(births.map(|(seq, pair)| (pair, seq)));
                 o.chain = chain;
                 Ok(Some(self.chained(o)))
             }
@@ -191,7 +232,7 @@ impl Pool {
         }
     }
 
-    fn note_heads<M: Memory>(&self, bytes: &[u8], len: u32, first: u64, s: &mut Scan) {
+    fn note_blocks<M: Memory>(&self, bytes: &[u8], len: u32, first: u64, s: &mut Scan) {
         let blocks = bytes[..len as usize].chunks_exact(BLOCK as usize);
         for (slot, block) in (first..).zip(blocks) {
             let found = head::<M>(block, self.store.seed, self.config.plant);
@@ -199,7 +240,39 @@ impl Pool {
             let here = found.filter(|head| head.seq % ring == slot);
             if let (Some(head), Ok(slot)) = (here, usize::try_from(slot)) {
                 s.heads[slot] = head;
+                s.note_births(&self.store.layout, &head, block);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rig::Rig;
+
+    #[test]
+    fn after_a_crash_the_ring_is_read_once_and_the_journal_once_more() {
+        let (mut rig, handle) = Rig::new();
+        for block in 0..40 {
+            // A leaf each, so that pages get places.
+            rig.write(handle, block * 16_384, 1);
+            rig.run();
+        }
+        let (tail, last) = (rig.pool.journal.tail, rig.pool.journal.written);
+        assert!(last > tail, "the journal has something");
+        let mut rig = rig.reopen();
+        assert!(!rig.pool.fetches.born.is_empty(), "pages with places by the journal");
+        let ring = rig.pool.store.layout.ring_blocks;
+        for seq in tail..tail + ring {
+            let at = rig.pool.store.layout.journal_block(seq);
+            let has =
+                |(offset, len): &&(u64, u32)| (*offset..offset + u64::from(*len)).contains(&at);
+            let times = rig.reads.iter().filter(has).count();
+            let most = if seq <= last { 2 } else { 1 };
+            assert_eq!(times, most, "journal block {seq} of {tail}..={last}");
+        }
+        rig.read(handle, 16_384);
+        rig.run();
+        assert_eq!(rig.take_ended(), [Ok(1)]);
     }
 }

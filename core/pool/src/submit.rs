@@ -270,7 +270,8 @@ impl Pool {
         }
         if let (true, Some(layer)) = (op.counted, self.store.map.layers.get_mut(&op.layer)) {
             layer.writes -= 1;
-            self.again();
+            // A snapshot waits for the last of them; everybody else looks in this turn anyway.
+            self.again |= layer.held;
         }
         let counters = &mut self.counters;
         let result = match op.failure {
@@ -302,6 +303,7 @@ impl Pool {
 
     /// Lets pieces go on that waited for room in the journal, or for a buffer.
     pub(crate) fn requests_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        let before = (self.ops.len(), self.pieces.len());
         if self.journal.has_room() {
             for _ in 0..self.unnumbered.len() {
                 let Some(key) = self.unnumbered.pop_front() else { break };
@@ -317,6 +319,8 @@ impl Pool {
             let Some(key) = self.bufferless.pop_front() else { break };
             self.advance(mem, now, key);
         }
+        // Who had his turn before may have waited for what ended now.
+        self.again |= before != (self.ops.len(), self.pieces.len());
         self.watch(now);
     }
 

@@ -87,11 +87,27 @@ impl Sums {
         self.active.set(page, at, Entry { crc, seq: lower(seq) });
     }
 
+    /// The page that is to be read before the checksum of a block is known, if there is one: what
+    /// [`Sums::get`] would miss, for whoever asks before the checksum is of use.
+    pub(crate) fn lacks(&mut self, layout: &Layout, block: u64) -> Option<u64> {
+        let (number, at) = layout.sum_of(block);
+        if self.cache.touch(number).is_some() {
+            return None;
+        }
+        let known = self.noted(number, at).is_some_and(|(_, seq)| seq > self.replayed);
+        (!known).then_some(number)
+    }
+
+    /// What was noted and is in no page yet: the checksum, and the journal block of its cell.
+    fn noted(&self, number: u64, at: usize) -> Option<(u32, u64)> {
+        let noted = self.active.get(number, at).or_else(|| self.frozen.get(number, at));
+        noted.map(|entry| (entry.crc, self.whole(entry.seq)))
+    }
+
     /// The checksum of a block.
     pub(crate) fn get(&mut self, layout: &Layout, block: u64) -> Sum {
         let (number, at) = layout.sum_of(block);
-        let noted = self.active.get(number, at).or_else(|| self.frozen.get(number, at));
-        let noted = noted.map(|entry| (entry.crc, self.whole(entry.seq)));
+        let noted = self.noted(number, at);
         if let Some((crc, seq)) = noted
             && seq > self.replayed
         {

@@ -78,13 +78,12 @@ impl Pool {
             self.want_checkpoint();
             return false;
         }
+        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, index)) {
+            leaf.used = self.turn;
+            return true;
+        }
         match self.store.map.look(layer, index) {
-            Look::Here => {
-                if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, index)) {
-                    leaf.used = self.turn;
-                }
-                return true;
-            }
+            Look::Here => return true,
             Look::Missing(page) => self.wait_for_page(mem, now, key, page),
             Look::Lost(_) => self.end_piece(mem, now, key, Some(self.media(key))),
             Look::Absent => {
@@ -244,7 +243,8 @@ impl Pool {
         let (first, count) = piece.blocks();
         let Some(tree) = self.store.map.layers.get(&layer).map(|l| l.state().tree) else { return };
         let region = region_of(lcluster);
-        let was_open = self.is_open(layer, region);
+        // Who overwrites has seen that it is.
+        let was_open = own & piece.mask() == piece.mask() || self.is_open(layer, region);
         let (mut newest, mut lowest) = (0, None);
         for block in first..first + count {
             let lblock = u64::from(lcluster) * CLUSTER_BLOCKS + u64::from(block);

@@ -34,6 +34,8 @@ pub(super) struct Cache {
     capacity: usize,
     pages: Vec<Page>,
     places: HashMap<u64, u32, Fixed>,
+    /// Where the page was that was asked for last: neighbours are asked for one after the other.
+    last: usize,
     hand: usize,
 }
 
@@ -41,7 +43,8 @@ impl Cache {
     /// Nothing, with room for so many bytes of pages.
     pub(super) fn new(bytes: u64) -> Self {
         let capacity = usize::try_from(bytes / BLOCK).unwrap_or(usize::MAX).max(PAGES_MIN);
-        Self { capacity, pages: Vec::new(), places: HashMap::with_hasher(Fixed), hand: 0 }
+        let places = HashMap::with_hasher(Fixed);
+        Self { capacity, pages: Vec::new(), places, last: 0, hand: 0 }
     }
 
     /// A page, if it is here.
@@ -51,7 +54,10 @@ impl Cache {
 
     /// The same; it counts as used.
     pub(super) fn touch(&mut self, number: u64) -> Option<&mut Page> {
-        let page = &mut self.pages[*self.places.get(&number)? as usize];
+        if self.pages.get(self.last).is_none_or(|page| page.number != number) {
+            self.last = *self.places.get(&number)? as usize;
+        }
+        let page = &mut self.pages[self.last];
         page.used = true;
         Some(page)
     }

@@ -166,3 +166,53 @@ fn a_steady_load_keeps_its_tables_and_another_gives_them_back() {
     sums.release();
     assert!(sums.memory() < 1000, "{}", sums.memory());
 }
+
+#[test]
+fn what_lacks_a_page_is_what_get_would_miss() {
+    let layout = layout();
+    let mut sums = Sums::new(1000, 1 << 20);
+    sums.set(&layout, 5, 50, 3);
+    let other = SUMS_PER_PAGE as u64;
+    let same = |sums: &mut Sums, block, lacks| {
+        assert_eq!(sums.lacks(&layout, block), lacks);
+        assert_eq!(matches!(sums.get(&layout, block), Sum::Missing(_)), lacks.is_some());
+    };
+    same(&mut sums, 5, None);
+    same(&mut sums, 6, Some(0));
+    sums.freeze();
+    same(&mut sums, 5, None);
+    // What was replayed counts only beside its page.
+    sums.replayed_to(3);
+    same(&mut sums, 5, Some(0));
+    same(&mut sums, other, Some(1));
+    sums.add(0, None, 0);
+    same(&mut sums, 5, None);
+    same(&mut sums, 6, None);
+    same(&mut sums, other, Some(1));
+}
+
+#[test]
+fn a_page_that_was_let_go_is_not_found_because_it_was_asked_for_last() {
+    let layout = layout();
+    let mut sums = Sums::new(1000, 0);
+    // A slab of 100 clusters has seven pages, of which the last is not full.
+    let first = |page: u64| page / 7 * 6400 + page % 7 * SUMS_PER_PAGE as u64;
+    let mut seen = vec![None; 300];
+    for number in 0..300_u32 {
+        let page = u64::from(number % 290);
+        if sums.lacks(&layout, first(page)).is_some() {
+            sums.add(page, Some(0), 1).unwrap()[0] = number;
+            seen[page as usize] = Some(number);
+        }
+        // Asked for last, then others come in its place.
+        for page in [page, page / 2] {
+            let sum = sums.get(&layout, first(page));
+            match sum {
+                Sum::Known(crc) => assert_eq!(Some(crc), seen[page as usize], "page {page}"),
+                sum => assert_eq!(sum, Sum::Missing(page)),
+            }
+        }
+    }
+    sums.release();
+    assert_eq!(sums.get(&layout, 0), Sum::Missing(0));
+}
