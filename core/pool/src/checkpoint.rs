@@ -28,6 +28,7 @@ use braid_block::{Instant, IoError, Key, Lease, Memory, Slab};
 use crate::codec::{self, Stamp};
 use crate::layout::BLOCK;
 use crate::map::PageId;
+use crate::transfer::whole;
 use crate::{Effect, Operation, Pool, State, token};
 
 use merge::Merging;
@@ -288,9 +289,8 @@ impl Pool {
         if let Some(page) = write.sums {
             self.store.sums.written(page);
         }
-        match result {
-            Ok(bytes) if u64::from(bytes) == BLOCK => self.sync.wrote(),
-            Ok(_) => self.fail(mem, Operation::Write, write.offset, IoError::Device),
+        match whole(result, BLOCK as u32) {
+            Ok(()) => self.sync.wrote(),
             Err(error) => self.fail(mem, Operation::Write, write.offset, error),
         }
     }

@@ -20,6 +20,7 @@ use crate::layout::{
 };
 use crate::open::{Opening, Phase};
 use crate::superblock::{encode, slots};
+use crate::transfer::whole;
 use crate::{Config, Format, Note, Operation, Pool, Refusal, State, token};
 
 /// The smallest pool.
@@ -107,8 +108,8 @@ pub(crate) struct Creating {
     /// Buffers: of zeros, and of pages that are being written.
     zeros: Option<Lease>,
     pages: VecDeque<Lease>,
-    /// Writes in flight, with the page buffer of each that has one of its own.
-    in_flight: [Option<Option<Lease>>; WRITES_MAX],
+    /// Writes in flight: their bytes, and the page buffer of each that has one of its own.
+    in_flight: [Option<(Option<Lease>, u32)>; WRITES_MAX],
 }
 
 impl Creating {
@@ -125,7 +126,8 @@ impl Creating {
 
     /// Gives the buffers back; nothing is in flight any more.
     pub(crate) fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
-        let flying = self.in_flight.iter_mut().filter_map(|slot| slot.take().flatten());
+        let flying =
+            self.in_flight.iter_mut().filter_map(|slot| slot.take().and_then(|(lease, _)| lease));
         for lease in flying.chain(self.pages.drain(..)).chain(self.zeros.take()) {
             mem.free(lease);
         }
@@ -236,7 +238,7 @@ impl Pool {
     ) -> bool {
         let (offset, span) = if let Write::Zeros { offset, len } = *write {
             let Some(zeros) = c.zeros.as_ref() else { return false };
-            c.in_flight[at] = Some(None);
+            c.in_flight[at] = Some((None, len));
             (offset, zeros.span(0, len))
         } else {
             let Some(lease) = c.pages.pop_front().or_else(|| mem.alloc(Class::Medium)) else {
@@ -244,7 +246,7 @@ impl Pool {
             };
             let (offset, len) = self.fill_page(mem, &lease, write);
             let span = lease.span(0, len);
-            c.in_flight[at] = Some(Some(lease));
+            c.in_flight[at] = Some((Some(lease), len));
             (offset, span)
         };
         self.counters.page_writes += 1;
@@ -300,10 +302,9 @@ impl Pool {
     ) {
         let at = key.index as usize;
         if let Some(slot) = c.in_flight.get_mut(at) {
-            if let Some(lease) = slot.take().flatten() {
-                c.pages.push_back(lease);
-            }
-            if let Err(error) = result {
+            let Some((lease, len)) = slot.take() else { return };
+            c.pages.extend(lease);
+            if let Err(error) = whole(result, len) {
                 self.fail(mem, Operation::Write, 0, error);
             }
             return;

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Slab, Span, Token};
 
+use crate::transfer::Transfers;
 use crate::{Effect, Operation, Pool, token};
 
 /// Jobs at once.
@@ -19,11 +20,12 @@ const JOBS_MAX: u32 = 32;
 #[derive(Debug)]
 pub(crate) struct Job {
     lease: Lease,
-    in_flight: u32,
+    transfers: Transfers,
     /// First byte on the device of what was begun last.
     offset: u64,
     writes: bool,
-    failure: Option<IoError>,
+    /// What came of all that was begun, once none is in flight.
+    outcome: Result<(), IoError>,
 }
 
 /// All jobs.
@@ -45,10 +47,10 @@ impl Jobs {
     /// that is gone has failed.
     pub(crate) fn outcome(&mut self, key: Key) -> Option<Result<(), IoError>> {
         let Some(job) = self.0.get_mut(key) else { return Some(Err(IoError::Gone)) };
-        if job.in_flight != 0 {
+        if job.transfers.in_flight() != 0 {
             return None;
         }
-        Some(job.failure.take().map_or(Ok(()), Err))
+        Some(core::mem::replace(&mut job.outcome, Ok(())))
     }
 
     /// Whether there is none.
@@ -74,7 +76,8 @@ impl Pool {
             return None;
         }
         let lease = mem.alloc(class)?;
-        let job = Job { lease, in_flight: 0, offset: 0, writes: false, failure: None };
+        let transfers = Transfers::default();
+        let job = Job { lease, transfers, offset: 0, writes: false, outcome: Ok(()) };
         match self.jobs.0.insert(job) {
             Ok(key) => Some(key),
             Err(job) => {
@@ -111,8 +114,11 @@ impl Pool {
         writes: bool,
     ) -> Option<(Token, Span)> {
         let job = self.jobs.0.get_mut(key)?;
-        assert!(job.in_flight == 0 || job.writes == writes, "a job reads, or it writes");
-        job.in_flight += 1;
+        assert!(
+            job.transfers.in_flight() == 0 || job.writes == writes,
+            "a job reads, or it writes"
+        );
+        job.transfers.begin(len);
         job.offset = offset;
         job.writes = writes;
         Some((Token::new(self.config.token_base + token::JOB, key), job.lease.span(at, len)))
@@ -127,11 +133,12 @@ impl Pool {
         result: Result<u32, IoError>,
     ) {
         let Some(job) = self.jobs.0.get_mut(key) else { return };
-        job.in_flight -= 1;
-        let Err(error) = result else { return };
-        job.failure = Some(error);
+        if !job.transfers.end(result) {
+            return;
+        }
+        job.outcome = job.transfers.outcome();
         let (offset, writes) = (job.offset, job.writes);
-        if writes {
+        if let (Err(error), true) = (job.outcome, writes) {
             self.fail(mem, Operation::Write, offset, error);
         }
     }
@@ -139,7 +146,7 @@ impl Pool {
     /// A job ends; nothing of it is in flight.
     pub(crate) fn end_job<M: Memory>(&mut self, mem: &mut M, key: Key) {
         if let Some(job) = self.jobs.0.remove(key) {
-            assert_eq!(job.in_flight, 0, "the kernel holds no part of it");
+            assert_eq!(job.transfers.in_flight(), 0, "the kernel holds no part of it");
             mem.free(job.lease);
         }
     }

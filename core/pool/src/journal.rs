@@ -10,12 +10,13 @@
 
 use alloc::vec::Vec;
 
-use braid_block::{Class, Lease, Memory, Span};
+use braid_block::{Class, IoError, Lease, Memory, Span};
 use zerocopy::IntoBytes;
 
 use crate::Plant;
 use crate::geometry::Layout;
 use crate::layout::{BLOCK, CELLS_PER_BLOCK, Cell, JOURNAL_MAGIC, JournalHeader};
+use crate::transfer::whole;
 
 /// Blocks of one write: a large buffer.
 const BLOCKS_PER_WRITE: u64 = Class::Large.bytes() as u64 / BLOCK;
@@ -43,8 +44,7 @@ pub(crate) struct Journal {
     pub(crate) settled: u64,
     /// What the last block that was handed out says of both.
     said: (u64, u64),
-    /// The write in flight: its last block, and what that says is settled, and the tail.
-    flight: Option<(u64, u64, u64)>,
+    flight: Option<Flight>,
     /// All blocks up to this are written, and what the last of them says is settled.
     pub(crate) written: u64,
     pub(crate) written_settled: u64,
@@ -52,6 +52,16 @@ pub(crate) struct Journal {
     lease: Option<Lease>,
     /// Cells that do not wait for their block.
     lazy: usize,
+}
+
+/// The write in flight: its last block, what that says is settled, the tail that it tells, and the
+/// bytes of all.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    last: u64,
+    settled: u64,
+    tail: u64,
+    len: u32,
 }
 
 /// A write of journal blocks.
@@ -275,24 +285,24 @@ impl Journal {
         self.lazy = self.lazy.min(self.cells.len());
         self.next += blocks;
         self.said = (self.tail, self.settled);
-        self.flight = Some((self.next - 1, self.settled, self.tail));
         #[expect(clippy::cast_possible_truncation, reason = "at most a large buffer")]
         let span = lease.span(0, (blocks * BLOCK) as u32);
+        let (last, settled, tail) = (self.next - 1, self.settled, self.tail);
+        self.flight = Some(Flight { last, settled, tail, len: span.len });
         Some(Commit { span, offset: layout.journal_block(first), blocks })
     }
 
-    /// The write in flight failed: nothing more is written.
-    pub(crate) fn on_failed(&mut self) {
-        self.flight = None;
-    }
-
-    /// The write in flight is done.
-    pub(crate) fn on_written(&mut self) {
-        if let Some((last, settled, tail)) = self.flight.take() {
-            self.written = last;
-            self.written_tail = tail;
-            self.written_settled = self.written_settled.max(settled);
-        }
+    /// The write in flight is done; if it failed, nothing more is written.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub(crate) fn on_written(&mut self, result: Result<u32, IoError>) -> Result<(), IoError> {
+        let Some(Flight { last, settled, tail, len }) = self.flight.take() else { return Ok(()) };
+        whole(result, len)?;
+        self.written = last;
+        self.written_tail = tail;
+        self.written_settled = self.written_settled.max(settled);
+        Ok(())
     }
 }
 

@@ -61,6 +61,7 @@ mod sums;
 mod superblock;
 mod sync;
 mod token;
+mod transfer;
 mod verify;
 mod write;
 mod zero;

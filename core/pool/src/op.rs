@@ -16,6 +16,7 @@ use arrayvec::ArrayVec;
 use braid_block::{Key, Lease, Sums};
 
 use crate::request::{Failure, Work};
+use crate::transfer::Transfers;
 
 /// Somebody who waits for a page, a lock, the journal or a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,10 +182,8 @@ pub(crate) struct Piece {
     pub(crate) locked: bool,
     /// It is among those who wait for the lock.
     pub(crate) queued: bool,
-    /// Transfers that are not done.
-    pub(crate) transfers: u32,
-    /// What went wrong in them.
-    pub(crate) failed: bool,
+    /// Transfers that are not done, and what came of the others.
+    pub(crate) transfers: Transfers,
     /// Newest journal block with a cell of it.
     pub(crate) seq: u64,
     /// It counts among the first writes in flight, which hold `settled` back below this block.

@@ -45,6 +45,7 @@ use crate::store::Store;
 use crate::sums::Sums;
 use crate::superblock::{Judged, Superblocks, judge, slots};
 use crate::sync::Syncer;
+use crate::transfer::whole;
 use crate::verify::Verify;
 use crate::{Config, Counters, Note, Plant, Pool, Refusal, State, token};
 
@@ -596,8 +597,7 @@ impl Pool {
         } else if key.index == SYNC_INDEX {
             opening.synced = Some(result.map(|_| ()));
         } else if let Some(io) = opening.ios.get_mut(key) {
-            let whole = |n| if n == io.len { Ok(()) } else { Err(IoError::Device) };
-            io.result = Some(result.and_then(whole));
+            io.result = Some(whole(result, io.len));
         }
         self.opening = Some(opening);
     }

@@ -29,6 +29,7 @@ use crate::hash::Fixed;
 use crate::layout::{BLOCK, PAIR};
 use crate::map::PageId;
 use crate::op::Waiter;
+use crate::transfer::whole;
 use crate::{Effect, Note, Pool, State, token};
 
 pub(crate) use buffers::Buffers;
@@ -224,7 +225,7 @@ impl Pool {
     ) {
         self.fetches.rest.on_read(now);
         let Some(flight) = self.fetches.flights.get_mut(key) else { return };
-        let read = result.is_ok_and(|bytes| bytes >= flight.stage.range().1);
+        let read = whole(result, flight.stage.range().1).is_ok();
         let next = match flight.stage {
             Stage::Pair if read => {
                 flight.read = [true; 2];

@@ -157,11 +157,13 @@ impl Pool {
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.epoch = epoch;
         piece.since = now;
-        piece.transfers = u32::try_from(runs.len()).unwrap_or(0);
+        for run in &runs {
+            piece.transfers.begin(u32::from(run.count) * BLOCK_BYTES);
+        }
         piece.step = if runs.is_empty() { Step::Verifying } else { Step::Transfer };
         piece.runs.set(&runs);
         if let Some(op) = self.ops.get_mut(piece.op).filter(|_| piece.side.is_none()) {
-            op.transfers += piece.transfers;
+            op.transfers += piece.transfers.in_flight();
         }
         self.emit_reads(key);
         self.verify(mem, now, key);
@@ -267,7 +269,7 @@ impl Pool {
     /// Compares what was read, once all of it and its checksums are there.
     pub(crate) fn verify<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(piece) = self.pieces.get(key) else { return };
-        if piece.step != Step::Verifying || piece.transfers > 0 {
+        if piece.step != Step::Verifying || piece.transfers.in_flight() > 0 {
             return;
         }
         if piece.side.is_none() && !piece.runs.is_empty() {
@@ -440,7 +442,9 @@ impl Pool {
         piece.epoch = epoch;
         piece.since = now;
         piece.step = Step::Merging;
-        piece.transfers = u32::try_from(each.len()).unwrap_or(0);
+        for _ in &each {
+            piece.transfers.begin(BLOCK_BYTES);
+        }
         piece.runs.set(&each);
         for i in 0..piece.runs.len() {
             let Some(piece) = self.pieces.get(key) else { return };
@@ -453,7 +457,7 @@ impl Pool {
             self.counters.device_read_bytes += BLOCK;
             self.emit(Effect::Read { token, span, offset });
         }
-        if self.pieces.get(key).is_some_and(|piece| piece.transfers == 0) {
+        if each.is_empty() {
             self.merged(mem, now, key);
         }
     }

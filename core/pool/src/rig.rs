@@ -125,6 +125,17 @@ impl Rig {
         self.tell(token, Ok(bytes));
     }
 
+    /// Lets a read or write that is in flight end short: part of it is not done.
+    pub(crate) fn cut_short(&mut self, at: usize) {
+        let (token, len) = match self.effects.remove(at) {
+            Effect::Read { token, span, .. } | Effect::Write { token, span, .. } => {
+                (token, span.len)
+            }
+            other => panic!("{other:?} has no length"),
+        };
+        self.tell(token, Ok(len - 512));
+    }
+
     /// Lets an operation that is in flight fail.
     pub(crate) fn fail(&mut self, at: usize, error: IoError) {
         let token = token_of(&self.effects.remove(at));

@@ -9,6 +9,7 @@ use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
 use crate::map::Look;
 use crate::op::{Kind, Op, Piece, Room, Step, Waiter};
 use crate::request::{Completion, Done, Failure, Request, Work};
+use crate::transfer::Transfers;
 use crate::write::{BLOCK_BYTES, bits};
 use crate::{Note, Pool, State};
 
@@ -347,7 +348,7 @@ impl Pool {
         let pieces: alloc::vec::Vec<Key> = self
             .pieces
             .iter()
-            .filter(|(_, piece)| piece.transfers == 0)
+            .filter(|(_, piece)| piece.transfers.in_flight() == 0)
             .map(|(key, _)| key)
             .collect();
         for key in pieces {
@@ -421,8 +422,7 @@ fn piece(
         at,
         locked: false,
         queued: false,
-        transfers: 0,
-        failed: false,
+        transfers: Transfers::default(),
         seq: 0,
         first: None,
         epoch: None,

@@ -19,6 +19,7 @@ use crate::layout::{
     BLOCK, CLUSTER, ERROR, FEATURES_KNOWN, Kind, MAGIC, PageHeader, SEGMENTS_MAX, Superblock,
     VERSION,
 };
+use crate::transfer::whole;
 use crate::{Device, Operation, Pool, Refusal, token};
 
 /// Bytes of a superblock.
@@ -236,6 +237,10 @@ impl Pool {
     ) {
         let Some(way) = self.superblocks.way.as_mut() else { return };
         let step = way.step;
+        let result = match step {
+            Step::Main | Step::Copy => whole(result, BYTES),
+            Step::MainSync | Step::CopySync => result.map(|_| ()),
+        };
         if let Err(error) = result {
             self.superblocks.way = None;
             self.superblocks.mute = true;

@@ -275,11 +275,9 @@ impl Pool {
 
     /// The write of journal blocks is done.
     pub(crate) fn on_journal_done<M: Memory>(&mut self, mem: &mut M, result: Result<u32, IoError>) {
-        if let Err(error) = result {
-            self.journal.on_failed();
+        if let Err(error) = self.journal.on_written(result) {
             return self.fail(mem, Operation::Write, self.journal_offset(), error);
         }
-        self.journal.on_written();
         self.sync.wrote();
         let written = self.journal.written;
         wake(&mut self.sync.on_written, written, &mut self.ready);

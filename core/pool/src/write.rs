@@ -21,7 +21,7 @@ impl Pool {
     pub(crate) fn advance<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(piece) = self.pieces.get(key) else { return };
         if self.state == crate::State::Failed {
-            if piece.transfers == 0 {
+            if piece.transfers.in_flight() == 0 {
                 self.end_piece(mem, now, key, Some(Failure::Failed));
             }
             return;
@@ -31,7 +31,7 @@ impl Pool {
             (Step::Mapping, Kind::Read) => self.map_read(mem, now, key),
             (Step::Mapping, Kind::Zero) => self.map_zero(mem, now, key),
             (Step::Mapping, Kind::Write | Kind::WriteZeros) => self.map_write(mem, now, key),
-            (Step::Merging, _) if piece.transfers == 0 => self.merged(mem, now, key),
+            (Step::Merging, _) if piece.transfers.in_flight() == 0 => self.merged(mem, now, key),
             (Step::Verifying, _) => self.verify(mem, now, key),
             (Step::Journaled(seq), _) if self.journal.written >= seq => {
                 self.end_piece(mem, now, key, None);
@@ -350,7 +350,7 @@ impl Pool {
             writes.push((lease.span(at + (from - start), to - from), base + u64::from(from)));
         }
         if let Some(piece) = self.pieces.get_mut(key) {
-            piece.transfers = u32::try_from(writes.len()).unwrap_or(0);
+            writes.iter().for_each(|(span, _)| piece.transfers.begin(span.len));
         }
         let token = self.token(token::PIECE, key);
         for (span, offset) in writes {
@@ -370,8 +370,7 @@ impl Pool {
     ) {
         let Some(piece) = self.pieces.get_mut(key) else { return };
         let writes = piece.step == Step::Transfer && piece.kind != Kind::Read;
-        piece.transfers -= 1;
-        piece.failed |= result.is_err();
+        let over = piece.transfers.end(result);
         if piece.kind == Kind::Read
             && piece.side.is_none()
             && let Some(op) = self.ops.get_mut(piece.op)
@@ -381,42 +380,41 @@ impl Pool {
                 self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
             }
         }
-        if piece.transfers > 0 {
+        if !over {
             return;
         }
+        let outcome = piece.transfers.outcome();
         let (layer, lcluster) = (piece.layer, piece.lcluster);
         if let Some(epoch) = piece.epoch.take() {
             self.reads.end(epoch);
         }
-        let failed = core::mem::take(&mut piece.failed);
         let (first, seq, step) = (piece.first.take(), piece.seq, piece.step);
         if writes {
             self.sync.data_in_flight -= 1;
             self.sync.wrote();
             self.region_end(layer, region_of(lcluster));
-            if let Some(first) = first.filter(|_| !failed) {
+            if let Some(first) = first.filter(|_| outcome.is_ok()) {
                 self.sync.first_end(first);
             }
         }
         if self.state == crate::State::Failed {
             return self.end_piece(mem, now, key, Some(Failure::Failed));
         }
-        match step {
-            Step::Transfer if writes && failed => {
-                let error = result.err().unwrap_or(IoError::Device);
+        match (step, outcome) {
+            (Step::Transfer, Err(error)) if writes => {
                 let offset = u64::from(lcluster) * (CLUSTER_BLOCKS * BLOCK);
                 self.fail(mem, Operation::Write, offset, error);
             }
-            Step::Transfer if writes && self.journal.written < seq => {
+            (_, Err(_)) => self.end_piece(mem, now, key, Some(self.media(key))),
+            (Step::Transfer, Ok(())) if writes && self.journal.written < seq => {
                 if let Some(piece) = self.pieces.get_mut(key) {
                     piece.step = Step::Journaled(seq);
                 }
                 self.when_written(seq, Waiter::Piece(key));
             }
-            Step::Transfer if writes => self.end_piece(mem, now, key, None),
-            _ if failed => self.end_piece(mem, now, key, Some(self.media(key))),
-            Step::Merging => self.merged(mem, now, key),
-            _ => {
+            (Step::Transfer, Ok(())) if writes => self.end_piece(mem, now, key, None),
+            (Step::Merging, Ok(())) => self.merged(mem, now, key),
+            (_, Ok(())) => {
                 if let Some(piece) = self.pieces.get_mut(key) {
                     piece.step = Step::Verifying;
                 }

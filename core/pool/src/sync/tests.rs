@@ -37,10 +37,8 @@ fn the_last_block_of_the_ring_is_for_a_newer_tail() {
     let mut writes = 0;
     loop {
         journal.push(Cell::Flush { layer: 0, number: 1 });
-        if journal.commit(&mut rig.mem, layout, None).is_none() {
-            break;
-        }
-        journal.on_written();
+        let Some(commit) = journal.commit(&mut rig.mem, layout, None) else { break };
+        journal.on_written(Ok(commit.span.len)).expect("all of it");
         writes += 1;
         assert!(writes < layout.ring_blocks);
     }
