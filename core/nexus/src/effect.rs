@@ -200,8 +200,6 @@ pub enum Note {
     },
     /// Blocks that a member could not read were written anew.
     Repaired {
-        /// Slot.
-        slot: u8,
         /// Blocks.
         blocks: u32,
     },

@@ -28,6 +28,12 @@ pub(crate) struct Call {
 pub(crate) enum Purpose {
     /// A host's command.
     Op(Key),
+    /// A segment.
+    Segment(Key),
+    /// A step of a return.
+    Joiner,
+    /// Marks, for a return.
+    Marks,
     /// A fence, of a take-over or of a return.
     Fence,
     /// A copy of the record.

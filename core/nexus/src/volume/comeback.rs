@@ -1,43 +1,448 @@
-//! The return of a replica.
+//! The return of a replica: fence, snapshots that it missed, then every write while what differs
+//! is copied, then flush, lease and add.
+//!
+//! ```text
+//! Opening -> Tidying -> [Marking -> Copying -> Sealing] for each missed snapshot, oldest first
+//!         -> Settling -> Marking -> Copying -> Flushing -> Leasing -> Adding -> member
+//! ```
+//!
+//! Invariants:
+//! 1. The record names it as away, and so does every member's copy, before it is fenced: marks
+//!    accumulate, and the next owner knows.
+//! 2. It is fenced also when it left in this very epoch: what was under way to it ends first.
+//! 3. It gets every write and flush before the marks are read, writes of before have settled, and
+//!    no region is suspect. One that becomes suspect starts it again.
+//! 4. What is compared: the marks of all members and its own; all of it if its snapshots or its
+//!    history do not match.
+//! 5. It is flushed after the last copy, leases like a member, and counts as one from the sending
+//!    of its add.
+//! 6. A snapshot is made on it before it gets newer writes: it is copied while it gets none.
 
-use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use braid_block::{Instant, Memory};
 
-use crate::wire::Fenced;
-use crate::{Failure, Uuid};
+use crate::record::{Standing, Uuid};
+use crate::wire::{Answer, Command, Fenced, REGION, Refusal};
+use crate::{Failure, Note, Plant, Step};
 
 use super::Volume;
+use super::call::Purpose;
+use super::regions::Regions;
+use super::segment::Kind;
+use super::state::{Line, Nexus, Phase, bit, slots};
+use super::swap::Change;
+
+/// A replica that returns.
+#[derive(Debug)]
+pub(crate) struct Joiner {
+    pub(crate) slot: u8,
+    /// It gets every write and flush.
+    pub(crate) attached: bool,
+    /// Its add is sent.
+    pub(crate) adding: bool,
+    instance: u64,
+    stage: Stage,
+    /// All of it is compared: marks do not tell what it lacks.
+    whole: bool,
+    /// Marks that it had when it was fenced.
+    own: Regions,
+    /// Regions to be compared, and how many are in work.
+    todo: Regions,
+    working: u32,
+    /// Members that could be read for it were not enough: all are compared.
+    wide: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is being reached and fenced; no longer than that.
+    Opening(Instant),
+    /// Snapshots that are not as the record has them are deleted, its size is set: so many
+    /// answers are awaited.
+    Tidying(u32),
+    /// These did not tell their marks yet, of this snapshot or of the volume.
+    Marking(u8, Option<Uuid>),
+    /// Regions are compared and copied.
+    Copying(Option<Uuid>),
+    /// It takes this snapshot.
+    Sealing(Uuid),
+    /// Writes that began before it was attached settle: the grants of then.
+    Settling(u64),
+    /// It flushes.
+    Flushing,
+    /// It leases; then it is added.
+    Leasing,
+    /// The record is being changed.
+    Adding,
+}
+
+/// A replica that the management wants back, and when it is tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Absent {
+    slot: u8,
+    again: Instant,
+}
 
 impl Volume {
     pub(crate) fn bring_back(&mut self, now: Instant, tag: u64, replica: &Uuid) {
-        let _ = (now, replica);
-        self.end(tag, Err(Failure::NotFound));
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let slot = nexus.record().slot_of(replica);
+        let Some(slot) = slot.filter(|slot| nexus.record().away() & bit(*slot) != 0) else {
+            return self.end(tag, Err(Failure::NotFound));
+        };
+        if !nexus.absent.iter().any(|absent| absent.slot == slot) {
+            nexus.absent.push(Absent { slot, again: now });
+        }
+        self.end(tag, Ok(()));
     }
 
+    /// Goes on with a return.
+    pub(crate) fn comeback_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        let _ = mem;
+        let Some(nexus) = self.nexus.as_mut().filter(|nexus| nexus.phase == Phase::Serving) else {
+            return;
+        };
+        let Some(joiner) = nexus.joiner.as_ref() else { return self.next_absent(now) };
+        let suspect =
+            !nexus.suspect.is_empty() && self.config.plant != Some(Plant::ReturnWhileSuspect);
+        if suspect
+            && joiner.attached
+            && !joiner.adding
+            && !matches!(joiner.stage, Stage::Settling(_))
+        {
+            return self.joiner_failed(now);
+        }
+        match joiner.stage.clone() {
+            Stage::Opening(deadline) if now >= deadline => self.joiner_failed(now),
+            Stage::Tidying(0) => self.next_layer(now),
+            Stage::Settling(grants) => {
+                let settled = !nexus.ranges.is_held(grants);
+                if settled && !suspect {
+                    self.ask_marks(now, None);
+                }
+            }
+            Stage::Copying(layer) if joiner.todo.is_empty() && joiner.working == 0 => {
+                self.layer_copied(now, layer);
+            }
+            Stage::Leasing => self.add_joiner(now),
+            _ => {}
+        }
+    }
+
+    /// Begins with the next replica that is wanted back.
+    fn next_absent(&mut self, now: Instant) {
+        let deadline = now + self.config.timing.fence * 3;
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let busy = nexus.swap.is_some() || nexus.failing != 0 || nexus.leaving.is_some();
+        let away = nexus.record().away();
+        nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
+        let due = nexus.absent.iter().filter(|absent| absent.again <= now);
+        let first = due.min_by_key(|absent| absent.again).map(|absent| absent.slot);
+        let Some(slot) = first.filter(|_| !busy && !nexus.barrier) else { return };
+        let standing = nexus.record().replica(slot).map(|replica| replica.standing);
+        nexus.joiner = Some(Joiner {
+            slot,
+            attached: false,
+            adding: false,
+            instance: 0,
+            stage: Stage::Opening(deadline),
+            whole: standing == Some(Standing::Away { whole: true }),
+            own: Regions::default(),
+            todo: Regions::default(),
+            working: 0,
+            wide: false,
+        });
+        self.step(slot, Step::Fencing);
+        self.associate(slot);
+    }
+
+    fn step(&mut self, slot: u8, step: Step) {
+        self.note(Note::Returning { slot, step });
+    }
+
+    /// It failed, or begins anew for another reason.
     pub(crate) fn joiner_failed(&mut self, now: Instant) {
-        let _ = now;
-    }
-
-    pub(crate) fn joiner_fenced(&mut self, now: Instant, fenced: Box<Fenced>) {
-        let _ = (now, fenced);
+        let again = now + self.config.timing.retry * 2;
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(joiner) = nexus.joiner.take() else { return };
+        let link = &mut nexus.links[usize::from(joiner.slot)];
+        if let Some(association) = link.association() {
+            self.effects.push_back(crate::Effect::Leave { association });
+        }
+        (link.line, link.asked, link.leased, link.fenced) =
+            (Line::None, false, Instant::ZERO, None);
+        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == joiner.slot) {
+            absent.again = again;
+        }
+        self.step(joiner.slot, Step::Failed);
+        self.settle_all();
     }
 
     /// A joiner that gets writes, but is not being added, begins anew: members are about to
     /// change what it would have to have.
     pub(crate) fn detach(&mut self, now: Instant) {
-        let attached = |joiner: &super::state::Joiner| joiner.attached && !joiner.adding;
         let joiner = self.nexus.as_ref().and_then(|nexus| nexus.joiner.as_ref());
-        if joiner.is_some_and(attached) {
+        if joiner.is_some_and(|joiner| joiner.attached && !joiner.adding) {
             self.joiner_failed(now);
         }
     }
 
-    pub(crate) fn comeback_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = (mem, now);
+    pub(crate) fn joiner_fenced(&mut self, now: Instant, fenced: &Fenced) {
+        let nexus = self.nexus.as_mut().expect("it fenced");
+        let Some(slot) = nexus.joiner_slot() else { return };
+        let link = &mut nexus.links[usize::from(slot)];
+        let Line::Fencing(association) = link.line else { return };
+        link.line = Line::Up(association);
+        let end = nexus.regions();
+        let record = nexus.record.as_deref().expect("a claimed volume has a record");
+        let joiner = nexus.joiner.as_mut().expect("it is there");
+        joiner.instance = fenced.instance;
+        joiner.own.extend(&fenced.marks, end);
+        joiner.whole |= fenced.copy.is_none();
+        // What it holds counts as far as the record says that it does, oldest first, unbroken.
+        let named = record.snapshots.iter().take_while(|s| s.holders & bit(slot) != 0);
+        let same = named.zip(&fenced.snapshots).take_while(|(named, has)| named.uuid == **has);
+        let kept = if joiner.whole { 0 } else { same.count() };
+        let drop: Vec<Uuid> = fenced.snapshots.iter().skip(kept).copied().collect();
+        let wrong = record.snapshots.iter().skip(kept).filter(|s| s.holders & bit(slot) != 0);
+        let wrong: Vec<Uuid> = wrong.map(|snapshot| snapshot.uuid).collect();
+        // Marks of a layer that it had as a member may have been cleared: without it they tell
+        // nothing of the others.
+        joiner.whole |= !wrong.is_empty();
+        let (bytes, grows) = (record.bytes, fenced.bytes < record.bytes);
+        joiner.stage = Stage::Tidying(drop.len() as u32 + u32::from(grows));
+        for uuid in wrong {
+            nexus.changes.push_back(Change::Holder { uuid, slot, holds: false });
+        }
+        for uuid in drop {
+            let command = Command::DeleteSnapshot { uuid: uuid.into() };
+            self.send(now, slot, Purpose::Joiner, command, None);
+        }
+        if grows {
+            self.send(now, slot, Purpose::Joiner, Command::Resize { bytes }, None);
+        }
+    }
+
+    /// A joiner answered something that has no purpose of its own.
+    pub(crate) fn on_joiner(&mut self, now: Instant, slot: u8, result: &Result<Answer, Refusal>) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.slot == slot) else {
+            return;
+        };
+        if result.is_err() {
+            // An association that ended has ended the return already.
+            return self.joiner_failed(now);
+        }
+        match &mut joiner.stage {
+            Stage::Tidying(waiting) => *waiting -= 1,
+            Stage::Sealing(uuid) => {
+                let uuid = *uuid;
+                // It is one layer on: the marks that it had are below now.
+                joiner.own = Regions::default();
+                joiner.stage = Stage::Tidying(0);
+                nexus.changes.push_back(Change::Holder { uuid, slot, holds: true });
+            }
+            Stage::Flushing => joiner.stage = Stage::Leasing,
+            _ => {}
+        }
+    }
+
+    /// Goes on with the oldest snapshot that it lacks, or with the volume itself.
+    fn next_layer(&mut self, now: Instant) {
+        let forgets = self.planted(Plant::ForgetSnapshot);
+        let late = self.planted(Plant::JoinerLate);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        // What the record says of holders must be as it was found here.
+        if nexus.swap.is_some() || !nexus.changes.is_empty() || nexus.barrier {
+            return;
+        }
+        let slot = nexus.joiner_slot().expect("it returns");
+        let lacks = nexus.record().snapshots.iter().find(|s| s.holders & bit(slot) == 0);
+        let lacks = lacks.map(|snapshot| snapshot.uuid).filter(|_| !forgets);
+        let grants = nexus.ranges.grants();
+        if let Some(uuid) = lacks {
+            self.step(slot, Step::Snapshots);
+            return self.ask_marks(now, Some(uuid));
+        }
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        joiner.attached = !late;
+        joiner.stage = Stage::Settling(grants);
+        self.step(slot, Step::Attached);
+    }
+
+    fn ask_marks(&mut self, now: Instant, snapshot: Option<Uuid>) {
+        let alone = self.planted(Plant::DeltaOfJoinerAlone);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let holders = match snapshot {
+            Some(uuid) => nexus.record().snapshot(&uuid).map_or(0, |s| s.holders),
+            None => u8::MAX,
+        };
+        let mut asked = nexus.good() & holders;
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let slot = joiner.slot;
+        if alone {
+            asked = 0;
+        }
+        joiner.todo = joiner.own.clone();
+        joiner.stage = Stage::Marking(asked | bit(slot), snapshot);
+        for member in slots(asked | bit(slot)) {
+            let layer = snapshot.filter(|_| member != slot).map(Into::into);
+            self.send(now, member, Purpose::Marks, Command::Marks { snapshot: layer }, None);
+        }
+    }
+
+    pub(crate) fn on_marks(&mut self, now: Instant, slot: u8, result: &Result<Answer, Refusal>) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let end = nexus.regions();
+        let Some(joiner) = nexus.joiner.as_mut() else { return };
+        let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
+        let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
+        joiner.todo.extend(marks, end);
+        *waiting &= !bit(slot);
+        if *waiting != 0 {
+            return;
+        }
+        joiner.stage = Stage::Copying(*layer);
+        if joiner.whole {
+            joiner.todo.insert(0, end);
+        }
+        joiner.attached |= layer_is_head(&joiner.stage);
+        let (slot, regions) = (joiner.slot, joiner.todo.len());
+        self.step(slot, Step::Copying { regions });
+    }
+
+    /// A segment of a joiner has ended.
+    pub(crate) fn rebuild_ended(
+        &mut self,
+        now: Instant,
+        slot: u8,
+        layer: Option<Uuid>,
+        region: u32,
+        done: bool,
+    ) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.slot == slot) else {
+            return;
+        };
+        if joiner.stage != Stage::Copying(layer) {
+            return;
+        }
+        joiner.working = joiner.working.saturating_sub(1);
+        if done {
+            return;
+        }
+        // What one member cannot read is asked of all. If that is not enough it waits: what is
+        // left on a joiner is no answer to what nobody can read.
+        joiner.todo.insert(region, region + 1);
+        if core::mem::replace(&mut joiner.wide, true) {
+            self.joiner_failed(now);
+        }
+    }
+
+    fn layer_copied(&mut self, now: Instant, layer: Option<Uuid>) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let slot = joiner.slot;
+        let command = match layer {
+            Some(uuid) => {
+                joiner.stage = Stage::Sealing(uuid);
+                Command::Snapshot { uuid: uuid.into() }
+            }
+            None => {
+                joiner.stage = Stage::Flushing;
+                nexus.flushes += 1;
+                Command::Flush { number: nexus.flushes }
+            }
+        };
+        self.send(now, slot, Purpose::Joiner, command, None);
+    }
+
+    /// Adds it, once it has promised a lease and nothing is in the way.
+    fn add_joiner(&mut self, now: Instant) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let (slot, instance) = (joiner.slot, joiner.instance);
+        let link = &mut nexus.links[usize::from(slot)];
+        if link.leased <= now {
+            if !core::mem::replace(&mut link.asked, true) {
+                self.send(now, slot, Purpose::Lease, Command::Lease, None);
+            }
+            return;
+        }
+        let busy = nexus.swap.is_some() || nexus.failing != 0 || nexus.barrier;
+        if busy || nexus.leaving.is_some() {
+            return;
+        }
+        joiner.stage = Stage::Adding;
+        joiner.adding = true;
+        nexus.changes.push_front(Change::Join { slot, instance });
+        self.step(slot, Step::Adding);
+        self.swap_on(now);
     }
 
     pub(crate) fn comeback_due(&self) -> Option<Instant> {
-        None
+        let nexus = self.nexus.as_deref().filter(|nexus| nexus.phase == Phase::Serving)?;
+        let wanted = nexus.wanted.again();
+        let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
+            Some(Stage::Opening(deadline)) => Some(*deadline),
+            Some(_) => None,
+            None => nexus.absent.iter().map(|absent| absent.again).min(),
+        };
+        wanted.into_iter().chain(next).min()
+    }
+}
+
+/// Whether what is copied is the volume itself.
+const fn layer_is_head(stage: &Stage) -> bool {
+    matches!(stage, Stage::Copying(None))
+}
+
+impl Nexus {
+    /// Regions of the volume.
+    pub(crate) fn regions(&self) -> u32 {
+        u32::try_from(self.record().bytes.div_ceil(REGION)).unwrap_or(u32::MAX)
+    }
+
+    /// The bytes of a region: the first, and the one after the last.
+    pub(crate) fn region(&self, region: u32) -> (u64, u64) {
+        let first = u64::from(region) * REGION;
+        (first, (first + REGION).min(self.record().bytes))
+    }
+
+    /// Slots that commands can be sent to.
+    pub(crate) fn able(&self) -> u8 {
+        let joiner = self.joiner_slot().map_or(0, bit);
+        let up = |slot: &u8| matches!(self.links[usize::from(*slot)].line, Line::Up(_));
+        let all = (self.members | joiner) & !self.failing;
+        slots(all).filter(up).fold(0, |mask, slot| mask | bit(slot))
+    }
+
+    /// The joiner's next region that is not in work.
+    pub(crate) fn next_rebuild(&self) -> Option<(Kind, u32)> {
+        let joiner = self.joiner.as_ref()?;
+        let Stage::Copying(snapshot) = joiner.stage else { return None };
+        let region = joiner.todo.first()?;
+        Some((Kind::Rebuild { slot: joiner.slot, snapshot }, region))
+    }
+
+    /// A segment over the joiner's region has begun.
+    pub(crate) fn rebuild_begun(&mut self, region: u32) {
+        if let Some(joiner) = self.joiner.as_mut() {
+            joiner.todo.remove(region, region + 1);
+            joiner.working += 1;
+        }
+    }
+
+    /// Members that are read for the joiner: one, unless that was not enough.
+    pub(crate) fn rebuild_sources(&self) -> u8 {
+        let Some(joiner) = self.joiner.as_ref() else { return 0 };
+        let holders = match joiner.stage {
+            Stage::Copying(Some(uuid)) => self.record().snapshot(&uuid).map_or(0, |s| s.holders),
+            _ => u8::MAX,
+        };
+        let sources = self.good() & holders;
+        if joiner.wide { sources } else { sources & sources.wrapping_neg() }
     }
 }

@@ -55,6 +55,7 @@ use call::{Call, Purpose};
 use front::Front;
 use op::Op;
 use ranges::Holder;
+use segment::Segment;
 use state::Nexus;
 
 /// What a volume is told at start.
@@ -83,6 +84,8 @@ pub struct Volume {
     nexus: Option<Box<Nexus>>,
     /// Hosts' commands in work, also those that only wait for their buffer.
     ops: Slab<Op>,
+    /// Segments in work, also those that only wait for their buffers.
+    segments: Slab<Segment>,
     /// Commands to replicas that have not ended.
     calls: Slab<Call>,
     /// The same in the order of their deadlines; those that have ended are skipped.
@@ -142,6 +145,7 @@ impl Volume {
             front: Front::new(limits.hosts_max),
             nexus: None,
             ops: Slab::with_capacity(limits.requests_max),
+            segments: Slab::with_capacity(limits.segments_max),
             calls: Slab::with_capacity(calls),
             due: VecDeque::new(),
             ready: VecDeque::new(),
@@ -202,7 +206,7 @@ impl Volume {
             let Some(holder) = self.ready.pop_front() else { break };
             match holder {
                 Holder::Op(key) => self.advance(mem, now, key),
-                Holder::Segment(_) => {}
+                Holder::Segment(key) => self.compare(now, key),
             }
         }
         if core::mem::take(&mut self.stirred) {
@@ -330,6 +334,9 @@ impl Volume {
         let slot = call.slot;
         match call.purpose {
             Purpose::Op(key) => self.on_op_done(mem, now, key, slot, result),
+            Purpose::Segment(key) => self.on_segment_done(mem, now, key, slot, &result),
+            Purpose::Joiner => self.on_joiner(now, slot, &result),
+            Purpose::Marks => self.on_marks(now, slot, &result),
             Purpose::Fence => self.on_fenced(now, slot, result),
             Purpose::Copy => self.on_copied(now, slot, result),
             Purpose::Lease => self.on_leased(now, slot, call.sent, &result),

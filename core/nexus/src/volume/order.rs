@@ -58,9 +58,6 @@ impl Volume {
 
     /// What an owner does by itself.
     pub(crate) fn owner_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        if self.nexus.is_none() {
-            return;
-        }
         self.take_over_on(now);
         self.swap_on(now);
         self.held_on(now);

@@ -77,9 +77,9 @@ impl Ranges {
         }
     }
 
-    /// Whether somebody holds or waits for a range.
-    pub(crate) fn has(&self, holder: Holder) -> bool {
-        self.entries.iter().any(|entry| entry.holder == holder)
+    /// Whether a range is held that was granted no later than the `upto`-th grant.
+    pub(crate) fn is_held(&self, upto: u64) -> bool {
+        self.entries.iter().any(|entry| (1..=upto).contains(&entry.granted))
     }
 
     /// Grants so far.

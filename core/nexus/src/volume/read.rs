@@ -120,9 +120,10 @@ impl Volume {
     }
 
     /// A bad block was written anew, or could not be: reads on.
-    pub(crate) fn repaired<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+    pub(crate) fn repaired<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, done: bool) {
         let Some(op) = self.ops.get_mut(key) else { return };
         if op.state == State::Repairing {
+            op.repaired = done;
             op.state = State::Reading;
             self.advance(mem, now, key);
         }

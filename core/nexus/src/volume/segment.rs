@@ -1,21 +1,499 @@
-//! Segments: a range is made equal.
+//! A segment: a range that is made equal on some replicas, under its lock. It is compared first,
+//! and only what differs is read from the one that wins and written to the others.
+//!
+//! Resync makes suspect regions equal on the members, repair writes blocks anew that a member
+//! cannot read, a return brings a joiner's regions up to date.
+//!
+//! Invariants:
+//! 1. A lock is given back when every copy sent under it has ended, and nobody to whom one was
+//!    sent has failed without being excluded: a winner that dies changes nothing about that.
+//! 2. A block's winner is the first in the order of winners whose copy is verified, else the first
+//!    that can be read at all; what it has is written to all others that differ, and to itself if
+//!    its checksum lags behind.
+//! 3. What the winner does not hold is made a hole.
 
-use braid_block::{Instant, Key, Memory};
+use alloc::vec::Vec;
+
+use braid_block::{Class, Instant, Key, Lease, Memory};
+
+use crate::record::{REPLICAS_MAX, Uuid};
+use crate::wire::{
+    Answer, BLOCK, Command, Comparison, Content, REGION, Refusal, TRANSFER_MAX, comparison_bytes,
+};
+use crate::{Note, Plant};
 
 use super::Volume;
+use super::call::Purpose;
+use super::ranges::Holder;
+use super::state::{bit, slots};
+use super::write::regions;
+
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A suspect region.
+    Resync,
+    /// Blocks that a member could not read, for this host's command.
+    Repair(Key),
+    /// A joiner's region, as this snapshot has it, or as it is.
+    Rebuild { slot: u8, snapshot: Option<Uuid> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Waits for its range.
+    Locking,
+    /// These have not answered yet.
+    Comparing(u8),
+    /// The run at this place of the plan is being read.
+    Reading(usize),
+    /// The run at this place of the plan is being written.
+    Writing(usize),
+    /// It ends as soon as it may; whether it did what it was for.
+    Ending(bool),
+}
+
+/// Blocks that have the same winner, and the same others that differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    first: u64,
+    len: u32,
+    from: u8,
+    to: u8,
+    zero: bool,
+}
+
+/// A segment in work.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) kind: Kind,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    /// The owner that began it; a later one only waits for its buffers.
+    epoch: u64,
+    /// Who is compared.
+    parties: u8,
+    /// To whom copies were sent.
+    touched: u8,
+    stage: Stage,
+    /// Commands that have not ended.
+    out: u32,
+    comparisons: [Option<Lease>; REPLICAS_MAX],
+    data: Option<Lease>,
+    plan: Vec<Run>,
+    copied: u64,
+    /// Blocks that nobody could read.
+    bad: u32,
+}
+
+/// What waits to be made equal.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// Regions that somebody waits to read.
+    regions: super::regions::Regions,
+    /// Blocks that a host's command could not read.
+    repairs: Vec<(u64, u64, Key)>,
+    /// There was no buffer: looked at again then.
+    again: Option<Instant>,
+}
+
+impl Wanted {
+    /// When to look again.
+    pub(crate) const fn again(&self) -> Option<Instant> {
+        self.again
+    }
+}
 
 impl Volume {
     /// Somebody waits to read these regions.
     pub(crate) fn want_regions(&mut self, first: u32, end: u32) {
-        let _ = (first, end);
+        if let Some(nexus) = self.nexus.as_mut() {
+            nexus.wanted.regions.insert(first, end);
+        }
     }
 
     /// A command met a block that a member cannot read.
     pub(crate) fn want_repair(&mut self, first: u64, end: u64, key: Key) {
-        let _ = (first, end, key);
+        if let Some(nexus) = self.nexus.as_mut() {
+            nexus.wanted.repairs.push((first, end, key));
+        }
     }
 
+    /// Begins segments, as many as there may be at once.
     pub(crate) fn segments_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = (mem, now);
+        let keys: arrayvec::ArrayVec<Key, 16> = self.segments.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end_segment(mem, now, key);
+        }
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        if nexus.phase != super::state::Phase::Serving || nexus.barrier {
+            return;
+        }
+        let alone = nexus.members.count_ones() == 1;
+        if alone && !nexus.suspect.is_empty() && self.segments.is_empty() {
+            nexus.suspect = super::regions::Regions::default();
+            self.stirred = true;
+        }
+        while !self.segments.is_full() {
+            let Some((kind, first, end)) = self.next_segment() else { break };
+            if !self.begin_segment(mem, now, kind, first, end) {
+                let again = now + self.config.timing.retry;
+                let nexus = self.nexus.as_mut().expect("it is serving");
+                nexus.wanted.again = Some(again);
+                break;
+            }
+        }
     }
+
+    /// What is to be done next: what hosts wait for comes first.
+    fn next_segment(&mut self) -> Option<(Kind, u64, u64)> {
+        let segments = &self.segments;
+        let nexus = self.nexus.as_mut()?;
+        let in_work = |region: u32| {
+            segments.iter().any(|(_, segment)| {
+                let is_resync = segment.kind == Kind::Resync && segment.epoch == nexus.epoch;
+                is_resync && segment.first / REGION == u64::from(region)
+            })
+        };
+        if let Some((first, end, key)) = nexus.wanted.repairs.first().copied() {
+            return Some((Kind::Repair(key), first, end));
+        }
+        if nexus.good().count_ones() > 1 {
+            let wanted = nexus.wanted.regions.runs().flat_map(|(first, end)| first..end);
+            let suspects = nexus.suspect.runs().flat_map(|(first, end)| first..end);
+            let wanted = wanted.filter(|region| nexus.suspect.contains(*region));
+            if let Some(region) = wanted.chain(suspects).find(|region| !in_work(*region)) {
+                let (first, end) = nexus.region(region);
+                return Some((Kind::Resync, first, end));
+            }
+        }
+        let (kind, region) = nexus.next_rebuild()?;
+        let (first, end) = nexus.region(region);
+        Some((kind, first, end))
+    }
+
+    /// Begins a segment; tells whether there were buffers for it.
+    fn begin_segment<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        kind: Kind,
+        first: u64,
+        end: u64,
+    ) -> bool {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let parties = match kind {
+            Kind::Resync | Kind::Repair(_) => nexus.good(),
+            Kind::Rebuild { slot, .. } => nexus.rebuild_sources() | bit(slot),
+        };
+        let mut comparisons = [const { None }; REPLICAS_MAX];
+        let mut data = mem.alloc(Class::Large);
+        let mut enough = data.is_some();
+        for slot in slots(parties) {
+            comparisons[usize::from(slot)] = mem.alloc(Class::Medium);
+            enough &= comparisons[usize::from(slot)].is_some();
+        }
+        if !enough {
+            comparisons.into_iter().flatten().chain(data.take()).for_each(|lease| mem.free(lease));
+            return false;
+        }
+        match kind {
+            Kind::Repair(_) => {
+                nexus.wanted.repairs.remove(0);
+            }
+            Kind::Resync => {}
+            Kind::Rebuild { .. } => nexus.rebuild_begun(regions(first, end).0),
+        }
+        let segment = Segment {
+            kind,
+            first,
+            end,
+            epoch: nexus.epoch,
+            parties,
+            touched: 0,
+            stage: Stage::Locking,
+            out: 0,
+            comparisons,
+            data,
+            plan: Vec::new(),
+            copied: 0,
+            bad: 0,
+        };
+        let Ok(key) = self.segments.insert(segment) else { unreachable!("it is not full") };
+        let immutable = matches!(kind, Kind::Rebuild { snapshot: Some(_), .. });
+        let shared = self.config.plant == Some(Plant::NoLock);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let held = immutable
+            || if shared {
+                nexus.ranges.share(first, end, Holder::Segment(key))
+            } else {
+                nexus.ranges.lock(first, end, Holder::Segment(key))
+            };
+        if held {
+            self.compare(now, key);
+        }
+        true
+    }
+
+    /// Asks all parties what they have.
+    pub(crate) fn compare(&mut self, now: Instant, key: Key) {
+        let Some(segment) = self.segments.get_mut(key) else { return };
+        let Some(nexus) = self.nexus.as_ref().filter(|nexus| nexus.epoch == segment.epoch) else {
+            return;
+        };
+        let able = nexus.able();
+        if segment.stage != Stage::Locking {
+            return;
+        }
+        if segment.parties & !able != 0 {
+            segment.stage = Stage::Ending(false);
+            return;
+        }
+        let (parties, kind, first) = (segment.parties, segment.kind, segment.first);
+        let len = (segment.end - first) as u32;
+        segment.stage = Stage::Comparing(parties);
+        segment.out = parties.count_ones();
+        for slot in slots(parties) {
+            let segment = self.segments.get(key).expect("it is in work");
+            let lease = segment.comparisons[usize::from(slot)].as_ref();
+            let span = lease.map(|lease| lease.span(0, comparison_bytes(len)));
+            let snapshot = match kind {
+                Kind::Rebuild { slot: joiner, snapshot } if joiner != slot => snapshot,
+                _ => None,
+            };
+            let snapshot = snapshot.map(Into::into);
+            let command = Command::Compare { snapshot, offset: first, len };
+            self.send(now, slot, Purpose::Segment(key), command, span);
+        }
+    }
+
+    pub(crate) fn on_segment_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        slot: u8,
+        result: &Result<Answer, Refusal>,
+    ) {
+        let Some(segment) = self.segments.get_mut(key) else { return };
+        segment.out -= 1;
+        let epoch = self.nexus.as_ref().map_or(0, |nexus| nexus.epoch);
+        if segment.epoch != epoch {
+            return self.end_segment(mem, now, key);
+        }
+        if let Err(refusal) = result {
+            segment.stage = Stage::Ending(false);
+            // A full one cannot be made equal; one that cannot be read after it was compared is
+            // compared again.
+            let fatal = !matches!(
+                refusal,
+                Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. } | Refusal::Media(_)
+            );
+            if fatal {
+                self.fail(now, slot, *refusal);
+            }
+            return self.end_segment(mem, now, key);
+        }
+        match segment.stage {
+            Stage::Comparing(waiting) => {
+                segment.stage = Stage::Comparing(waiting & !bit(slot));
+                if segment.out == 0 {
+                    self.plan(mem, now, key);
+                }
+            }
+            Stage::Reading(at) => self.write_run(now, key, at),
+            Stage::Writing(at) if segment.out == 0 => self.run(now, key, at + 1),
+            _ => {}
+        }
+        self.end_segment(mem, now, key);
+    }
+
+    /// Decides what is copied.
+    fn plan<M: Memory>(&mut self, mem: &M, now: Instant, key: Key) {
+        let plant = self.config.plant;
+        let Some(segment) = self.segments.get_mut(key) else { return };
+        let nexus = self.nexus.as_ref().expect("it is its owner");
+        let len = (segment.end - segment.first) as u32;
+        let told = |slot: u8| {
+            let lease = segment.comparisons[usize::from(slot)].as_ref()?;
+            Comparison::of(mem.bytes(lease), len)
+        };
+        let told: [Option<Comparison<'_>>; REPLICAS_MAX] =
+            core::array::from_fn(|slot| told(u8::try_from(slot).unwrap_or(0)));
+        let content = |slot: u8, at: usize| told[usize::from(slot)].and_then(|c| c.block(at));
+        let (joiner, may_win) = match segment.kind {
+            Kind::Rebuild { slot, .. } => (bit(slot), segment.parties & !bit(slot)),
+            _ => (0, segment.parties),
+        };
+        let mut plan: Vec<Run> = Vec::new();
+        for at in 0..(u64::from(len) / BLOCK) as usize {
+            let order = nexus.winners.iter().copied().filter(|slot| may_win & bit(*slot) != 0);
+            let sound = |slot: &u8| {
+                matches!(content(*slot, at), Some(Content::Zero | Content::Verified(_)))
+            };
+            let lags = |slot: &u8| matches!(content(*slot, at), Some(Content::Unverified(_)));
+            let Some(from) = order.clone().find(sound).or_else(|| order.clone().find(lags)) else {
+                segment.bad += 1;
+                continue;
+            };
+            let wins = content(from, at);
+            let differs = |slot: &u8| content(*slot, at) != wins || lags(slot);
+            let parties = if joiner == 0 { segment.parties } else { joiner };
+            let to = slots(parties).filter(differs).fold(0, |to, slot| to | bit(slot));
+            let zero = wins == Some(Content::Zero);
+            let skips = plant == Some(Plant::SkipHoles) && zero && joiner != 0;
+            if to != 0 && !skips {
+                let first = segment.first + at as u64 * BLOCK;
+                add(&mut plan, Run { first, len: BLOCK as u32, from, to, zero });
+            }
+        }
+        segment.plan = plan;
+        if !segment.plan.is_empty() && segment.kind_writes_head() {
+            let (from, to) = regions(segment.first, segment.end);
+            let nexus = self.nexus.as_mut().expect("it is its owner");
+            nexus.written.begin(from, to, nexus.flushes);
+        }
+        self.run(now, key, 0);
+    }
+
+    /// Begins the run at this place of the plan.
+    fn run(&mut self, now: Instant, key: Key, at: usize) {
+        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
+        let Some(segment) = self.segments.get_mut(key) else { return };
+        let Some(run) = segment.plan.get(at).copied() else {
+            segment.stage = Stage::Ending(true);
+            return;
+        };
+        if (run.to | bit(run.from)) & !able != 0 {
+            segment.stage = Stage::Ending(false);
+            return;
+        }
+        if run.zero {
+            return self.write_run(now, key, at);
+        }
+        segment.stage = Stage::Reading(at);
+        segment.out += 1;
+        let span = segment.data.as_ref().map(|lease| lease.span(0, run.len));
+        let (offset, len) = (run.first, run.len);
+        let command = match segment.kind {
+            Kind::Rebuild { snapshot: Some(snapshot), .. } => {
+                Command::ReadSnapshot { snapshot: snapshot.into(), offset, len }
+            }
+            _ => Command::Read { offset, len },
+        };
+        self.send(now, run.from, Purpose::Segment(key), command, span);
+    }
+
+    fn write_run(&mut self, now: Instant, key: Key, at: usize) {
+        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
+        let Some(segment) = self.segments.get_mut(key) else { return };
+        let run = segment.plan[at];
+        if run.to & !able != 0 {
+            segment.stage = Stage::Ending(false);
+            return;
+        }
+        segment.stage = Stage::Writing(at);
+        segment.out += run.to.count_ones();
+        segment.touched |= run.to;
+        segment.copied += u64::from(run.len) * u64::from(run.to.count_ones());
+        let span = segment.data.as_ref().map(|lease| lease.span(0, run.len));
+        let offset = run.first;
+        for slot in slots(run.to) {
+            let (command, span) = if run.zero {
+                (Command::Zero { offset, len: u64::from(run.len), durable: false }, None)
+            } else {
+                (Command::Write { offset, len: run.len, durable: false }, span)
+            };
+            self.send(now, slot, Purpose::Segment(key), command, span);
+        }
+    }
+
+    /// Ends a segment, if it may.
+    fn end_segment<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(segment) = self.segments.get(key) else { return };
+        let current = self.nexus.as_ref().filter(|nexus| nexus.epoch == segment.epoch);
+        let Stage::Ending(done) = segment.stage else {
+            if current.is_none() && segment.out == 0 {
+                self.free_segment(mem, key);
+            }
+            return;
+        };
+        let failing = current.map_or(0, |nexus| nexus.failing);
+        let released = self.planted(Plant::CopiesReleased) && current.is_some();
+        let holds = segment.out != 0 || segment.touched & failing != 0;
+        let (kind, first, end) = (segment.kind, segment.first, segment.end);
+        let (copied, bad) = (segment.copied, segment.bad);
+        let marks = !segment.plan.is_empty() && segment.kind_writes_head();
+        let current = current.is_some();
+        if released && !done {
+            self.unlock_segment(key);
+        }
+        if holds {
+            return;
+        }
+        if !current {
+            return self.free_segment(mem, key);
+        }
+        if marks {
+            let (from, to) = regions(first, end);
+            let nexus = self.nexus.as_mut().expect("it is its owner");
+            nexus.written.settle(from, to, nexus.flushes);
+        }
+        self.unlock_segment(key);
+        self.free_segment(mem, key);
+        let region = regions(first, end).0;
+        match kind {
+            Kind::Resync if done => {
+                let nexus = self.nexus.as_mut().expect("it is its owner");
+                nexus.suspect.remove(region, region + 1);
+                nexus.wanted.regions.remove(region, region + 1);
+                self.stirred = true;
+                self.note(Note::Resynced { region, copied });
+            }
+            Kind::Resync => self.stirred = true,
+            Kind::Repair(op) => {
+                let blocks = u32::try_from(copied / BLOCK).unwrap_or(u32::MAX);
+                if blocks > 0 {
+                    self.note(Note::Repaired { blocks });
+                }
+                self.repaired(mem, now, op, done);
+            }
+            Kind::Rebuild { slot, snapshot } => {
+                self.rebuild_ended(now, slot, snapshot, region, done && bad == 0);
+            }
+        }
+    }
+
+    fn unlock_segment(&mut self, key: Key) {
+        if let Some(nexus) = self.nexus.as_mut() {
+            nexus.ranges.unlock(Holder::Segment(key), &mut self.ready);
+            self.stirred = true;
+        }
+    }
+
+    fn free_segment<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(segment) = self.segments.remove(key) else { return };
+        let leases = segment.comparisons.into_iter().flatten().chain(segment.data);
+        leases.for_each(|lease| mem.free(lease));
+    }
+}
+
+impl Segment {
+    /// Whether its copies change what the members' marks tell of.
+    const fn kind_writes_head(&self) -> bool {
+        !matches!(self.kind, Kind::Rebuild { snapshot: Some(_), .. })
+    }
+}
+
+/// Adds a block to a plan, to the run before it if they are alike.
+fn add(plan: &mut Vec<Run>, block: Run) {
+    if let Some(last) = plan.last_mut() {
+        let adjoins = last.first + u64::from(last.len) == block.first;
+        let alike = (last.from, last.to, last.zero) == (block.from, block.to, block.zero);
+        if adjoins && alike && last.len < TRANSFER_MAX {
+            last.len += block.len;
+            return;
+        }
+    }
+    plan.push(block);
 }

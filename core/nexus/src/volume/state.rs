@@ -13,8 +13,10 @@ use crate::wire::Fenced;
 
 use super::call::Call;
 use super::clean::Cleaning;
+use super::comeback::{Absent, Joiner};
 use super::ranges::Ranges;
 use super::regions::Regions;
+use super::segment::Wanted;
 use super::shutdown::Leaving;
 use super::snapshot::{Barrier, Resizing};
 use super::swap::{Change, Swap};
@@ -150,18 +152,12 @@ pub(crate) struct Nexus {
     pub(crate) leaving: Option<Leaving>,
     /// Members that the management takes out, and who waits for that.
     pub(crate) excluding: Vec<(u8, u64)>,
+    /// Replicas that are wanted back.
+    pub(crate) absent: Vec<Absent>,
+    /// Ranges that wait to be made equal.
+    pub(crate) wanted: Wanted,
     /// No member is left that could go on, and it was told.
     pub(crate) lost: bool,
-}
-
-/// A replica that returns.
-#[derive(Debug)]
-pub(crate) struct Joiner {
-    pub(crate) slot: u8,
-    /// It gets every write and flush.
-    pub(crate) attached: bool,
-    /// Its add is sent.
-    pub(crate) adding: bool,
 }
 
 /// The slots of a mask, ascending.
@@ -203,6 +199,8 @@ impl Nexus {
             cleaning: Cleaning::default(),
             leaving: None,
             excluding: Vec::new(),
+            absent: Vec::new(),
+            wanted: Wanted::default(),
             lost: false,
         }
     }

@@ -38,8 +38,8 @@ pub(crate) enum Change {
     Forget { uuid: Uuid, tag: u64 },
     /// A snapshot is named.
     Snapshot { uuid: Uuid, holders: u8 },
-    /// A replica holds a snapshot.
-    Holder { uuid: Uuid, slot: u8 },
+    /// A replica holds a snapshot, or does not.
+    Holder { uuid: Uuid, slot: u8, holds: bool },
     /// A snapshot is named no more.
     DropSnapshot { uuid: Uuid, tag: u64 },
     /// Another size.
@@ -317,9 +317,10 @@ fn changed(old: &Record, change: &Change) -> Result<Box<Record>, Failure> {
             let snapshot = Snapshot { uuid: *uuid, holders: *holders };
             new.snapshots.try_push(snapshot).map_err(|_| Failure::Invalid)?;
         }
-        Change::Holder { uuid, slot } => {
+        Change::Holder { uuid, slot, holds } => {
             let found = new.snapshots.iter_mut().find(|snapshot| snapshot.uuid == *uuid);
-            found.ok_or(Failure::NotFound)?.holders |= bit(*slot);
+            let holders = &mut found.ok_or(Failure::NotFound)?.holders;
+            *holders = if *holds { *holders | bit(*slot) } else { *holders & !bit(*slot) };
         }
         Change::DropSnapshot { uuid, .. } => {
             old.snapshot(uuid).ok_or(Failure::NotFound)?;

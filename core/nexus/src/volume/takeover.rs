@@ -102,7 +102,7 @@ impl Volume {
             Err(refusal) => return self.fail(now, slot, refusal),
         };
         if nexus.joiner_slot() == Some(slot) {
-            return self.joiner_fenced(now, fenced);
+            return self.joiner_fenced(now, &fenced);
         }
         let link = &mut nexus.links[usize::from(slot)];
         let Line::Fencing(association) = link.line else { return };

@@ -75,6 +75,12 @@ impl Written {
         }
     }
 
+    /// A copy to these is settled: no host wrote.
+    pub(crate) fn settle(&mut self, first: u32, end: u32, flushes: u64) {
+        self.end(first, end, flushes);
+        self.writes -= 1;
+    }
+
     /// At most `max` marked regions to which nobody wrote from before flush `flush` was sent until
     /// now, from `from` on, with neighbours together: first region, and number. `early` counts
     /// those too that were written while it was on its way.
