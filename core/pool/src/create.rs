@@ -192,7 +192,7 @@ impl Pool {
             c.syncing = true;
             self.counters.device_flushes += 1;
             let token = self.create_token(WRITES_MAX);
-            self.effects.push_back(Effect::Sync { token });
+            self.emit(Effect::Sync { token });
         }
     }
 
@@ -252,7 +252,7 @@ impl Pool {
         self.counters.page_writes += 1;
         self.counters.device_written_bytes += u64::from(span.len);
         let token = self.create_token(at);
-        self.effects.push_back(Effect::Write { token, span, offset });
+        self.emit(Effect::Write { token, span, offset });
         true
     }
 

@@ -40,6 +40,18 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Under which its completion comes.
+    pub(crate) const fn token(&self) -> Token {
+        match self {
+            Self::Read { token, .. }
+            | Self::Write { token, .. }
+            | Self::Sync { token }
+            | Self::Discard { token, .. } => *token,
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Effect>() <= 40);
 
 /// One thing that happened to the pool's disk, or the clock.

@@ -92,7 +92,7 @@ impl Pool {
         if let Some((token, span)) = self.job_transfer(key, at, len, offset, false) {
             self.counters.device_reads += 1;
             self.counters.device_read_bytes += u64::from(len);
-            self.effects.push_back(Effect::Read { token, span, offset });
+            self.emit(Effect::Read { token, span, offset });
         }
     }
 
@@ -101,7 +101,7 @@ impl Pool {
         if let Some((token, span)) = self.job_transfer(key, at, len, offset, true) {
             self.counters.data_writes += 1;
             self.counters.device_written_bytes += u64::from(len);
-            self.effects.push_back(Effect::Write { token, span, offset });
+            self.emit(Effect::Write { token, span, offset });
         }
     }
 

@@ -120,6 +120,7 @@ impl Pool {
         if let Some(failure) = refusal {
             return self.answer(tag, Err(failure));
         }
+        self.watch.tick(now);
         self.commands.queue.push_back((tag, command));
         self.layers_on(mem, now);
     }

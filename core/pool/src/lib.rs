@@ -63,6 +63,7 @@ mod sync;
 mod token;
 mod transfer;
 mod verify;
+mod watch;
 mod write;
 mod zero;
 
@@ -102,6 +103,7 @@ use stop::Stop;
 use store::Store;
 use superblock::Superblocks;
 use sync::Syncer;
+use watch::Watch;
 
 /// Where a pool stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,8 +172,7 @@ pub struct Pool {
     turned: Instant,
     /// Time of the last request, for letting caches go.
     busy: Instant,
-    /// The device has not answered for too long.
-    stalled: bool,
+    watch: Watch,
 }
 
 impl Pool {
@@ -208,6 +209,7 @@ impl Pool {
 
     /// Takes one event.
     pub fn handle<M: Memory>(&mut self, mem: &mut M, now: Instant, event: Event) {
+        self.watch.tick(now);
         match event {
             Event::Done { token, result } => self.on_done(mem, now, token, result),
             // What is due is looked at when the turn ends.
@@ -222,8 +224,11 @@ impl Pool {
         token: Token,
         result: Result<u32, IoError>,
     ) {
-        let key = token.key();
-        match token.kind().wrapping_sub(self.config.token_base) {
+        let (key, kind) = (token.key(), token.kind().wrapping_sub(self.config.token_base));
+        if kind != token::PIECE {
+            self.watch.end_other(token);
+        }
+        match kind {
             token::PIECE => self.on_piece_done(mem, now, key, result),
             token::JOURNAL => self.on_journal_done(mem, result),
             token::SYNC => self.on_sync_done(mem, result),
@@ -240,6 +245,7 @@ impl Pool {
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.turn = self.turn.wrapping_add(1);
         self.turned = now;
+        self.watch.tick(now);
         self.again = false;
         for _ in 0..self.ready.len() {
             let Some(waiter) = self.ready.pop_front() else { break };
@@ -250,6 +256,7 @@ impl Pool {
             State::Open | State::Stopping => self.work_on(mem, now),
             State::Stopped | State::Failed => {}
         }
+        self.watch_on();
     }
 
     /// What goes on by itself while the pool is open.
@@ -266,7 +273,7 @@ impl Pool {
         }
         self.superblocks_on(mem);
         if !self.is_sealed() {
-            self.sync_on(mem, now);
+            self.sync_on(mem);
         }
         self.pages_on(mem, now);
     }
@@ -311,6 +318,7 @@ impl Pool {
             self.adopt_due(),
             self.reclaim_due(),
             self.regions_due(),
+            self.watch.due(),
         ]
         .into_iter()
         .flatten()
@@ -326,6 +334,11 @@ impl Pool {
     }
 
     fn emit(&mut self, effect: Effect) {
+        // Of those of requests the pieces know: there are many.
+        let token = effect.token();
+        if token.kind().wrapping_sub(self.config.token_base) != token::PIECE {
+            self.watch.begin_other(token);
+        }
         self.effects.push_back(effect);
     }
 

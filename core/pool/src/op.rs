@@ -17,6 +17,7 @@ use braid_block::{Key, Lease, Sums};
 
 use crate::request::{Failure, Work};
 use crate::transfer::Transfers;
+use crate::watch::Mark;
 
 /// Somebody who waits for a page, a lock, the journal or a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +202,8 @@ pub(crate) struct Piece {
     pub(crate) retried: bool,
     /// A cluster is kept for it.
     pub(crate) granted: bool,
-    /// When its transfer began.
-    pub(crate) since: braid_block::Instant,
+    /// When its transfers began, while there are some.
+    pub(crate) began: Option<Mark>,
 }
 
 impl Piece {

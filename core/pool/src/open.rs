@@ -47,6 +47,7 @@ use crate::superblock::{Judged, Superblocks, judge, slots};
 use crate::sync::Syncer;
 use crate::transfer::whole;
 use crate::verify::Verify;
+use crate::watch::Watch;
 use crate::{Config, Counters, Note, Plant, Pool, Refusal, State, token};
 
 /// Reads in flight while a pool is opened.
@@ -267,7 +268,7 @@ impl Pool {
             turn: 0,
             turned: Instant::ZERO,
             busy: Instant::ZERO,
-            stalled: false,
+            watch: Watch::new(limits.stall),
             config,
         }
     }
@@ -329,7 +330,7 @@ impl Pool {
                 if self.sync.durable() >= *seq {
                     self.opened(o);
                 } else {
-                    self.sync_on(mem, now);
+                    self.sync_on(mem);
                 }
                 Ok(None)
             }
@@ -531,7 +532,7 @@ impl Pool {
                     self.superblock.tail = self.journal.tail.into();
                     *ticket = Some(self.superblocks.ask());
                 } else {
-                    self.sync_on(mem, now);
+                    self.sync_on(mem);
                 }
             }
         }

@@ -156,7 +156,7 @@ impl Pool {
         let epoch = (!runs.is_empty()).then(|| self.reads.begin());
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.epoch = epoch;
-        piece.since = now;
+        piece.began = (!runs.is_empty()).then(|| self.watch.begin());
         for run in &runs {
             piece.transfers.begin(u32::from(run.count) * BLOCK_BYTES);
         }
@@ -440,7 +440,7 @@ impl Pool {
         let token = self.token(token::PIECE, key);
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.epoch = epoch;
-        piece.since = now;
+        piece.began = (!each.is_empty()).then(|| self.watch.begin());
         piece.step = Step::Merging;
         for _ in &each {
             piece.transfers.begin(BLOCK_BYTES);

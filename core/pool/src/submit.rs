@@ -11,7 +11,7 @@ use crate::op::{Kind, Op, Piece, Room, Step, Waiter};
 use crate::request::{Completion, Done, Failure, Request, Work};
 use crate::transfer::Transfers;
 use crate::write::{BLOCK_BYTES, bits};
-use crate::{Note, Pool, State};
+use crate::{Pool, State};
 
 /// Bytes of a leaf.
 const LEAF_BYTES: u64 = LEAF_CLUSTERS * CLUSTER;
@@ -39,6 +39,7 @@ impl Pool {
         mut sums: Option<Box<Sums>>,
     ) {
         self.busy = now;
+        self.watch.tick(now);
         if let (Work::Read { .. }, Some(sums)) = (request.work, &mut sums) {
             sums.clear();
         }
@@ -206,7 +207,7 @@ impl Pool {
             let Some(op) = self.ops.get_mut(key) else { return };
             op.next += len;
             op.pieces += 1;
-            let Ok(piece) = self.pieces.insert(piece(key, layer, kind, at, len, at - offset, now))
+            let Ok(piece) = self.pieces.insert(piece(key, layer, kind, at, len, at - offset))
             else {
                 return;
             };
@@ -322,25 +323,6 @@ impl Pool {
         }
         // Who had his turn before may have waited for what ended now.
         self.again |= before != (self.ops.len(), self.pieces.len());
-        self.watch(now);
-    }
-
-    /// Tells when the device does not answer for too long.
-    fn watch(&mut self, now: Instant) {
-        let limit = self.config.limits.stall;
-        let oldest = self.sync.since().filter(|since| now.since(*since) >= limit);
-        match (oldest, self.stalled) {
-            (Some(since), false) => {
-                self.stalled = true;
-                let seconds = u32::try_from(now.since(since).as_secs()).unwrap_or(u32::MAX);
-                self.notes.push_back(Note::Stalled { seconds });
-            }
-            (None, true) => {
-                self.stalled = false;
-                self.notes.push_back(Note::Moving);
-            }
-            _ => {}
-        }
     }
 
     /// Ends everything that the device does not hold; the rest follows when it lets go.
@@ -399,15 +381,7 @@ fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
     }
 }
 
-fn piece(
-    op: Key,
-    layer: u32,
-    kind: Kind,
-    at: u64,
-    len: u64,
-    in_buffer: u64,
-    now: Instant,
-) -> Piece {
+fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> Piece {
     #[expect(clippy::cast_possible_truncation, reason = "within a cluster, and a layer's limits")]
     let (lcluster, start, len, at) =
         ((at / CLUSTER) as u32, (at % CLUSTER) as u32, len as u32, in_buffer as u32);
@@ -431,7 +405,7 @@ fn piece(
         merged: false,
         retried: false,
         granted: false,
-        since: now,
+        began: None,
     }
 }
 

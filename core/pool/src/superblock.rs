@@ -215,7 +215,7 @@ impl Pool {
         self.counters.page_writes += 1;
         self.counters.device_written_bytes += u64::from(BYTES);
         let token = self.superblock_token();
-        self.effects.push_back(Effect::Write { token, span, offset });
+        self.emit(Effect::Write { token, span, offset });
     }
 
     fn superblock_token(&self) -> braid_block::Token {
@@ -226,7 +226,7 @@ impl Pool {
     fn sync_superblock(&mut self) {
         self.counters.device_flushes += 1;
         let token = self.superblock_token();
-        self.effects.push_back(Effect::Sync { token });
+        self.emit(Effect::Sync { token });
     }
 
     /// A write or flush of a superblock is done.

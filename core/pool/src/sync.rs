@@ -12,7 +12,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Instant, IoError, Key, Memory};
+use braid_block::{IoError, Key, Memory};
 use hashbrown::HashMap;
 
 use crate::effect::Effect;
@@ -35,7 +35,6 @@ struct Flight {
     /// What the last written block said is settled, and of the tail.
     says: u64,
     tail: u64,
-    since: Instant,
 }
 
 /// Flushes, and who waits for what.
@@ -171,11 +170,6 @@ impl Syncer {
     /// The journal block with the unsettled cell of a slot, if it has one.
     pub(crate) fn unsettled(&self, block: u64) -> Option<u64> {
         if self.unsettled.is_empty() { None } else { self.unsettled.get(&block).copied() }
-    }
-
-    /// When the flush in flight was issued.
-    pub(crate) fn since(&self) -> Option<Instant> {
-        self.flight.map(|flight| flight.since)
     }
 
     /// Something was written.
@@ -315,7 +309,7 @@ impl Pool {
     }
 
     /// Commits the journal and issues a flush, as far as somebody waits for it.
-    pub(crate) fn sync_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+    pub(crate) fn sync_on<M: Memory>(&mut self, mem: &mut M) {
         if self.config.read_only {
             return;
         }
@@ -341,7 +335,7 @@ impl Pool {
         };
         sync.issued += 1;
         sync.fresh = false;
-        sync.flight = Some(Flight { covers: written, settles, says, tail, since: now });
+        sync.flight = Some(Flight { covers: written, settles, says, tail });
         self.counters.device_flushes += 1;
         self.emit(Effect::Sync { token: self.token(token::SYNC, Key { index: 0, generation: 0 }) });
     }

@@ -107,6 +107,20 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_failed_is_told_by_its_place_on_the_device() {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 16_384 + 70, 0x33);
+        let at = rig.flying(token::PIECE)[0];
+        let crate::Effect::Write { offset: place, .. } = rig.effects[at] else { panic!("a write") };
+        rig.fail(at, IoError::NoSpace);
+        let told = rig.notes.iter().find_map(|note| match note {
+            Note::Failed { offset, error, .. } => Some((*offset, *error)),
+            _ => None,
+        });
+        assert_eq!(told, Some((place, IoError::NoSpace)));
+    }
+
+    #[test]
     fn a_short_read_is_a_media_error_and_no_more() {
         let (mut rig, handle) = Rig::new();
         rig.write(handle, 3, 0x33);

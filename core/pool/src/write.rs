@@ -159,7 +159,7 @@ impl Pool {
                 None => return self.no_space(mem, now, key),
             },
         };
-        self.send(mem, now, key, phys, own);
+        self.send(mem, key, phys, own);
     }
 
     /// Whether no slot that a piece is to write has an unsettled cell; if one has, the piece waits.
@@ -237,7 +237,7 @@ impl Pool {
     }
 
     /// Sends a piece's data and its cells: from here on it cannot be taken back.
-    fn send<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, phys: u32, own: u64) {
+    fn send<M: Memory>(&mut self, mem: &mut M, key: Key, phys: u32, own: u64) {
         let Some(piece) = self.pieces.get(key) else { return };
         let (layer, lcluster) = (piece.layer, piece.lcluster);
         let (first, count) = piece.blocks();
@@ -272,7 +272,7 @@ impl Pool {
         piece.first = lowest;
         piece.seq = if lowest.is_some() { newest } else { 0 };
         piece.step = Step::Transfer;
-        piece.since = now;
+        piece.began = Some(self.watch.begin());
         self.sync.data_in_flight += 1;
         self.emit_data(key, phys, own);
     }
@@ -384,6 +384,9 @@ impl Pool {
             return;
         }
         let outcome = piece.transfers.outcome();
+        if let Some(mark) = piece.began.take() {
+            self.watch.end(mark);
+        }
         let (layer, lcluster) = (piece.layer, piece.lcluster);
         if let Some(epoch) = piece.epoch.take() {
             self.reads.end(epoch);
@@ -402,8 +405,7 @@ impl Pool {
         }
         match (step, outcome) {
             (Step::Transfer, Err(error)) if writes => {
-                let offset = u64::from(lcluster) * (CLUSTER_BLOCKS * BLOCK);
-                self.fail(mem, Operation::Write, offset, error);
+                self.fail(mem, Operation::Write, self.on_device(key), error);
             }
             (_, Err(_)) => self.end_piece(mem, now, key, Some(self.media(key))),
             (Step::Transfer, Ok(())) if writes && self.journal.written < seq => {
@@ -421,6 +423,15 @@ impl Pool {
                 self.verify(mem, now, key);
             }
         }
+    }
+
+    /// Where a piece's first byte is on the device, while the lock of its blocks keeps it there.
+    fn on_device(&self, key: Key) -> u64 {
+        let Some(piece) = self.pieces.get(key) else { return 0 };
+        let (index, at) = place_cluster(piece.lcluster);
+        let leaf = self.store.map.leaves.get(&(piece.layer, index));
+        let phys = leaf.and_then(|leaf| leaf.page.get().phys(at));
+        phys.map_or(0, |phys| self.store.layout.cluster(phys) + u64::from(piece.start))
     }
 
     /// A piece has ended: unlocks its blocks and tells its request.
