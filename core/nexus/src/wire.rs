@@ -126,7 +126,8 @@ pub struct Fenced {
     /// Epoch and version of the copy that it had before this fence; none: it had none, so it is
     /// new or was wiped.
     pub copy: Option<(u64, u64)>,
-    /// Marked regions: first and number, ascending.
+    /// Marked regions: first and number; of the replica, and of its snapshots that the record that
+    /// came with the fence does not name. They may overlap.
     pub marks: Box<[(u32, u32)]>,
     /// Number of the last flush that it carried out.
     pub flush: u64,

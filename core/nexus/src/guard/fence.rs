@@ -1,6 +1,7 @@
 //! A fence, from its arrival to its answer (replication.md, Take over 3).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use braid_block::Instant;
 
@@ -19,6 +20,10 @@ pub(super) struct Fencing {
     /// Epoch and version of the copy before it, if the replica was complete.
     previous: Option<(u64, u64)>,
     stage: Stage,
+    /// Snapshots that the record does not name, whose marks are still to be asked for.
+    unnamed: Vec<Uuid>,
+    /// Marks so far.
+    marks: Vec<(u32, u32)>,
 }
 
 /// How far a fence came.
@@ -73,7 +78,9 @@ impl Guard {
             self.refuse(association, tag, refusal);
         }
         let (previous, stage) = (None, Stage::Waiting);
-        self.fencing = Some(Fencing { association, tag, record, previous, stage });
+        let (unnamed, marks) = (Vec::new(), Vec::new());
+        let fencing = Fencing { association, tag, record, previous, stage, unnamed, marks };
+        self.fencing = Some(fencing);
     }
 
     const fn conflict(&self, record: &Record) -> Refusal {
@@ -125,8 +132,13 @@ impl Guard {
                 self.keep(tag, Some(owner), record, None);
             }
             Stage::Draining if self.is_drained() && self.promise_over(now) => {
+                // A snapshot that the record does not name is on its way to be deleted: what was
+                // written before it may differ between members like what came after.
+                let known = self.durable.snapshots.iter();
                 if let Some(fencing) = &mut self.fencing {
                     fencing.stage = Stage::Marking;
+                    let unnamed = known.filter(|uuid| fencing.record.snapshot(uuid).is_none());
+                    fencing.unnamed = unnamed.copied().collect();
                 }
                 self.carry(association, tag, Kind::Fence, Command::Marks { snapshot: None });
             }
@@ -142,8 +154,8 @@ impl Guard {
         fencing.stage = Stage::Draining;
         let (own, owner) = (fencing.association, fencing.owner());
         let others = self.associations.iter().filter(|(at, _)| **at != own);
-        let others: alloc::vec::Vec<u32> = match self.plant {
-            Some(Plant::OldEpochWrites | Plant::ResumeAssociation) => alloc::vec::Vec::new(),
+        let others: Vec<u32> = match self.plant {
+            Some(Plant::OldEpochWrites | Plant::ResumeAssociation) => Vec::new(),
             Some(Plant::ReturnWithoutFence) => others
                 .filter(|(_, association)| association.fenced != Some(owner))
                 .map(|(at, _)| *at)
@@ -185,13 +197,20 @@ impl Guard {
 
     /// The marks are there: the fence is answered, and its association is the holder.
     pub(super) fn fence_marked(&mut self, tag: u64, result: Result<Answer, Refusal>) {
-        let Some(fencing) = self.fencing.take_if(|fencing| fencing.tag == tag) else { return };
+        let Some(mut fencing) = self.fencing.take_if(|fencing| fencing.tag == tag) else { return };
         let (association, owner) = (fencing.association, fencing.owner());
-        let marks = match result {
-            Ok(Answer::Marks(marks)) => marks,
-            Ok(_) => Box::default(),
+        match result {
+            Ok(Answer::Marks(marks)) => fencing.marks.extend(marks),
+            Ok(_) => {}
             Err(refusal) => return self.refuse(association, tag, refusal),
-        };
+        }
+        if let Some(uuid) = fencing.unnamed.pop() {
+            self.fencing = Some(fencing);
+            let snapshot = Some(Box::new(uuid));
+            return self.carry(association, tag, Kind::Fence, Command::Marks { snapshot });
+        }
+        fencing.marks.sort_unstable();
+        let marks = fencing.marks.into_boxed_slice();
         if let Some(at) = self.associations.get_mut(&association) {
             at.fenced = Some(owner);
             self.holder = Some(association);

@@ -1,7 +1,7 @@
 //! Fences.
 
 use braid_nexus::guard::{Act, Event, Outcome};
-use braid_nexus::record::Standing;
+use braid_nexus::record::{Snapshot, Standing};
 use braid_nexus::wire::{Answer, Command, Refusal};
 
 use super::bench::{ANNA, BERT, Bench, INSTANCE, MIB, durable, later, record, record_with};
@@ -21,8 +21,12 @@ fn a_fence_is_kept_with_its_record_and_answered_with_where_the_replica_stands() 
     (state.flush, state.snapshots) = (33, vec![[1; 16], [2; 16]]);
     let mut bench = Bench::of(state, None);
     bench.wait(1000);
-    bench.fence(1, 1, &record(5, ANNA));
+    let mut record = record(5, ANNA);
+    record.snapshots.push(Snapshot { uuid: [1; 16], holders: 1 });
+    bench.fence(1, 1, &record);
     assert_eq!(bench.kept(1), ["carry 1 marks"]);
+    // A snapshot that the record does not name is about to go: its marks count too.
+    assert_eq!(bench.marks(1, &[(9, 1)]), ["carry 1 marks"]);
     let marks = Outcome::Marks([(2, 3)].into());
     let now = braid_block::Instant::from_nanos(u64::MAX);
     bench.guard.handle(now, Event::Carried { tag: 1, result: Ok(marks) });
@@ -31,7 +35,7 @@ fn a_fence_is_kept_with_its_record_and_answered_with_where_the_replica_stands() 
         panic!("not answered");
     };
     assert_eq!((fenced.instance, fenced.flush, fenced.bytes), (INSTANCE, 33, 256 * MIB));
-    assert_eq!(*fenced.marks, [(2, 3)]);
+    assert_eq!(*fenced.marks, [(2, 3), (9, 1)]);
     assert_eq!(*fenced.snapshots, [[1; 16], [2; 16]]);
     assert_eq!(bench.guard.view().fence, (5, ANNA));
     assert_eq!(bench.guard.view().holder, Some(1));
