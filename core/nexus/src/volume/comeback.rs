@@ -300,6 +300,12 @@ impl Volume {
         let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
         let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
         joiner.todo.extend(marks, end);
+        if layer.is_none() {
+            // They are to be cleared too, once it is a member.
+            for (first, count) in marks.iter() {
+                nexus.written.mark((*first).min(end), first.saturating_add(*count).min(end));
+            }
+        }
         *waiting &= !bit(slot);
         if *waiting != 0 {
             return;

@@ -122,8 +122,8 @@ pub(crate) struct Nexus {
     pub(crate) phase: Phase,
     /// As it is committed; `None` until it was read.
     pub(crate) record: Option<Box<Record>>,
-    /// Members as they were before the claim: [`crate::Plant::RecordBeforeFence`].
-    pub(crate) peeked: Option<u8>,
+    /// As it was before the claim: [`crate::Plant::RecordBeforeFence`].
+    pub(crate) peeked: Option<Box<Record>>,
     /// Slots that every write needs: members of the record that is committed *and* copied.
     pub(crate) members: u8,
     /// Of these (and of a joiner whose add is sent) those that failed.
@@ -208,6 +208,11 @@ impl Nexus {
     /// The record; there is one once it was claimed.
     pub(crate) fn record(&self) -> &Record {
         self.record.as_deref().expect("a claimed volume has a record")
+    }
+
+    /// The record that says who the members are.
+    pub(crate) fn believed(&self) -> &Record {
+        self.peeked.as_deref().unwrap_or_else(|| self.record())
     }
 
     /// Whether a command went out by an association that still stands.

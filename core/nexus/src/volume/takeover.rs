@@ -38,13 +38,14 @@ impl Volume {
 
     pub(crate) fn on_fetched(&mut self, now: Instant, record: Option<Box<Record>>) {
         let again = now + self.config.timing.retry;
+        let early = self.planted(Plant::RecordBeforeFence);
         let Some(nexus) = self.nexus.as_mut() else { return };
         match (nexus.phase, record) {
             (Phase::Fetching { .. }, None) => {
                 nexus.phase = Phase::Fetching { again: Some(again) };
             }
             (Phase::Fetching { .. }, Some(record)) => {
-                nexus.peeked = Some(record.members());
+                nexus.peeked = early.then(|| record.clone());
                 self.claim(record);
             }
             (_, record) if self.config.plant == Some(Plant::UnknownByReading) => {
@@ -77,10 +78,9 @@ impl Volume {
 
     pub(crate) fn claimed(&mut self, now: Instant) {
         let deadline = now + self.config.timing.fence;
-        let early = self.planted(Plant::RecordBeforeFence);
         let nexus = self.nexus.as_mut().expect("it claimed");
         nexus.epoch = nexus.record().epoch;
-        nexus.members = nexus.peeked.filter(|_| early).unwrap_or(nexus.record().members());
+        nexus.members = nexus.believed().members();
         nexus.phase = Phase::Fencing { deadline };
         let (epoch, members) = (nexus.epoch, nexus.members);
         self.bytes = nexus.record().bytes;
@@ -155,7 +155,7 @@ impl Volume {
     /// Decides who is kept, when all have answered or were refused, or it takes too long.
     fn decide(&mut self, now: Instant, deadline: Instant) {
         let nexus = self.nexus.as_mut().expect("it fences");
-        let record = nexus.record();
+        let record = nexus.believed();
         let (mut answered, mut named, mut known, mut refused) = (0, 0, 0, 0);
         for slot in slots(nexus.members) {
             let link = &nexus.links[usize::from(slot)];
