@@ -292,6 +292,39 @@ impl Disk {
         self.bad.insert(sector);
     }
 
+    /// Turns bits of a byte, on the media and in the cache alike.
+    pub fn flip(&mut self, offset: u64, bits: u8) {
+        for image in [&mut self.durable, &mut self.current] {
+            let mut byte = [0];
+            image.read(offset, &mut byte);
+            image.write(offset, &[byte[0] ^ bits]);
+        }
+    }
+
+    /// A write in flight will land elsewhere; false if it is over, or another write to there is
+    /// in flight.
+    pub fn redirect(&mut self, flight: Flight, to: u64) -> bool {
+        let Some(Work::Write { bytes, .. }) = self.flying.get(&flight) else { return false };
+        let end = to + bytes.len() as u64;
+        let taken = self.flying.iter().any(|(of, work)| {
+            let (at, len) = match work {
+                Work::Write { offset, bytes } => (*offset, bytes.len() as u64),
+                Work::Discard { offset, len } => (*offset, *len),
+                Work::Read { .. } | Work::Sync { .. } => return false,
+            };
+            *of != flight && at < end && to < at + len
+        });
+        // What arrived of it early stays where it was meant to be.
+        let early = self.unsafe_yet.values().flatten().any(|version| version.of == flight);
+        if taken || early || end > self.bytes {
+            return false;
+        }
+        if let Some(Work::Write { offset, .. }) = self.flying.get_mut(&flight) {
+            *offset = to;
+        }
+        true
+    }
+
     /// Contents a power cut can leave now, by sector: how many each, the durable one included.
     /// Sectors with one content alone are not listed.
     #[must_use]
@@ -496,6 +529,31 @@ mod tests {
         let mut disk = Disk::new(1 << 20, 512);
         write(&mut disk, 0, 1);
         write(&mut disk, 0, 2);
+    }
+
+    #[test]
+    fn a_write_that_is_redirected_lands_there_alone() {
+        let mut disk = Disk::new(1 << 20, 512);
+        let first = write(&mut disk, 0, 1);
+        let second = write(&mut disk, 1024, 2);
+        assert!(!disk.redirect(first, 1024), "another write to there is in flight");
+        assert!(disk.redirect(first, 512));
+        done(&mut disk, first);
+        done(&mut disk, second);
+        assert_eq!([0, 512, 1024].map(|at| byte(disk.current(), at)), [0, 1, 2]);
+        assert!(!disk.redirect(first, 0), "it is over");
+    }
+
+    #[test]
+    fn a_bit_that_turns_is_turned_on_the_media_too() {
+        let mut disk = Disk::new(1 << 20, 512);
+        let written = write(&mut disk, 0, 1);
+        done(&mut disk, written);
+        let flush = sync(&mut disk);
+        done(&mut disk, flush);
+        disk.flip(3, 0x10);
+        assert_eq!((byte(disk.durable(), 3), byte(disk.current(), 3)), (0x11, 0x11));
+        assert_eq!(byte(disk.current(), 2), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! read. A seed decides everything: the same seed is the same run, byte for byte.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod corrupt;
 mod cut;
 mod disk;
