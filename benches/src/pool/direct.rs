@@ -1,4 +1,9 @@
 //! The machine that a reactor runs: one pool, and whoever asks it for I/O, in one.
+//!
+//! Invariants:
+//! 1. The driver has its turn before the machine ends its own, so that it does not see what that
+//!    changes. Until it looked again there is work: without that the reactor would wait, and the
+//!    answer would be as late as the next deadline of the pool, a minute when it is quiet.
 
 use std::collections::VecDeque;
 
@@ -33,6 +38,8 @@ pub(crate) struct Direct {
     taken: u64,
     since_flush: u32,
     in_flight: u16,
+    /// Some of the load ended, and nobody has looked whether that was the last of it.
+    unseen: bool,
     random: u64,
     leases: Vec<Lease>,
 }
@@ -52,6 +59,7 @@ impl Direct {
             taken: 0,
             since_flush: 0,
             in_flight: 0,
+            unseen: false,
             random: 0x9e37_79b9_7f4a_7c15,
             leases: Vec::with_capacity(64),
         }
@@ -74,6 +82,12 @@ impl Direct {
     /// Whether the load is over: nothing is asked for any more, and nothing is in flight.
     pub(crate) fn is_still(&self) -> bool {
         self.in_flight == 0 && !self.wants()
+    }
+
+    /// The same, and has been looked at.
+    pub(crate) fn look(&mut self) -> bool {
+        self.unseen = false;
+        self.is_still()
     }
 
     fn wants(&self) -> bool {
@@ -108,7 +122,7 @@ impl Direct {
         }
     }
 
-    fn ask(&mut self, mem: &mut Arena, now: Instant) {
+    fn ask<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         let Some((run, handle)) = self.load else { return };
         while self.in_flight < run.depth && self.wants() {
             let (tag, work, lease) = if self.flush_due(&run) {
@@ -133,7 +147,7 @@ impl Direct {
     }
 
     /// A buffer with something in it.
-    fn buffer(&mut self, mem: &mut Arena, len: u32) -> Option<Lease> {
+    fn buffer<M: Memory>(&mut self, mem: &mut M, len: u32) -> Option<Lease> {
         if let Some(lease) = self.leases.pop() {
             return Some(lease);
         }
@@ -142,13 +156,14 @@ impl Direct {
         Some(lease)
     }
 
-    fn take(&mut self, mem: &mut Arena) {
+    fn take<M: Memory>(&mut self, mem: &mut M) {
         while let Some(completion) = self.pool.poll_completion() {
             if completion.tag > FLUSH {
                 self.ended.push_back(completion);
                 continue;
             }
             self.in_flight -= 1;
+            self.unseen = true;
             self.errors += u64::from(completion.result.is_err());
             if completion.tag == DATA {
                 self.done += 1;
@@ -161,6 +176,14 @@ impl Direct {
         if self.is_still() {
             self.leases.drain(..).for_each(|lease| mem.free(lease));
         }
+    }
+
+    /// Ends a turn, whatever the buffers are in.
+    fn end<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.take(mem);
+        self.ask(mem, now);
+        self.pool.end_turn(mem, now);
+        self.take(mem);
     }
 }
 
@@ -177,10 +200,7 @@ impl Machine for Direct {
     }
 
     fn end_turn(&mut self, mem: &mut Arena, now: Instant) {
-        self.take(mem);
-        self.ask(mem, now);
-        self.pool.end_turn(mem, now);
-        self.take(mem);
+        self.end(mem, now);
     }
 
     fn poll_effect(&mut self) -> Option<braid_shard::Effect> {
@@ -207,6 +227,7 @@ impl Machine for Direct {
         let room = self.load.is_some_and(|(run, _)| self.in_flight < run.depth);
         self.pool.has_work()
             || (room && self.wants())
+            || (self.unseen && self.is_still())
             || !self.notes.is_empty()
             || !self.ended.is_empty()
     }
@@ -221,3 +242,6 @@ impl Machine for Direct {
         self.leases.drain(..).for_each(|lease| mem.free(lease));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,9 +107,10 @@ impl Driver {
 
     /// Ends a load when its time has come, and says so when nothing of it is in flight.
     fn watch(&mut self, machine: &mut Direct, now: Instant) {
+        let still = machine.look();
         let Waiting::Load { until, begun, before, ended, run } = &mut self.waiting else { return };
         let full = run.journal > 0 && machine.pool.info().journal_used >= run.journal;
-        if ended.is_none() && (now >= *until || machine.is_still() || full) {
+        if ended.is_none() && (now >= *until || still || full) {
             *ended = Some((machine.done - *before, now.since(*begun)));
             machine.rest();
         }

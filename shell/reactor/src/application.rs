@@ -89,7 +89,9 @@ pub trait Application<M: Machine = Shard> {
     /// The management thread sent something.
     fn control(&mut self, machine: &mut M, world: &mut World<'_>, control: Self::Control);
 
-    /// Once a turn, after its events: a load generator looks for answers and asks for more.
+    /// Once a turn, after its events: a load generator looks for answers and asks for more. What
+    /// the machine's end of the turn changes is seen in the next one, which comes at once only if
+    /// the machine says that it has work.
     fn turn(&mut self, machine: &mut M, world: &mut World<'_>) {
         let _ = (machine, world);
     }
