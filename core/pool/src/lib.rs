@@ -27,6 +27,7 @@ mod create;
 mod drive;
 mod effect;
 mod geometry;
+mod handles;
 mod hash;
 mod info;
 mod inspect;

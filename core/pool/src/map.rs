@@ -13,6 +13,7 @@ use braid_block::{BlockSize, Key};
 use hashbrown::HashMap;
 
 use crate::chain::Chains;
+use crate::handles::Handles;
 use crate::hash::Fixed;
 use crate::layout::{CLUSTER_BLOCKS, DIRECTORIES_MAX, LEAF_CLUSTERS, POINTERS_PER_PAGE};
 use crate::paged::Paged;
@@ -244,7 +245,7 @@ pub(crate) struct Map {
     /// Pages of which both slots are bad: what they held is lost.
     pub(crate) lost: BTreeMap<PageId, ()>,
     /// Layers that are served, by their number for requests.
-    pub(crate) handles: Vec<Option<u32>>,
+    pub(crate) handles: Handles,
     /// The same by identity.
     pub(crate) names: BTreeMap<[u8; 16], Handle>,
 }
@@ -288,7 +289,7 @@ impl Map {
             page_maps: BTreeMap::new(),
             chains: Chains::default(),
             lost: BTreeMap::new(),
-            handles: Vec::new(),
+            handles: Handles::default(),
             names: BTreeMap::new(),
         }
     }
@@ -362,18 +363,12 @@ impl Map {
 
     /// The layer that a request names.
     pub(crate) fn layer_of(&self, handle: Handle) -> Option<u32> {
-        *self.handles.get(handle.0 as usize)?
+        self.handles.get(handle)
     }
 
     /// A number for requests, for a layer that is served from now on.
     pub(crate) fn serve(&mut self, id: u32) -> Handle {
-        let at = self.handles.iter().position(Option::is_none);
-        let at = at.unwrap_or_else(|| {
-            self.handles.push(None);
-            self.handles.len() - 1
-        });
-        self.handles[at] = Some(id);
-        let handle = Handle(u32::try_from(at).unwrap_or(u32::MAX));
+        let handle = self.handles.serve(id);
         if let Some(layer) = self.layers.get_mut(&id) {
             layer.handle = Some(handle);
             self.names.insert(layer.state().uuid, handle);

@@ -5,8 +5,8 @@ use alloc::string::String;
 
 use braid_block::{BlockSize, Lease};
 
-/// A replica or a snapshot that is served, by its position in the pool's table. It keeps its
-/// number across snapshots, until it is destroyed or the pool is closed.
+/// A replica or a snapshot that is served. It keeps its number across snapshots, until it is
+/// destroyed or the pool is closed; then nobody has it for a long time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(pub u32);
 

@@ -29,7 +29,7 @@ impl Pool {
         let map = &mut self.store.map;
         let Some(held) = map.layers.get_mut(&layer) else { return };
         if let Some(handle) = held.handle.take() {
-            map.handles[handle.0 as usize] = None;
+            map.handles.remove(handle);
         }
         let uuid = held.state().uuid;
         map.names.remove(&uuid);

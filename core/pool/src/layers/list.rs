@@ -10,9 +10,7 @@ use crate::{Handle, LayerInfo, Pool, PoolInfo};
 impl Pool {
     /// All replicas, clones and snapshots.
     pub fn layers(&self) -> impl Iterator<Item = LayerInfo> {
-        (0..)
-            .zip(&self.store.map.handles)
-            .filter_map(|(at, id)| id.is_some().then(|| self.layer(Handle(at)))?)
+        self.store.map.handles.iter().filter_map(|handle| self.layer(handle))
     }
 
     /// A replica or snapshot.

@@ -189,7 +189,7 @@ impl Pool {
             above.held = true;
         }
         if let Some(handle) = handle {
-            map.handles[handle.0 as usize] = Some(head);
+            map.handles.hand_over(handle, head);
         }
         map.serve(layer);
         // The number of a flush that waits for the journal is the replica's, not the snapshot's.
