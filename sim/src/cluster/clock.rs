@@ -95,6 +95,12 @@ impl Clock {
         Some(what)
     }
 
+    /// Time passes until then, in which nothing happens.
+    pub(crate) fn pass(&mut self, until: Instant) {
+        debug_assert!(self.peek().is_none_or(|next| next >= until), "something happens before");
+        self.now = self.now.max(until);
+    }
+
     /// When the next thing happens.
     pub(crate) fn peek(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((when, _), _)| *when)

@@ -367,6 +367,7 @@ impl Cluster {
         while self.clock.peek().is_some_and(|at| at <= until) {
             self.step();
         }
+        self.clock.pass(until);
     }
 
     /// Steps until a node's replicas are served; false if they never are.

@@ -106,11 +106,19 @@ impl Driver {
     }
 
     fn read(&mut self, block: u64) -> u8 {
+        let sectors = self.sectors(block);
+        assert_eq!(sectors, vec![sectors[0]; sectors.len()], "a block of one write");
+        sectors[0]
+    }
+
+    /// What a block's sectors say.
+    fn sectors(&mut self, block: u64) -> Vec<u8> {
         let work = Work::Read { offset: block * u64::from(BLOCK), len: BLOCK };
         let (status, bytes) = self.at_last(work, &[]);
         assert_eq!((status, bytes.len()), (Status::Success, BLOCK as usize));
-        assert!(bytes.iter().all(|byte| *byte == bytes[0]), "a block of one write");
-        bytes[0]
+        let sectors = bytes.chunks_exact(512);
+        assert!(sectors.clone().all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+        sectors.map(|sector| sector[0]).collect()
     }
 
     /// What the disks hold of a block of the volume, by node.
@@ -144,4 +152,197 @@ fn a_host_writes_flushes_and_reads_through_three_replicas() {
         assert_eq!(driver.on_disks(block), vec![Some(1 + block as u8); 3]);
     }
     assert_eq!(driver.read(100), 0, "never written");
+}
+
+impl Driver {
+    /// The node whose engine takes I/O.
+    fn owner(&self) -> Option<u8> {
+        (0..3).find(|node| self.cluster.nexus(*node, 0).is_some_and(Nexus::is_optimized))
+    }
+
+    /// A node that is not the owner.
+    fn other(&self) -> u8 {
+        let owner = self.owner();
+        (0..3).find(|node| Some(*node) != owner).unwrap()
+    }
+
+    /// Goes on until all replicas are members, and their engine takes I/O.
+    fn whole(&mut self) {
+        for _ in 0..600 {
+            let record = self.cluster.record(0).unwrap();
+            if record.members() == 0b111 && self.owner().is_some() {
+                return;
+            }
+            self.run(Duration::from_millis(100));
+        }
+        panic!("not whole after a minute: {:?}", self.cluster.record(0));
+    }
+
+    fn members(&self) -> u8 {
+        self.cluster.record(0).unwrap().members()
+    }
+}
+
+#[test]
+fn a_killed_owner_is_followed_by_another_and_nothing_acknowledged_is_lost() {
+    for seed in 1..20 {
+        let mut driver = driver(seed);
+        (0..4).for_each(|block| driver.write(block, 10));
+        driver.flush();
+        driver.write(0, 11);
+        let owner = driver.owner().unwrap();
+        driver.cluster.crash_process(owner);
+        assert_eq!(driver.read(0), 11, "seed {seed}");
+        driver.write(1, 12);
+        driver.cluster.restart(owner);
+        driver.whole();
+        assert_eq!((driver.read(0), driver.read(1), driver.read(2)), (11, 12, 10));
+        for block in 0..4 {
+            let disks = driver.on_disks(block);
+            assert_eq!(disks, vec![disks[0]; 3], "seed {seed} block {block}");
+        }
+    }
+}
+
+#[test]
+fn a_replica_without_power_is_excluded_and_comes_back_with_what_it_missed() {
+    for seed in 1..20 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        driver.write(300, 2);
+        let away = driver.other();
+        driver.cluster.power_cut(away);
+        driver.write(0, 3);
+        driver.write(600, 4);
+        assert_eq!(driver.members().count_ones(), 2, "seed {seed}");
+        driver.cluster.restart(away);
+        driver.whole();
+        for (block, byte) in [(0, 3), (300, 2), (600, 4)] {
+            assert_eq!(driver.read(block), byte);
+            assert_eq!(driver.on_disks(block), vec![Some(byte); 3], "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_was_cut_off_stops_and_loses_nothing() {
+    for seed in 1..20 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        let owner = driver.owner().unwrap();
+        let others = [Place::Store, Place::Planner, Place::Host(0)].into_iter();
+        let nodes = (0..3).filter(|node| *node != owner).map(Place::Node);
+        for place in others.chain(nodes) {
+            driver.cluster.partition(Place::Node(owner), place, false);
+        }
+        driver.write(0, 2);
+        assert_eq!(driver.read(0), 2, "seed {seed}");
+        driver.cluster.heal_all();
+        driver.whole();
+        assert_eq!(driver.read(0), 2);
+        assert_eq!(driver.on_disks(0), vec![Some(2); 3]);
+    }
+}
+
+#[test]
+fn a_new_disk_gets_everything() {
+    for seed in 1..10 {
+        let mut driver = driver(seed);
+        (0..10).for_each(|block| driver.write(block * 90, 7));
+        let node = driver.other();
+        driver.cluster.wipe(node);
+        driver.write(5, 8);
+        driver.cluster.restart(node);
+        driver.whole();
+        (0..10).for_each(|block| assert_eq!(driver.on_disks(block * 90), vec![Some(7); 3]));
+        assert_eq!(driver.on_disks(5), vec![Some(8); 3]);
+    }
+}
+
+#[test]
+fn a_paused_owner_takes_nothing_when_it_goes_on() {
+    for seed in 1..20 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        let owner = driver.owner().unwrap();
+        driver.cluster.pause(owner, Duration::from_secs(8));
+        driver.write(0, 2);
+        assert_eq!(driver.read(0), 2, "seed {seed}");
+        driver.run(Duration::from_secs(10));
+        assert_eq!(driver.read(0), 2, "seed {seed}");
+        driver.whole();
+        assert_eq!(driver.on_disks(0), vec![Some(2); 3]);
+    }
+}
+
+#[test]
+fn a_store_that_loses_requests_and_answers_holds_nobody_up_for_good() {
+    for seed in 1..20 {
+        let whims = Whims { lose_request_in: 3, lose_answer_in: 3, late_in: 5, ..Whims::default() };
+        let config = ClusterConfig { whims, story: story(), ..ClusterConfig::new(seed) };
+        let mut driver = Driver::new(config);
+        driver.write(0, 1);
+        let node = driver.other();
+        driver.cluster.crash_process(node);
+        driver.write(0, 2);
+        driver.cluster.restart(node);
+        driver.whole();
+        assert_eq!(driver.read(0), 2);
+        assert_eq!(driver.on_disks(0), vec![Some(2); 3], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_restored_store_is_followed_when_it_was_recovered() {
+    for seed in 1..10 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        let node = driver.other();
+        driver.cluster.crash_process(node);
+        driver.write(0, 2);
+        driver.cluster.restart(node);
+        driver.whole();
+        let commits = driver.cluster.commits().len();
+        driver.cluster.restore_store(commits - 2);
+        let owner = driver.owner().unwrap();
+        driver.cluster.crash_process(owner);
+        driver.cluster.restart(owner);
+        assert_eq!(driver.read(0), 2, "seed {seed}");
+        driver.whole();
+    }
+}
+
+#[test]
+fn all_nodes_without_power_keep_what_was_flushed() {
+    for seed in 1..20 {
+        let mut driver = driver(seed);
+        (0..6).for_each(|block| driver.write(block, 5));
+        driver.flush();
+        driver.write(0, 6);
+        (0..3).for_each(|node| driver.cluster.power_cut(node));
+        driver.run(Duration::from_secs(1));
+        (0..3).for_each(|node| driver.cluster.restart(node));
+        (1..6).for_each(|block| assert_eq!(driver.read(block), 5, "seed {seed}"));
+        let first = driver.sectors(0);
+        assert!(first.iter().all(|byte| matches!(byte, 5 | 6)), "seed {seed}: {first:?}");
+        let record = driver.cluster.record(0).unwrap();
+        assert!(record.lossy.is_some(), "acknowledged writes may be gone");
+    }
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    let run = |seed| {
+        let mut driver = driver(seed);
+        driver.write(3, 1);
+        driver.cluster.power_cut(0);
+        driver.write(4, 2);
+        driver.cluster.restart(0);
+        driver.whole();
+        let commits: Vec<u64> =
+            driver.cluster.commits().iter().map(|(_, record)| record.version).collect();
+        (driver.cluster.now(), driver.cluster.happened(), driver.cluster.packets(), commits)
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7).1, run(8).1);
 }
