@@ -128,6 +128,8 @@ impl Fake {
             Work::Read { offset, len } | Work::Write { offset, len, .. } => (offset, len.into()),
             Work::Zero { offset, len, .. } | Work::Status { offset, len } => (offset, len),
             Work::Flush { .. } => (0, 0),
+            // No campaign of single pools compares.
+            Work::Compare { .. } => return false,
         };
         let unit = if small { 512 } else { 4096 };
         (offset | len).is_multiple_of(unit) && offset + len <= u64::from(sectors) * 512
@@ -147,7 +149,9 @@ impl Fake {
                 self.steps.extend(durable.then_some(Step::Sync));
             }
             Work::Flush { .. } if self.config.plant == Some(Plant::SkipFlush) => {}
-            Work::Flush { .. } | Work::Status { .. } => self.steps.push_back(Step::Sync),
+            Work::Flush { .. } | Work::Status { .. } | Work::Compare { .. } => {
+                self.steps.push_back(Step::Sync);
+            }
         }
     }
 

@@ -6,9 +6,9 @@
 //! then takes effects, completions and notes until there are none.
 //!
 //! Inside, `store` is what the journal's cells change (`map`, `space`, `sums`) and the only code
-//! that changes it; `journal` and `sync` make cells durable; `write`, `read`, `zero` and `region`
-//! are the flows of requests; `pages` and `checkpoint` move maps between memory and disk; `open`
-//! and `replay` bring a pool back; `layers` and `reclaim` make and unmake replicas.
+//! that changes it; `journal` and `sync` make cells durable; `write`, `read`, `compare`, `zero` and
+//! `region` are the flows of requests; `pages` and `checkpoint` move maps between memory and disk;
+//! `open` and `replay` bring a pool back; `layers` and `reclaim` make and unmake replicas.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod chain;
 mod check;
 mod checkpoint;
 mod codec;
+mod compare;
 mod config;
 mod counters;
 mod create;
@@ -74,6 +75,7 @@ use alloc::collections::VecDeque;
 use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Sums, Token};
 
 pub use check::{Finding, Report, Scope, check};
+pub use compare::comparison_bytes;
 pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;
 pub use drive::{Buffers, Image, run_blocking};
@@ -83,8 +85,8 @@ pub use inspect::{Inspection, JournalInfo, inspect};
 pub use layout::format_page;
 pub use note::{Note, Operation, Refusal};
 pub use request::{
-    Allocation, Bearing, Command, Completion, Create, Done, Failure, Fence, Handle, RECORD_MAX,
-    Request, Reservation, Work,
+    Allocation, Bearing, COMPARE_MAX, Command, Completion, Create, Done, Failure, Fence, Handle,
+    RECORD_MAX, Request, Reservation, Work,
 };
 
 use adopt::Adopt;

@@ -41,6 +41,8 @@ pub(crate) struct Op {
     pub(crate) pieces: u32,
     /// Next byte to be cut off, for long work that is done piece by piece.
     pub(crate) next: u64,
+    /// Up to here a comparison goes block by block: a read of many failed.
+    pub(crate) single: u64,
     /// Pieces are being cut off it now.
     pub(crate) cutting: bool,
     /// Space for all pieces of a write, so that one that finds none changes nothing.
@@ -65,9 +67,9 @@ impl Op {
     /// First byte, and the end.
     pub(crate) const fn range(&self) -> (u64, u64) {
         match self.work {
-            Work::Read { offset, len } | Work::Write { offset, len, .. } => {
-                (offset, offset + len as u64)
-            }
+            Work::Read { offset, len }
+            | Work::Write { offset, len, .. }
+            | Work::Compare { offset, len } => (offset, offset + len as u64),
             Work::Zero { offset, len, .. } | Work::Status { offset, len } => (offset, offset + len),
             Work::Flush { .. } => (0, 0),
         }

@@ -135,12 +135,16 @@ impl Pool {
         match self.resolve(layer, lcluster, touched, &mut runs) {
             Resolve::Ready => {}
             Resolve::Missing(page) => return self.wait_for_page(mem, now, key, page),
+            Resolve::Lost if self.compares(key) => return self.all_bad(mem, now, key),
             Resolve::Lost => return self.end_piece(mem, now, key, Some(self.media(key))),
         }
-        if !self.is_aligned(key) && !self.side_for_read(mem, key) {
+        let compares = self.compares(key);
+        if (compares || !self.is_aligned(key)) && !self.side_for_read(mem, key) {
             return;
         }
-        self.fill_zeros(mem, key, touched, &runs);
+        if !compares {
+            self.fill_zeros(mem, key, touched, &runs);
+        }
         let mut asked = None;
         for run in &runs {
             // A page has the sums of far more blocks than a run: both ends tell all.
@@ -170,7 +174,12 @@ impl Pool {
     }
 
     /// Whether a read touches a block that is being written: it is repeated under the lock.
-    fn waits_for_write<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
+    pub(crate) fn waits_for_write<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+    ) -> bool {
         let Some(piece) = self.pieces.get_mut(key) else { return true };
         let (layer, lcluster, touched) = (piece.layer, piece.lcluster, piece.mask());
         if piece.locked || !self.locks.is_locked(layer, lcluster, touched) {
@@ -282,6 +291,9 @@ impl Pool {
                 return;
             }
         }
+        if self.compares(key) {
+            return self.digest(mem, now, key);
+        }
         match self.compare(mem, key) {
             Verdict::Wait(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
             Verdict::Good(unverified) => {
@@ -372,23 +384,40 @@ impl Pool {
     fn report<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, block: u32) {
         let Some(piece) = self.pieces.get(key) else { return };
         let lblock = u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block);
-        let was = place_in(&piece.runs, block);
+        if self.has_moved(key, block) {
+            return self.map_again(mem, now, key);
+        }
+        self.note_lost(key, block);
+        self.end_piece(mem, now, key, Some(Failure::Media(lblock * BLOCK)));
+    }
+
+    /// Whether a block of a piece is not any more where it was read. The lock keeps writes away,
+    /// but not reclaim from the layers below.
+    pub(crate) fn has_moved(&mut self, key: Key, block: u32) -> bool {
+        let Some(piece) = self.pieces.get(key) else { return false };
         let (layer, lcluster) = (piece.layer, piece.lcluster);
+        let was = place_in(&piece.runs, block);
         let mut runs = ArrayVec::new();
         let found = self.resolve(layer, lcluster, 1 << block, &mut runs);
-        if !matches!(found, Resolve::Lost) && place_in(&runs, block) != was {
-            // The lock keeps writes away, but not reclaim from the layers below: it has moved.
-            let Some(piece) = self.pieces.get_mut(key) else { return };
-            piece.runs.clear();
-            piece.step = Step::Mapping;
-            return self.advance(mem, now, key);
-        }
-        let device = was.map_or(0, |block| self.store.layout.block(block));
-        let handle = self.store.map.layers.get(&layer).and_then(|layer| layer.handle);
-        let offset = lblock * BLOCK;
+        !matches!(found, Resolve::Lost) && place_in(&runs, block) != was
+    }
+
+    /// Begins a piece anew from its map.
+    pub(crate) fn map_again<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        piece.runs.clear();
+        piece.step = Step::Mapping;
+        self.advance(mem, now, key);
+    }
+
+    /// Tells that a block is lost.
+    pub(crate) fn note_lost(&mut self, key: Key, block: u32) {
+        let Some(piece) = self.pieces.get(key) else { return };
+        let offset = (u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block)) * BLOCK;
+        let device = place_in(&piece.runs, block).map_or(0, |at| self.store.layout.block(at));
+        let handle = self.store.map.layers.get(&piece.layer).and_then(|layer| layer.handle);
         self.counters.checksum_errors += 1;
         self.notes.push_back(Note::Media { handle, offset, device });
-        self.end_piece(mem, now, key, Some(Failure::Media(offset)));
     }
 
     /// Makes the partial blocks at a piece's ends whole, in buffers of their own: reads what they

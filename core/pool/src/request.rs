@@ -59,6 +59,18 @@ pub enum Work {
         /// The number that a nexus gives its flushes, kept with the replica.
         number: Option<u64>,
     },
+    /// Tell of each block of a range whether it is there and whether it can be trusted, and a hash
+    /// of its content, read from the device for this answer: for comparing replicas. Fills the
+    /// buffer with [`comparison_bytes`](crate::comparison_bytes): two bits a block, four blocks to
+    /// a byte, lowest first (0: not there, or zeros; 1: matches its checksum; 2: content that could
+    /// not be verified after an unclean stop; 3: lost), then 16 bytes a block, the XXH3 of 128 bits
+    /// of its content, little endian; zeros for those that are not there or lost.
+    Compare {
+        /// First byte, a multiple of 4 KiB.
+        offset: u64,
+        /// Bytes, a multiple of 4 KiB, at most [`COMPARE_MAX`].
+        len: u32,
+    },
     /// Which parts of a range are allocated: fills the buffer with [`Allocation`] entries, as many
     /// as fit, ascending; [`Done::count`] says how many.
     Status {
@@ -68,6 +80,9 @@ pub enum Work {
         len: u64,
     },
 }
+
+/// Bytes of a [`Work::Compare`], at most: a region.
+pub const COMPARE_MAX: u32 = 1 << 20;
 
 /// One entry of a [`Work::Status`] answer: 16 bytes, little endian.
 #[derive(

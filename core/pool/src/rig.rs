@@ -190,6 +190,11 @@ impl Rig {
         self.submit(handle, work, None);
     }
 
+    /// Submits a request with a buffer.
+    pub(crate) fn ask_with(&mut self, handle: Handle, work: Work, lease: braid_block::Lease) {
+        self.submit(handle, work, Some(lease));
+    }
+
     fn submit(&mut self, handle: Handle, work: Work, lease: Option<braid_block::Lease>) {
         let request = Request { tag: 9, handle, work, lease };
         self.pool.submit(&mut self.mem, self.now, request);

@@ -5,10 +5,11 @@ use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use braid_block::{BlockSize, Class, Instant, Key, Memory, Sums};
 
+use crate::compare::comparison_bytes;
 use crate::layout::{BLOCK, CLUSTER, Cell, LEAF_CLUSTERS};
 use crate::map::Look;
 use crate::op::{Kind, Op, Piece, Room, Step, Waiter};
-use crate::request::{Completion, Done, Failure, Request, Work};
+use crate::request::{COMPARE_MAX, Completion, Done, Failure, Request, Work};
 use crate::transfer::Transfers;
 use crate::write::{BLOCK_BYTES, bits};
 use crate::{Pool, State};
@@ -61,6 +62,7 @@ impl Pool {
             lease,
             pieces: 0,
             next: 0,
+            single: 0,
             failure: None,
             zeros: 0,
             unverified: 0,
@@ -91,10 +93,13 @@ impl Pool {
             Work::Read { offset, len } => (offset, u64::from(len), len),
             Work::Write { offset, len, .. } => (offset, u64::from(len), len),
             Work::Zero { offset, len, .. } | Work::Status { offset, len } => (offset, len, 0),
+            Work::Compare { offset, len } => (offset, u64::from(len), 0),
             Work::Flush { .. } => (0, 0, 0),
         };
+        let compares = matches!(request.work, Work::Compare { .. });
         let unit = match layer.block {
-            BlockSize::B512 => 512,
+            BlockSize::B512 if !compares => 512,
+            BlockSize::B512 => BLOCK,
             BlockSize::B4096 => BLOCK,
         };
         let end = offset.checked_add(len).ok_or(Failure::OutOfRange)?;
@@ -108,7 +113,12 @@ impl Pool {
             return Err(Failure::ReadOnly);
         }
         let room = request.lease.as_ref().map_or(0, |lease| mem.capacity(lease));
-        let needs = if matches!(request.work, Work::Status { .. }) { 16 } else { data };
+        let needs = match request.work {
+            Work::Status { .. } => 16,
+            Work::Compare { len, .. } if len > COMPARE_MAX => return Err(Failure::OutOfRange),
+            Work::Compare { len, .. } => comparison_bytes(len),
+            _ => data,
+        };
         if room < needs {
             return Err(Failure::Invalid);
         }
@@ -149,6 +159,7 @@ impl Pool {
                 }
             }
             Work::Status { .. } => self.status(mem, now, key),
+            Work::Compare { .. } => self.begin_comparison(mem, now, key),
             Work::Read { .. } | Work::Write { .. } | Work::Zero { .. } => self.cut(mem, now, key),
         }
     }
@@ -171,13 +182,13 @@ impl Pool {
     }
 
     /// Cuts pieces off a request, as many as may be in work, and starts them.
-    fn cut<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+    pub(crate) fn cut<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let most = self.ops.capacity();
         for _ in 0..CUTS_AT_ONCE {
             let Some(op) = self.ops.get_mut(key) else { return };
             let (offset, end) = op.range();
             let kind = match op.work {
-                Work::Read { .. } => Kind::Read,
+                Work::Read { .. } | Work::Compare { .. } => Kind::Read,
                 Work::Write { .. } => Kind::Write,
                 Work::Zero { .. } => Kind::Zero,
                 Work::Flush { .. } | Work::Status { .. } => return,
@@ -194,6 +205,13 @@ impl Pool {
             if kind == Kind::Zero && (op.pieces >= PIECES_AT_ONCE || crowded) {
                 return;
             }
+            let end = match op.work {
+                // One piece at a time: each has a buffer of its own.
+                Work::Compare { .. } if op.pieces > 0 => return,
+                Work::Compare { .. } if at < op.single => at + BLOCK,
+                Work::Compare { .. } => end.min((at / PIECE_MAX + 1) * PIECE_MAX),
+                _ => end,
+            };
             let (len, kind) = next_piece(at, end, kind);
             op.cutting = true;
             if kind == Kind::Zero && self.is_bare(layer, at) {
@@ -293,7 +311,7 @@ impl Pool {
                     }
                     Work::Zero { .. } => counters.zeroes += 1,
                     Work::Flush { .. } => counters.flushes += 1,
-                    Work::Status { .. } => {}
+                    Work::Status { .. } | Work::Compare { .. } => {}
                 }
                 let count = if let Work::Status { .. } = op.work { op.pieces } else { 0 };
                 Ok(Done { count, handle: None, unverified: op.unverified })

@@ -407,6 +407,7 @@ impl Pool {
             (Step::Transfer, Err(error)) if writes => {
                 self.fail(mem, Operation::Write, self.on_device(key), error);
             }
+            (_, Err(_)) if self.compares(key) => self.compare_singly(mem, now, key),
             (_, Err(_)) => self.end_piece(mem, now, key, Some(self.media(key))),
             (Step::Transfer, Ok(())) if writes && self.journal.written < seq => {
                 if let Some(piece) = self.pieces.get_mut(key) {

@@ -48,6 +48,7 @@ const CORE_EXTERNALS: &[&str] = &[
     "roaring",
     "smallvec",
     "thiserror",
+    "xxhash-rust",
     "zerocopy",
 ];
 
