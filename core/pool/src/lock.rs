@@ -3,6 +3,7 @@
 //! Invariants:
 //! 1. A block is locked by at most one piece.
 //! 2. Who waits is served in order: nobody passes one that waits for the same blocks.
+//! 3. Who has a cluster pinned holds a lock of some of its blocks.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -16,6 +17,8 @@ use crate::hash::Fixed;
 #[derive(Debug, Default)]
 struct Held {
     mask: u64,
+    /// Of those who hold a lock, how many need the cluster to stay where it is.
+    pins: u32,
     waiting: VecDeque<(Key, u64)>,
 }
 
@@ -94,6 +97,25 @@ impl Locks {
         {
             self.spare.push(held.waiting);
         }
+    }
+
+    /// Who holds a lock of some of a cluster's blocks needs the cluster itself to stay; tells
+    /// whether there is such a lock.
+    pub(crate) fn pin(&mut self, layer: u32, lcluster: u32) -> bool {
+        let held = self.clusters.get_mut(&(layer, lcluster));
+        held.map(|held| held.pins += 1).is_some()
+    }
+
+    /// It does not any more.
+    pub(crate) fn unpin(&mut self, layer: u32, lcluster: u32) {
+        if let Some(held) = self.clusters.get_mut(&(layer, lcluster)) {
+            held.pins -= 1;
+        }
+    }
+
+    /// Whether a cluster must stay where it is.
+    pub(crate) fn is_pinned(&self, layer: u32, lcluster: u32) -> bool {
+        self.clusters.get(&(layer, lcluster)).is_some_and(|held| held.pins > 0)
     }
 
     /// Whether any of the blocks is locked.

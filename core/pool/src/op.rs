@@ -81,9 +81,8 @@ impl Op {
 pub(crate) enum Room {
     /// Of one piece: it takes what it needs.
     Single,
-    /// These pieces have found out whether they lack a cluster; none goes on before all of
-    /// `total` have.
-    Asked { total: u32, lacking: ArrayVec<(Key, bool), PIECES_MAX> },
+    /// These pieces are ready but for space; none goes on before all of `total` are.
+    Asked { total: u32, ready: ArrayVec<Key, PIECES_MAX> },
     /// All have what they need.
     Granted,
 }
@@ -204,6 +203,8 @@ pub(crate) struct Piece {
     pub(crate) retried: bool,
     /// A cluster is kept for it.
     pub(crate) granted: bool,
+    /// Its cluster is kept where it is.
+    pub(crate) pinned: bool,
     /// When its transfers began, while there are some.
     pub(crate) began: Option<Mark>,
 }

@@ -196,7 +196,8 @@ impl Pool {
             return Err(Placed::Wait);
         }
         self.store.pairs.asked.clear();
-        let Some(cluster) = self.store.space.find() else {
+        let space = &mut self.store.space;
+        let Some(cluster) = (space.for_pages() > 0).then(|| space.find()).flatten() else {
             let reads = self.read_maps(mem, now, waiter);
             return Err(if reads { Placed::Wait } else { Placed::NoSpace });
         };

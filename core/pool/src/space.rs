@@ -209,6 +209,12 @@ impl Space {
         self.free().saturating_sub(kept)
     }
 
+    /// Clusters that pages can have: the reserve is there for them, what somebody was promised is
+    /// not.
+    pub(crate) fn for_pages(&self) -> u64 {
+        self.free().saturating_sub(self.promised + self.granted)
+    }
+
     /// A free cluster, the next after the last one; nothing is marked. `None`: there is none at
     /// all. Who asks has looked at [`Space::available`].
     pub(crate) fn find(&mut self) -> Option<u32> {

@@ -255,9 +255,9 @@ impl Pool {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.pieces -= 1;
         op.failure = op.failure.or(failure);
-        if let (Some(_), Room::Asked { lacking, .. }) = (failure, &op.room) {
+        if let (Some(_), Room::Asked { ready, .. }) = (failure, &op.room) {
             // The others wait for this one.
-            self.ready.extend(lacking.iter().map(|(piece, _)| Waiter::Piece(*piece)));
+            self.ready.extend(ready.iter().map(|piece| Waiter::Piece(*piece)));
         }
         if !op.cutting {
             self.cut(mem, now, key);
@@ -377,7 +377,7 @@ fn room(op: &Op) -> Room {
     if total < 2 {
         return Room::Single;
     }
-    Room::Asked { total, lacking: ArrayVec::new() }
+    Room::Asked { total, ready: ArrayVec::new() }
 }
 
 /// Bytes of the next piece, and what it does: within a cluster, whole blocks apart from partial
@@ -423,6 +423,7 @@ fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> 
         merged: false,
         retried: false,
         granted: false,
+        pinned: false,
         began: None,
     }
 }

@@ -1,11 +1,12 @@
 //! A write, piece by piece: lock, map, make ready, send, acknowledge.
 
+use arrayvec::ArrayVec;
 use braid_block::{Class, Instant, IoError, Key, Lease, Memory};
 
 use crate::effect::Effect;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS, Cell, REGION_BLOCKS};
 use crate::map::{Look, PageId};
-use crate::op::{Kind, Piece, Room, Step, Waiter};
+use crate::op::{Kind, PIECES_MAX, Piece, Room, Step, Waiter};
 use crate::place::Placed;
 use crate::request::Failure;
 use crate::store::{binding, place_cluster};
@@ -149,7 +150,7 @@ impl Pool {
         if !self.merge_ends(mem, now, key) {
             return;
         }
-        if !self.has_room(mem, now, key, phys.is_none()) {
+        if !self.has_room(mem, now, key) {
             return;
         }
         let phys = match phys {
@@ -173,49 +174,74 @@ impl Pool {
 
     /// Whether all pieces of a write have, or find, the clusters that they lack: one that finds
     /// none must change nothing. If not, the piece waits for the others, or all of them end.
-    fn has_room<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, lacks: bool) -> bool {
+    fn has_room<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) -> bool {
         let Some(piece) = self.pieces.get(key) else { return false };
         let (layer, retried) = (piece.layer, piece.retried);
         let Some(op) = self.ops.get_mut(piece.op) else { return false };
         let failed = op.failure.is_some();
-        let Room::Asked { total, lacking } = &mut op.room else { return true };
+        let Room::Asked { total, ready } = &mut op.room else { return true };
         if failed {
             self.end_piece(mem, now, key, None);
             return false;
         }
-        if lacking.iter().all(|(piece, _)| *piece != key) {
-            lacking.push((key, lacks));
+        if !ready.contains(&key) {
+            ready.push(key);
         }
-        if lacking.len() < *total as usize {
+        if ready.len() < *total as usize {
             return false;
         }
-        let all = lacking.clone();
-        let wanted = all.iter().filter(|(_, lacks)| *lacks).count() as u64;
+        let (all, op) = (ready.clone(), piece.op);
+        // As it is now: since a piece was ready, zeros may have freed its cluster.
+        let lacks = |piece: &&Key| self.cluster_of(**piece).is_none();
+        let lacking: ArrayVec<Key, PIECES_MAX> = all.iter().filter(lacks).copied().collect();
         let thick = self.store.map.layers.get(&layer).is_some_and(|l| l.state().thick);
-        if !thick && self.store.space.available() < wanted {
+        if !thick && self.store.space.available() < lacking.len() as u64 {
             if !retried && self.store.space.quarantined() > 0 {
                 self.no_space(mem, now, key);
                 return false;
             }
-            op.room = Room::Single;
-            op.failure = Some(Failure::NoSpace);
-            self.notes.push_back(Note::Full);
-            for (piece, _) in all {
-                self.end_piece(mem, now, piece, None);
-            }
+            self.end_all(mem, now, op, &all);
             return false;
         }
-        op.room = Room::Granted;
-        for (piece, lacks) in all {
-            if let (true, false, Some(piece)) = (lacks, thick, self.pieces.get_mut(piece)) {
+        self.grant(op, &all, &lacking, thick);
+        self.ready.extend(all.iter().filter(|piece| **piece != key).map(|key| Waiter::Piece(*key)));
+        true
+    }
+
+    /// There is no space for a write: nothing of it was sent, and nothing will be.
+    fn end_all<M: Memory>(&mut self, mem: &mut M, now: Instant, op: Key, pieces: &[Key]) {
+        if let Some(op) = self.ops.get_mut(op) {
+            op.room = Room::Single;
+            op.failure = Some(Failure::NoSpace);
+        }
+        self.notes.push_back(Note::Full);
+        for piece in pieces {
+            self.end_piece(mem, now, *piece, None);
+        }
+    }
+
+    /// The pieces of a write go on: those that lack a cluster have one kept for them, the others
+    /// keep theirs.
+    fn grant(&mut self, op: Key, pieces: &[Key], lacking: &[Key], thick: bool) {
+        if let Some(op) = self.ops.get_mut(op) {
+            op.room = Room::Granted;
+        }
+        for key in pieces {
+            let Some(piece) = self.pieces.get_mut(*key) else { continue };
+            if !lacking.contains(key) {
+                piece.pinned = self.locks.pin(piece.layer, piece.lcluster);
+            } else if !thick {
                 piece.granted = true;
                 self.store.space.granted += 1;
             }
-            if piece != key {
-                self.ready.push_back(Waiter::Piece(piece));
-            }
         }
-        true
+    }
+
+    /// Where the cluster of a piece is; none if it has none, or its leaf was let go meanwhile.
+    fn cluster_of(&self, key: Key) -> Option<u32> {
+        let piece = self.pieces.get(key)?;
+        let (index, at) = place_cluster(piece.lcluster);
+        self.store.map.leaves.get(&(piece.layer, index))?.page.get().phys(at)
     }
 
     /// A cluster for new data of a layer, if the pool has one to give.
@@ -331,7 +357,7 @@ impl Pool {
             to = last * BLOCK_BYTES;
         }
         let (kind, at, start) = (piece.kind, piece.at, piece.start);
-        let mut writes = arrayvec::ArrayVec::<(braid_block::Span, u64), WRITES_MAX>::new();
+        let mut writes = ArrayVec::<(braid_block::Span, u64), WRITES_MAX>::new();
         for (is_whole, block) in [(head, first), (tail, last)] {
             if let (true, Some(at), Some(lease)) = (is_whole, side_of(piece, block), &piece.side) {
                 let offset = base + u64::from(block) * BLOCK;
@@ -428,11 +454,8 @@ impl Pool {
 
     /// Where a piece's first byte is on the device, while the lock of its blocks keeps it there.
     fn on_device(&self, key: Key) -> u64 {
-        let Some(piece) = self.pieces.get(key) else { return 0 };
-        let (index, at) = place_cluster(piece.lcluster);
-        let leaf = self.store.map.leaves.get(&(piece.layer, index));
-        let phys = leaf.and_then(|leaf| leaf.page.get().phys(at));
-        phys.map_or(0, |phys| self.store.layout.cluster(phys) + u64::from(piece.start))
+        let start = self.pieces.get(key).map_or(0, |piece| u64::from(piece.start));
+        self.cluster_of(key).map_or(0, |phys| self.store.layout.cluster(phys) + start)
     }
 
     /// A piece has ended: unlocks its blocks and tells its request.
@@ -448,6 +471,9 @@ impl Pool {
             self.give_back(mem, lease);
         }
         self.store.space.granted -= u64::from(piece.granted);
+        if piece.pinned {
+            self.locks.unpin(piece.layer, piece.lcluster);
+        }
         if piece.locked {
             self.unlock(piece.layer, piece.lcluster, piece.mask());
         }
@@ -527,4 +553,53 @@ pub(crate) fn side_of(piece: &Piece, block: u32) -> Option<u32> {
     let (first, _) = piece.blocks();
     let covers = start <= block * BLOCK_BYTES && (block + 1) * BLOCK_BYTES <= end;
     (!covers).then_some(if block == first { 0 } else { BLOCK_BYTES })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rig::Rig;
+    use crate::{Failure, Note, Request, Work};
+    use alloc::vec::Vec;
+    use braid_block::{Class, Memory};
+
+    /// Takes all space there is, a cluster each from `first` on; tells the next.
+    fn fill(rig: &mut Rig, handle: crate::Handle, first: u64) -> u64 {
+        for cluster in first.. {
+            rig.write(handle, cluster * 64, 0x77);
+            rig.run();
+            if rig.take_ended().contains(&Err(Failure::NoSpace)) {
+                return cluster;
+            }
+        }
+        unreachable!("a pool is full some time")
+    }
+
+    #[test]
+    fn a_write_of_two_parts_that_was_admitted_finds_its_space_whatever_is_freed() {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 0, 1);
+        rig.write(handle, 127, 2);
+        rig.run();
+        let full = fill(&mut rig, handle, 2);
+        // Both clusters are there: the write needs no space.
+        let lease = rig.mem.alloc(Class::Large).expect("a buffer");
+        rig.mem.bytes_mut(&lease).fill(0x55);
+        let work = Work::Write { offset: 48 * 4096, len: 32 * 4096, durable: false };
+        let (pool, mem, now) = (&mut rig.pool, &mut rig.mem, rig.now);
+        pool.submit(mem, now, Request { tag: 1, handle, work, lease: Some(lease) });
+        // The only other block of the first goes, and somebody waits for its space.
+        let work = Work::Zero { offset: 0, len: 4096, durable: false };
+        pool.submit(mem, now, Request { tag: 2, handle, work, lease: None });
+        rig.write(handle, full * 64, 3);
+        rig.run();
+        let ended: Vec<_> = rig.ended.iter().map(|end| (end.tag, end.result.is_ok())).collect();
+        assert!(ended.contains(&(1, true)), "{ended:?}, {:?}", rig.notes);
+        rig.take_ended();
+        for (block, byte) in [(0, 0), (48, 0x55), (63, 0x55), (64, 0x55), (79, 0x55), (127, 2)] {
+            rig.read(handle, block);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Ok(byte)], "block {block}");
+        }
+        assert!(rig.notes.contains(&Note::Full));
+    }
 }

@@ -36,7 +36,9 @@ impl Pool {
         let map = leaf.page.get();
         let (own, phys, opaque) = (map.own[at], map.phys(at), map.opaque(at));
         let beneath = if opaque { 0 } else { beneath };
-        let whole = touched == u64::MAX || (own & !touched == 0 && beneath & !touched == 0);
+        let covers = touched == u64::MAX || (own & !touched == 0 && beneath & !touched == 0);
+        // A write that was admitted counts on its cluster.
+        let whole = covers && !self.locks.is_pinned(layer, lcluster);
         if own & touched == 0 && beneath & touched == 0 {
             // Nothing of it is there; an allocated cluster without blocks may still go.
             if !(whole && phys.is_some() && own == 0) {

@@ -112,3 +112,22 @@ fn a_full_pool_has_no_place_and_says_so() {
     assert_eq!(full, Placed::NoSpace);
     assert!(n < 32);
 }
+
+#[test]
+fn pages_never_take_what_was_promised() {
+    let (mut rig, _) = Rig::new();
+    let space = &mut rig.pool.store.space;
+    // The reserve is used up but for one cluster.
+    space.promised = space.free() - 1;
+    let kept = space.promised;
+    let mut placed = 0;
+    for n in 0..200 {
+        match rig.pool.place_page(&mut rig.mem, rig.now, PageId::Leaf(0, n), Waiter::Job) {
+            Placed::Done => placed += 1,
+            Placed::NoSpace => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((30..70).contains(&placed), "{placed} pages in what was left");
+    assert_eq!(rig.pool.store.space.free(), kept);
+}
