@@ -115,6 +115,10 @@ impl Guard {
             (Kind::Delete(uuid), _) if !self.durable.snapshots.contains(&uuid) => {
                 self.answer(association, tag, Ok(Answer::Done));
             }
+            // It is larger already: a size that was not named afterwards stays.
+            (Kind::Resize(bytes), _) if bytes <= self.durable.bytes => {
+                self.answer(association, tag, Ok(Answer::Done));
+            }
             (_, Command::Clean { flush, regions }) => {
                 let regions = self.quiet(flush, &regions);
                 if regions.is_empty() {
@@ -171,8 +175,7 @@ impl Guard {
             Command::Snapshot { uuid } => {
                 known(uuid) || self.durable.snapshots.len() < SNAPSHOTS_KNOWN_MAX
             }
-            Command::Resize { bytes } => *bytes >= self.durable.bytes,
-            Command::Flush { .. } | Command::DeleteSnapshot { .. } => true,
+            Command::Flush { .. } | Command::DeleteSnapshot { .. } | Command::Resize { .. } => true,
             // Not for the pool.
             Command::Fence(_) | Command::CopyRecord(_) | Command::Lease | Command::Release => false,
         }

@@ -109,7 +109,10 @@ impl Guard {
             if record.store != copy.store && record.recovered != Some(copy.store) {
                 return Err(Refusal::StoreDiffers);
             }
-            if copy.newer_than(record.epoch, record.version) {
+            // A store that was put back counts epochs up from where it is: its version gives it
+            // away, which only grows.
+            let behind = copy.version > record.version;
+            if behind || copy.newer_than(record.epoch, record.version) {
                 return Err(Refusal::CopyNewer { epoch: copy.epoch, version: copy.version });
             }
         }

@@ -123,6 +123,16 @@ fn a_record_that_is_older_than_the_copy_is_refused() {
 }
 
 #[test]
+fn a_store_that_was_put_back_unnoticed_is_refused_though_its_epoch_is_higher() {
+    let mut bench = Bench::held();
+    bench.copy(1, 10, &later(&record(5, ANNA), 3));
+    bench.kept(10);
+    let mut restored = record(6, BERT);
+    restored.version = 52;
+    assert_eq!(bench.fence(2, 2, &restored), ["answer 2/2 copy newer 5 v53"]);
+}
+
+#[test]
 fn another_store_is_refused_unless_it_was_recovered_from_the_one_that_the_copy_names() {
     let mut bench = Bench::held();
     let mut restored = record(9, BERT);
