@@ -6,7 +6,6 @@
 //! are one run.
 
 mod clock;
-mod compare;
 mod drive;
 mod engine;
 mod fault;

@@ -21,7 +21,6 @@ use braid_nexus::guard::{Act, Durable, Event, Guard, Kept, Outcome, View};
 use braid_nexus::wire::{Command, Refusal, comparison_bytes};
 use braid_pool::{Bearing, Completion, Failure, Fence, Handle, Pool, Request, Work};
 
-use super::compare::{Comparing, Part};
 use super::net::{Body, Data, Frame, LineId, Place};
 use super::process::Context;
 use crate::memory::SimMemory;
@@ -65,10 +64,8 @@ enum Job {
     Flush { tag: u64, uuid: Uuid },
     /// A guard's list of marks.
     Marks { tag: u64 },
-    /// A guard's read or write: whose lease, and how many bytes it fills.
+    /// A guard's read, write or comparison: whose lease, and how many bytes it fills.
     Transfer { tag: u64, alias: bool, fills: Option<u32> },
-    /// A part of a comparison.
-    Compare { tag: u64, part: Part },
     /// What a guard keeps.
     Keep { tag: u64 },
     /// A command of whoever drives the cluster.
@@ -85,7 +82,6 @@ pub(crate) struct Replicas {
     /// Tags of arrivals, by line and number.
     arrived: BTreeMap<(LineId, u64), u64>,
     jobs: BTreeMap<u64, Job>,
-    comparing: BTreeMap<u64, Comparing>,
     /// Commands that wait for a buffer.
     starved: Vec<(u64, Command)>,
     /// Buffers of this process's own commands that are free again.
@@ -320,7 +316,8 @@ impl Replicas {
                 let Some(handle) = of else {
                     return self.carried(cx, tag, Err(Refusal::Invalid));
                 };
-                self.compare(cx, parts, tag, Comparing::new(handle, offset, len));
+                let work = Work::Compare { offset, len };
+                self.transfer(cx, parts, tag, handle, work, &command);
             }
             Command::Marks { snapshot } => {
                 let uuid = snapshot.map_or(uuid, |uuid| *uuid);
@@ -347,7 +344,7 @@ impl Replicas {
         }
     }
 
-    /// A read or a write.
+    /// A read, a write or a comparison.
     fn transfer(
         &mut self,
         cx: &mut Context<'_>,
@@ -359,6 +356,7 @@ impl Replicas {
     ) {
         let (len, fills) = match work {
             Work::Read { len, .. } => (len, Some(len)),
+            Work::Compare { len, .. } => (comparison_bytes(len), Some(comparison_bytes(len))),
             Work::Write { len, .. } => (len, None),
             _ => return,
         };
@@ -465,7 +463,6 @@ impl Replicas {
                 }
                 self.carried(cx, tag, result.map(|_| Outcome::Done).map_err(refusal));
             }
-            Job::Compare { tag, part } => self.compared(cx, parts, tag, part, completion),
             Job::Keep { tag } => {
                 let result = result.map(|_| ()).map_err(refusal);
                 let replica = self.arrivals[&tag].replica;
@@ -479,16 +476,9 @@ impl Replicas {
     /// What a read has filled goes to who asked: over the wire, or into its own buffer.
     fn fill(&mut self, mem: &mut SimMemory, tag: u64, lease: &Lease, len: u32) {
         let bytes: Rc<[u8]> = mem.bytes(lease)[..len as usize].into();
-        self.put(mem, tag, bytes);
-    }
-
-    fn put(&mut self, mem: &mut SimMemory, tag: u64, bytes: Rc<[u8]>) {
         let arrival = self.arrivals.get_mut(&tag).expect("a command that is carried");
         match arrival.data {
-            Data::Here(span) => {
-                let span = Span { len: u32::try_from(bytes.len()).expect("a transfer"), ..span };
-                mem.span_mut(span).copy_from_slice(&bytes);
-            }
+            Data::Here(span) => mem.span_mut(Span { len, ..span }).copy_from_slice(&bytes),
             _ => arrival.filled = Data::Bytes(bytes),
         }
     }
@@ -526,58 +516,6 @@ impl Replicas {
         });
         let guard = Guard::new(cx.timing, cx.plant, durable, cx.clock.now());
         self.list.push(Replica { uuid, handle: info.handle, guard });
-    }
-
-    fn compare(
-        &mut self,
-        cx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
-        tag: u64,
-        (comparing, parts_of_it): (Comparing, Vec<Part>),
-    ) {
-        self.comparing.insert(tag, comparing);
-        for part in parts_of_it {
-            self.compare_part(cx, parts, tag, part);
-        }
-    }
-
-    fn compare_part(&mut self, cx: &Context<'_>, parts: &mut Parts<'_>, tag: u64, part: Part) {
-        let handle = self.comparing[&tag].handle;
-        let class = Class::holding(part.len).expect("a part is a transfer");
-        let lease = parts.mem.alloc(class).expect("the simulated arena is large");
-        let work = Work::Read { offset: part.offset, len: part.len };
-        self.request(cx, parts, Job::Compare { tag, part }, handle, work, Some(lease));
-    }
-
-    fn compared(
-        &mut self,
-        cx: &mut Context<'_>,
-        parts: &mut Parts<'_>,
-        tag: u64,
-        part: Part,
-        completion: Completion,
-    ) {
-        let lease = completion.lease.expect("a read's lease comes back");
-        let comparing = self.comparing.get_mut(&tag).expect("a comparison that is on");
-        let again =
-            comparing.take(part, parts.mem.bytes(&lease), completion.result.map_err(refusal));
-        parts.mem.free(lease);
-        for part in again {
-            self.compare_part(cx, parts, tag, part);
-        }
-        if !self.comparing[&tag].is_done() {
-            return;
-        }
-        let comparing = self.comparing.remove(&tag).expect("just seen");
-        let len = comparing.len;
-        match comparing.result() {
-            Ok(bytes) => {
-                assert_eq!(bytes.len(), comparison_bytes(len) as usize);
-                self.put(parts.mem, tag, bytes.into());
-                self.carried(cx, tag, Ok(Outcome::Done));
-            }
-            Err(refusal) => self.carried(cx, tag, Err(refusal)),
-        }
     }
 }
 
