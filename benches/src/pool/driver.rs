@@ -153,6 +153,7 @@ impl Application<Direct> for Driver {
                 self.waiting = Waiting::Stopped;
                 machine.pool.stop(world.mem, world.now);
             }
+            Order::Leave => self.waiting = Waiting::Over,
         }
     }
 

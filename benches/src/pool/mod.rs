@@ -6,7 +6,7 @@ mod driver;
 mod order;
 mod shim;
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
 use braid_block::IoError;
@@ -16,7 +16,6 @@ use braid_reactor::{ArenaOptions, OpenDisk, OpenOptions, Options, Reactor, mesh}
 pub(crate) use order::{Counts, Order, Pattern, Ready, Run, Said};
 pub(crate) use shim::{load, map};
 
-use crate::wire::bad;
 use direct::Direct;
 use driver::Driver;
 
@@ -34,8 +33,13 @@ pub(crate) struct How {
     delta_max: Option<u32>,
 }
 
-/// The pools' identity: they are made anew again and again.
-const UUID: [u8; 16] = [0xb5; 16];
+/// An identity that no pool had before. Pools are made where others were, and pages that those
+/// left would count as the new one's if it had the same.
+fn identity() -> io::Result<[u8; 16]> {
+    let mut uuid = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut uuid)?;
+    Ok(uuid)
+}
 
 fn config(bytes: u64, sector: u32, how: &How) -> Config {
     let mut limits = Limits::default();
@@ -72,35 +76,38 @@ fn reactor(disk: OpenDisk) -> io::Result<Reactor<Order>> {
 /// Makes a pool on a file.
 pub(crate) fn make(path: &Path, how: &How) -> io::Result<()> {
     let (disk, config) = disk(path, how)?;
-    let format = Format::for_device(UUID, config.device.bytes);
+    let format = Format::for_device(identity()?, config.device.bytes);
     let machine = Direct::new(Pool::create(config, format));
     let (machine, driver) =
         reactor(disk)?.run(machine, Driver::making()).map_err(io::Error::other)?;
     driver.outcome(&machine)
 }
 
-/// Opens the pool of a file, says [`Ready`], then takes an [`Order`] a line and answers each.
+/// Opens the pool of a file, says [`Ready`], then takes an [`Order`] a line and answers each. Ends
+/// with the pool, whatever happens to it: who gives the orders waits for an answer or for the end.
 pub(crate) fn serve(path: &Path, how: &How) -> io::Result<()> {
     let (disk, config) = disk(path, how)?;
     let reactor = reactor(disk)?;
     let remote = reactor.remote();
-    let shard = std::thread::spawn(move || {
-        let machine = Direct::new(Pool::open(config));
-        match reactor.run(machine, Driver::serving()) {
-            Ok((machine, driver)) => driver.outcome(&machine),
-            Err(error) => Err(io::Error::other(error)),
+    std::thread::spawn(move || {
+        let orders = io::stdin().lock().lines().map_while(Result::ok);
+        for order in orders.map(|line| line.parse().unwrap_or_else(senseless)) {
+            if remote.post(order).is_err() {
+                return;
+            }
         }
+        // If that fails, it has ended already.
+        let _ = remote.post(Order::Leave);
     });
-    for line in io::stdin().lock().lines() {
-        let order = line?.parse()?;
-        if remote.post(order).is_err() {
-            break;
-        }
-    }
-    if shard.is_finished() {
-        return shard.join().unwrap_or_else(|_| Err(bad("the shard panicked".to_owned())));
-    }
-    Ok(())
+    let machine = Direct::new(Pool::open(config));
+    let (machine, driver) = reactor.run(machine, Driver::serving()).map_err(io::Error::other)?;
+    driver.outcome(&machine)
+}
+
+/// An order that was not understood will not be answered.
+fn senseless(error: io::Error) -> Order {
+    eprintln!("braid-bench: {error}");
+    Order::Leave
 }
 
 /// What a failed transfer is called here.

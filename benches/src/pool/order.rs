@@ -25,6 +25,8 @@ pub(crate) enum Order {
     Count,
     /// Stop in order.
     Stop,
+    /// End as it is, without an answer: nobody gives orders any more.
+    Leave,
 }
 
 /// A load on a replica.
@@ -101,6 +103,7 @@ impl fmt::Display for Order {
             Self::Destroy { id } => write!(f, "destroy {id}"),
             Self::Count => f.write_str("count"),
             Self::Stop => f.write_str("stop"),
+            Self::Leave => f.write_str("leave"),
             Self::Run(run) => {
                 let way = u8::from(run.way == Way::Write);
                 let pattern = run.pattern as u8;
@@ -138,6 +141,7 @@ impl FromStr for Order {
             "destroy" => Self::Destroy { id: n.next()? },
             "count" => Self::Count,
             "stop" => Self::Stop,
+            "leave" => Self::Leave,
             "run" => Self::Run(Run {
                 id: n.next()?,
                 way: if n.next::<u8>()? == 1 { Way::Write } else { Way::Read },

@@ -133,7 +133,7 @@ fn open(path: &Path) -> io::Result<File> {
 pub(crate) fn map(path: &Path, bytes: u64) -> io::Result<()> {
     let file = open(path)?;
     let config = settings(&file, 1 << 20)?;
-    let format = Format::for_device(super::UUID, config.device.bytes);
+    let format = Format::for_device(super::identity()?, config.device.bytes);
     let mut shim = Shim::new(Pool::create(config.clone(), format), file);
     shim.run_until(|shim| shim.pool.state() == State::Stopped)?;
     shim.pool.drop_leases(&mut shim.mem);

@@ -38,7 +38,8 @@ pub struct Device {
 /// What a pool is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
-    /// Its identity.
+    /// Its identity. None that a pool on this device had before: only by its identity pages are
+    /// known as those of this pool, and pages of the other one are still there.
     pub uuid: [u8; 16],
     /// Size in bytes of the device, at least 16 MiB.
     pub bytes: u64,

@@ -7,7 +7,7 @@ use braid_pool::{Command, Create, Format, Image, State, run_blocking};
 use braid_sim::{Ram, SimMemory};
 
 use super::*;
-use crate::pool::{How, UUID, config};
+use crate::pool::{How, config};
 
 const BYTES: u64 = 32 << 20;
 /// Of the replica.
@@ -28,7 +28,7 @@ impl Bench {
         let (mut mem, mut disk) = (SimMemory::new(64 << 20), Ram::new(BYTES));
         let now = Instant::from_nanos(1_000_000);
         let config = config(BYTES, 4096, &How::default());
-        let mut made = Pool::create(config.clone(), Format::for_device(UUID, BYTES));
+        let mut made = Pool::create(config.clone(), Format::for_device([2; 16], BYTES));
         run_blocking(&mut made, &mut mem, &mut disk, now, |_, _| {});
         made.drop_leases(&mut mem);
         let mut bench =
