@@ -53,21 +53,29 @@ struct Arrival {
     filled: Data,
 }
 
+/// Which guard waits for the pool, and for what: it may have answered that meanwhile, when a newer
+/// fence took the place of an older one.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    replica: usize,
+    tag: u64,
+}
+
 /// What a request or command of the pool is for.
 #[derive(Debug)]
 enum Job {
     /// The record of a replica is being read, after a start.
     Load { uuid: Uuid },
     /// A guard's command, without payload.
-    Plain { tag: u64 },
+    Plain(Owed),
     /// A guard's flush, before its snapshot.
-    Flush { tag: u64, uuid: Uuid },
+    Flush { owed: Owed, uuid: Uuid },
     /// A guard's list of marks.
-    Marks { tag: u64 },
+    Marks(Owed),
     /// A guard's read, write or comparison: whose lease, and how many bytes it fills.
-    Transfer { tag: u64, alias: bool, fills: Option<u32> },
+    Transfer { owed: Owed, alias: bool, fills: Option<u32> },
     /// What a guard keeps.
-    Keep { tag: u64 },
+    Keep(Owed),
     /// A command of whoever drives the cluster.
     Errand { number: u64 },
 }
@@ -245,7 +253,8 @@ impl Replicas {
                         let uuid = self.list[at].uuid;
                         let bearing = Box::new(bearing);
                         let command = braid_pool::Command::Bear { uuid, bearing };
-                        self.order(cx, parts, Job::Keep { tag }, command);
+                        let owed = Owed { replica: at, tag };
+                        self.order(cx, parts, Job::Keep(owed), command);
                     }
                     Act::Answer { tag, result, .. } => self.answer(cx, tag, result),
                     Act::Close { association } => self.close(cx, association),
@@ -287,22 +296,23 @@ impl Replicas {
     fn carry(&mut self, cx: &mut Context<'_>, parts: &mut Parts<'_>, tag: u64, command: Command) {
         let arrival = self.arrivals.get(&tag).expect("a guard carries what came");
         let Replica { uuid, handle, .. } = self.list[arrival.replica];
-        let plain = Job::Plain { tag };
+        let owed = Owed { replica: arrival.replica, tag };
+        let plain = Job::Plain(owed);
         match command {
             Command::Read { offset, len } => {
                 let work = Work::Read { offset, len };
-                self.transfer(cx, parts, tag, handle, work, &command);
+                self.transfer(cx, parts, owed, handle, work, &command);
             }
             Command::ReadSnapshot { ref snapshot, offset, len } => {
                 let Some(handle) = parts.pool.find(snapshot) else {
-                    return self.carried(cx, tag, Err(Refusal::Invalid));
+                    return self.carried(cx, owed, Err(Refusal::Invalid));
                 };
                 let work = Work::Read { offset, len };
-                self.transfer(cx, parts, tag, handle, work, &command);
+                self.transfer(cx, parts, owed, handle, work, &command);
             }
             Command::Write { offset, len, durable } => {
                 let work = Work::Write { offset, len, durable };
-                self.transfer(cx, parts, tag, handle, work, &command);
+                self.transfer(cx, parts, owed, handle, work, &command);
             }
             Command::Zero { offset, len, durable } => {
                 self.request(cx, parts, plain, handle, Work::Zero { offset, len, durable }, None);
@@ -314,21 +324,21 @@ impl Replicas {
             Command::Compare { ref snapshot, offset, len } => {
                 let of = snapshot.as_deref().map_or(Some(handle), |uuid| parts.pool.find(uuid));
                 let Some(handle) = of else {
-                    return self.carried(cx, tag, Err(Refusal::Invalid));
+                    return self.carried(cx, owed, Err(Refusal::Invalid));
                 };
                 let work = Work::Compare { offset, len };
-                self.transfer(cx, parts, tag, handle, work, &command);
+                self.transfer(cx, parts, owed, handle, work, &command);
             }
             Command::Marks { snapshot } => {
                 let uuid = snapshot.map_or(uuid, |uuid| *uuid);
                 let command = braid_pool::Command::Marks { uuid };
-                self.order(cx, parts, Job::Marks { tag }, command);
+                self.order(cx, parts, Job::Marks(owed), command);
             }
             Command::Clean { regions, .. } => {
                 self.order(cx, parts, plain, braid_pool::Command::Clean { uuid, regions });
             }
             Command::Snapshot { uuid } => {
-                let job = Job::Flush { tag, uuid: *uuid };
+                let job = Job::Flush { owed, uuid: *uuid };
                 self.request(cx, parts, job, handle, Work::Flush { number: None }, None);
             }
             Command::DeleteSnapshot { uuid } => {
@@ -349,7 +359,7 @@ impl Replicas {
         &mut self,
         cx: &mut Context<'_>,
         parts: &mut Parts<'_>,
-        tag: u64,
+        owed: Owed,
         handle: Handle,
         work: Work,
         command: &Command,
@@ -361,16 +371,16 @@ impl Replicas {
             _ => return,
         };
         let Some(class) = Class::holding(len) else {
-            return self.carried(cx, tag, Err(Refusal::Invalid));
+            return self.carried(cx, owed, Err(Refusal::Invalid));
         };
-        let data = &self.arrivals[&tag].data;
+        let data = &self.arrivals[&owed.tag].data;
         let alias = matches!(data, Data::Here(span) if span.offset == 0);
         let lease = match data {
             // The owner of the buffer holds it until the answer: the pool works on it.
             Data::Here(span) if alias => Lease::new(span.lease),
             data => {
                 let Some(lease) = parts.mem.alloc(class) else {
-                    self.starved.push((tag, command.clone()));
+                    self.starved.push((owed.tag, command.clone()));
                     return;
                 };
                 if fills.is_none() {
@@ -385,7 +395,7 @@ impl Replicas {
                 lease
             }
         };
-        self.request(cx, parts, Job::Transfer { tag, alias, fills }, handle, work, Some(lease));
+        self.request(cx, parts, Job::Transfer { owed, alias, fills }, handle, work, Some(lease));
     }
 
     fn request(
@@ -436,36 +446,35 @@ impl Replicas {
         let result = completion.result;
         match job {
             Job::Load { uuid } => self.loaded(cx, parts.pool, uuid, result.is_ok()),
-            Job::Plain { tag } => {
-                self.carried(cx, tag, result.map(|_| Outcome::Done).map_err(refusal));
+            Job::Plain(owed) => {
+                self.carried(cx, owed, result.map(|_| Outcome::Done).map_err(refusal));
             }
-            Job::Flush { tag, uuid } => match result {
+            Job::Flush { owed, uuid } => match result {
                 Ok(_) => {
-                    let replica = self.list[self.arrivals[&tag].replica].uuid;
+                    let replica = self.list[owed.replica].uuid;
                     let name = format!("{:02x}{:02x}", uuid[0], uuid[1]);
                     let command = braid_pool::Command::Snapshot { replica, uuid, name, created: 0 };
-                    self.order(cx, parts, Job::Plain { tag }, command);
+                    self.order(cx, parts, Job::Plain(owed), command);
                 }
-                Err(failure) => self.carried(cx, tag, Err(refusal(failure))),
+                Err(failure) => self.carried(cx, owed, Err(refusal(failure))),
             },
-            Job::Marks { tag } => {
+            Job::Marks(owed) => {
                 let marks = parts.pool.take_marks(completion.tag).unwrap_or_default();
                 let outcome = result.map(|_| Outcome::Marks(marks.into())).map_err(refusal);
-                self.carried(cx, tag, outcome);
+                self.carried(cx, owed, outcome);
             }
-            Job::Transfer { tag, alias, fills } => {
+            Job::Transfer { owed, alias, fills } => {
                 let lease = completion.lease.expect("a transfer's lease comes back");
                 if let (Some(len), true, false) = (fills, result.is_ok(), alias) {
-                    self.fill(parts.mem, tag, &lease, len);
+                    self.fill(parts.mem, owed.tag, &lease, len);
                 }
                 if !alias {
                     parts.mem.free(lease);
                 }
-                self.carried(cx, tag, result.map(|_| Outcome::Done).map_err(refusal));
+                self.carried(cx, owed, result.map(|_| Outcome::Done).map_err(refusal));
             }
-            Job::Keep { tag } => {
+            Job::Keep(Owed { replica, tag }) => {
                 let result = result.map(|_| ()).map_err(refusal);
-                let replica = self.arrivals[&tag].replica;
                 let event = Event::Kept { tag, result };
                 self.list[replica].guard.handle(cx.clock.now(), event);
             }
@@ -483,8 +492,8 @@ impl Replicas {
         }
     }
 
-    fn carried(&mut self, cx: &Context<'_>, tag: u64, result: Result<Outcome, Refusal>) {
-        let replica = self.arrivals[&tag].replica;
+    fn carried(&mut self, cx: &Context<'_>, owed: Owed, result: Result<Outcome, Refusal>) {
+        let Owed { replica, tag } = owed;
         self.list[replica].guard.handle(cx.clock.now(), Event::Carried { tag, result });
     }
 
