@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. A stale lease, or one given back twice, panics where it is used.
-//! 2. A buffer that the simulated kernel holds is neither changed nor given back.
+//! 2. A buffer that the simulated kernel holds is neither changed nor given back; one that it
+//!    fills is not looked at either.
 //! 3. What was leased and not given back is counted: [`SimMemory::assert_all_back`].
 
 use std::cell::Cell;
@@ -29,8 +30,9 @@ struct Buffer {
     class: Class,
     generation: NonZeroU32,
     leased: bool,
-    /// Effects in flight that name it.
+    /// Effects in flight that name it, and those of them that fill it.
     held: u32,
+    filled: u32,
 }
 
 impl SimMemory {
@@ -93,7 +95,7 @@ impl SimMemory {
         for (index, buffer) in (0..).zip(&mut self.buffers) {
             if buffer.leased {
                 buffer.leased = false;
-                buffer.held = 0;
+                (buffer.held, buffer.filled) = (0, 0);
                 self.free[buffer.class as usize].push(index);
             }
         }
@@ -112,20 +114,24 @@ impl SimMemory {
         lease
     }
 
-    /// The kernel begins to read or write these bytes.
-    pub fn hold(&mut self, span: Span) {
+    /// The kernel begins to read these bytes, or to fill them.
+    pub fn hold(&mut self, span: Span, fills: bool) {
         self.check(span);
-        self.buffers[span.lease.index as usize].held += 1;
+        let buffer = &mut self.buffers[span.lease.index as usize];
+        buffer.held += 1;
+        buffer.filled += u32::from(fills);
     }
 
     /// The kernel is done with them.
     ///
     /// # Panics
-    /// If it did not hold them.
-    pub fn release(&mut self, span: Span) {
+    /// If it did not hold them, or not so.
+    pub fn release(&mut self, span: Span, fills: bool) {
         self.check(span);
-        let held = &mut self.buffers[span.lease.index as usize].held;
-        *held = held.checked_sub(1).expect("a buffer that the kernel holds");
+        let buffer = &mut self.buffers[span.lease.index as usize];
+        buffer.held = buffer.held.checked_sub(1).expect("a buffer that the kernel holds");
+        let filled = buffer.filled.checked_sub(u32::from(fills));
+        buffer.filled = filled.expect("a buffer that the kernel fills");
     }
 
     /// The bytes that a span names, as the kernel reads them.
@@ -160,6 +166,13 @@ impl SimMemory {
         buffer
     }
 
+    /// The buffer's content, as the core looks at it.
+    fn seen(&self, id: LeaseId) -> &[u8] {
+        let buffer = self.buffer(id);
+        assert_eq!(buffer.filled, 0, "the kernel fills this buffer: {id:?}");
+        &buffer.bytes
+    }
+
     /// The buffer, to be changed by the core.
     fn buffer_mut(&mut self, id: LeaseId) -> &mut Buffer {
         let held = self.buffer(id).held;
@@ -175,7 +188,7 @@ impl SimMemory {
     /// Two different buffers at once: what is copied to, and what is copied from.
     fn pair(&mut self, dst: LeaseId, src: LeaseId) -> (&mut [u8], &[u8]) {
         assert_ne!(dst, src, "a copy within one buffer");
-        self.buffer(src);
+        self.seen(src);
         self.buffer_mut(dst);
         let places = [dst.index as usize, src.index as usize];
         let [dst, src] = self.buffers.get_disjoint_mut(places).expect("two buffers");
@@ -193,7 +206,14 @@ impl Memory for SimMemory {
         let index = self.free[class as usize].pop().unwrap_or_else(|| {
             let bytes = vec![0xee; class.bytes() as usize];
             let generation = NonZeroU32::MIN;
-            self.buffers.push(Buffer { bytes, class, generation, leased: false, held: 0 });
+            self.buffers.push(Buffer {
+                bytes,
+                class,
+                generation,
+                leased: false,
+                held: 0,
+                filled: 0,
+            });
             u32::try_from(self.buffers.len() - 1).expect("few buffers")
         });
         let buffer = &mut self.buffers[index as usize];
@@ -215,7 +235,7 @@ impl Memory for SimMemory {
     }
 
     fn bytes(&self, lease: &Lease) -> &[u8] {
-        &self.buffer(lease.id()).bytes
+        self.seen(lease.id())
     }
 
     fn bytes_mut(&mut self, lease: &Lease) -> &mut [u8] {
@@ -281,8 +301,42 @@ mod tests {
     fn a_buffer_in_flight_is_not_changed() {
         let mut memory = SimMemory::new(1 << 20);
         let lease = memory.alloc(Class::Small).unwrap();
-        memory.hold(lease.span(0, 512));
+        memory.hold(lease.span(0, 512), false);
+        assert_eq!(memory.bytes(&lease)[0], 0xee, "what is written may be read meanwhile");
         let _ = memory.bytes_mut(&lease);
+    }
+
+    #[test]
+    #[should_panic(expected = "the kernel fills this buffer")]
+    fn a_buffer_that_is_being_filled_is_not_summed() {
+        let mut memory = SimMemory::new(1 << 20);
+        let lease = memory.alloc(Class::Small).unwrap();
+        memory.hold(lease.span(0, 512), true);
+        let _ = memory.crc(&lease, 512..1024, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "the kernel fills this buffer")]
+    fn a_buffer_that_is_being_filled_is_not_copied_from() {
+        let mut memory = SimMemory::new(1 << 20);
+        let (to, from) = (memory.filled(&[1; 512]), memory.alloc(Class::Small).unwrap());
+        memory.hold(from.span(0, 512), true);
+        memory.copy(&to, 0, &from, 0..512);
+    }
+
+    #[test]
+    fn what_was_filled_may_be_read_when_the_kernel_is_done() {
+        let mut memory = SimMemory::new(1 << 20);
+        let lease = memory.alloc(Class::Small).unwrap();
+        let (span, other) = (lease.span(0, 512), lease.span(512, 512));
+        memory.hold(span, true);
+        memory.hold(other, false);
+        memory.span_mut(span).fill(7);
+        memory.release(span, true);
+        assert_eq!(memory.bytes(&lease)[511..513], [7, 0xee]);
+        memory.release(other, false);
+        memory.free(lease);
+        memory.assert_all_back();
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Plain {
         self.metered += (self.meter)() - before;
         while let Some(effect) = self.pool.poll_effect() {
             if let Some((span, _)) = span_of(&effect) {
-                self.mem.hold(span);
+                self.mem.hold(span, fills(&effect));
             }
             self.flying.push_back(effect);
         }
@@ -253,7 +253,7 @@ impl Plain {
     fn complete(&mut self, effect: Effect) {
         let mut result = Ok(0);
         if let Some((span, offset)) = span_of(&effect) {
-            self.mem.release(span);
+            self.mem.release(span, fills(&effect));
             result = Ok(span.len);
             if !self.disk.holds(offset, u64::from(span.len)) {
                 result = Err(IoError::Device);
@@ -287,6 +287,10 @@ impl Plain {
         self.pool.handle(&mut self.mem, self.now, Event::Done { token, result });
         self.metered += (self.meter)() - before;
     }
+}
+
+const fn fills(effect: &Effect) -> bool {
+    matches!(effect, Effect::Read { .. })
 }
 
 fn span_of(effect: &Effect) -> Option<(Span, u64)> {

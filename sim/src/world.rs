@@ -224,7 +224,7 @@ impl<M: Machine> World<M> {
         let kind = u16::from(token.kind());
         assert!(self.tokens.contains(&kind), "a token of a kind that is not the pool's: {kind}");
         if let Some(span) = span {
-            self.mem.hold(span);
+            self.mem.hold(span, matches!(work, Work::Read { .. }));
         }
         let trouble = self.trouble(&work, true);
         let flight = self.disk.submit(work);
@@ -284,7 +284,7 @@ impl<M: Machine> World<M> {
             }
         };
         if let Some(span) = span {
-            self.mem.release(span);
+            self.mem.release(span, matches!(work, Work::Read { .. }));
         }
         self.story.tell(now, || match result {
             Ok(_) => format!("  disk >> {}", tell(token, &work)),

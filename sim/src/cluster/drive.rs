@@ -121,7 +121,7 @@ impl Drive {
             Effect::Discard { token, offset, len } => (token, None, Work::Discard { offset, len }),
         };
         if let Some(span) = span {
-            mem.hold(span);
+            mem.hold(span, matches!(work, Work::Read { .. }));
         }
         let delay = match (&work, self.trouble(&work, true)) {
             (_, Some(Trouble::Stall(time))) => {
@@ -180,7 +180,7 @@ impl Drive {
             }
         };
         if let Some(span) = span {
-            mem.release(span);
+            mem.release(span, matches!(work, Work::Read { .. }));
         }
         Some((token, result))
     }
