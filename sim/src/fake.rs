@@ -89,6 +89,10 @@ impl Fake {
 
     fn plan(&mut self, job: Job) -> Result<Done, Failure> {
         match job {
+            // What it cannot do, it refuses for want of room.
+            Job::Work(_, Work::Status { .. } | Work::Flush { number: Some(_) }) => {
+                Err(Failure::Limit)
+            }
             Job::Work(handle, work) => {
                 let base = (1 << 20) + u64::from(handle.0) * PLACE;
                 if !self.is_inside(handle, work) {

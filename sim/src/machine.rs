@@ -2,8 +2,8 @@
 
 use braid_block::{Instant, IoError};
 use braid_pool::{
-    Command, Completion, Config, Counters, Effect, Event, Format, LayerInfo, Note, Pool, PoolInfo,
-    Request, Scope, State, check, run_blocking,
+    Bearing, Command, Completion, Config, Counters, Effect, Event, Format, Handle, LayerInfo, Note,
+    Pool, PoolInfo, Request, Scope, State, check, run_blocking,
 };
 
 use crate::image::Image;
@@ -29,6 +29,14 @@ pub trait Machine: Sized {
     fn layers(&self) -> Vec<LayerInfo>;
     fn info(&self) -> PoolInfo;
     fn counters(&self) -> Counters;
+    fn bearing(&self, handle: Handle) -> Option<Bearing> {
+        let _ = handle;
+        None
+    }
+    fn take_marks(&mut self, tag: u64) -> Option<Vec<(u32, u32)>> {
+        let _ = tag;
+        None
+    }
     /// Who waits for what, for who looks into a hang.
     fn waiting(&self) -> String {
         String::new()
@@ -117,6 +125,14 @@ impl Machine for Pool {
 
     fn counters(&self) -> Counters {
         *self.counters()
+    }
+
+    fn bearing(&self, handle: Handle) -> Option<Bearing> {
+        self.bearing(handle)
+    }
+
+    fn take_marks(&mut self, tag: u64) -> Option<Vec<(u32, u32)>> {
+        self.take_marks(tag)
     }
 
     fn waiting(&self) -> String {

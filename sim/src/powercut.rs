@@ -90,7 +90,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 30] = [
+pub const WANTED: [&str; 36] = [
     "all space back",
     "all states of a moment",
     "block copied",
@@ -99,18 +99,24 @@ pub const WANTED: [&str; 30] = [
     "clean open",
     "cut again after going on",
     "cut again while opening",
+    "cut beside a bearing",
     "cut beside a flush",
     "cut beside writes",
     "cut in a checkpoint",
     "cut in a full journal block",
+    "cut while growing",
     "device failed",
     "discard",
     "full",
+    "holes told",
     "garbage after a cut",
     "kill",
+    "mark cleared",
+    "marks after a crash",
     "no space",
     "open after a crash",
     "orderly stop",
+    "pool grown",
     "power cut",
     "reclaimed",
     "region closed",

@@ -131,15 +131,27 @@ impl Block {
         !fits.is_empty()
     }
 
-    /// Whether the replica surely has a block of its own here: it can always be overwritten.
-    pub(crate) fn is_owned(&self, ops: &[Op]) -> bool {
+    /// Whether the replica surely has had a block of its own here since `at`, or has one now if
+    /// that is never: it can always be overwritten.
+    pub(crate) fn is_owned(&self, ops: &[Op], at: Tick) -> bool {
         let written = |touch: &Touch| {
             let op = &ops[touch.op as usize];
-            !op.zero && !op.void && op.finish < NEVER
+            !op.zero && !op.void && op.finish < at
         };
         let kept = self.touches.iter().all(|touch| !ops[touch.op as usize].zero);
         let known = self.presence != Presence::Unknown;
         known && kept && (self.presence == Presence::Owned || self.touches.iter().any(written))
+    }
+
+    /// Whether a replica that shows nobody else's blocks surely has had none of its own here since
+    /// `at`.
+    pub(crate) fn is_hole(&self, ops: &[Op], at: Tick) -> bool {
+        let Some((last, before)) = self.touches.split_last() else {
+            return self.presence == Presence::Absent && self.base == [ZERO; SECTORS];
+        };
+        let op = &ops[last.op as usize];
+        let over = before.iter().all(|touch| surely_before(ops, touch.op, last.op));
+        self.is_zeroing(ops, last) && op.finish < at && over
     }
 
     /// All values that a read in this interval may see in a sector.

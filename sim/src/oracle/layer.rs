@@ -7,6 +7,8 @@ use braid_block::BlockSize;
 use braid_pool::LayerInfo;
 
 use super::block::{Block, Content, Crash, NEVER, Presence, SECTORS, Touch, ZERO};
+use super::borne::Burden;
+use super::marks::Marks;
 use super::{Op, Oracle, Tick, Uuid, Violation};
 
 /// What a layer is.
@@ -56,6 +58,9 @@ pub struct Layer {
     pub(super) frozen: Option<Frozen>,
     /// A snapshot below it went away: what was its parent's may be its own.
     pub(super) merged: bool,
+    /// What replication keeps with it, and what must be marked of it.
+    pub(super) burden: Burden,
+    pub(super) marks: Marks,
     /// A snapshot of it was asked for: if it was made thick, it is thin since.
     snapshotted: bool,
     /// When it was asked for, and how many crashes there were before.
@@ -126,6 +131,8 @@ impl Oracle {
             open: Vec::new(),
             frozen: None,
             merged: false,
+            burden: Burden::default(),
+            marks: Marks::default(),
             snapshotted: false,
             since,
             before,
@@ -139,6 +146,7 @@ impl Oracle {
         let (bytes, block, parent) = (of.bytes, of.block, of.parent);
         let merged = of.merged;
         self.layer_mut(replica).snapshotted = true;
+        self.seal_marks(replica);
         self.create(uuid, bytes, block, false);
         let layer = self.layer_mut(&uuid);
         layer.kind = Kind::Snapshot;
@@ -168,6 +176,7 @@ impl Oracle {
         if layer.kind == Kind::Snapshot {
             let replica = layer.source.expect("a snapshot's replica");
             layer.frozen = Some(Frozen { start, finish: now, low: start, high: now, loose: false });
+            self.seal_marks(&replica);
             self.end_flush(&replica, start);
             self.freeze(&replica, uuid, (start, now), reading);
         }
@@ -183,7 +192,9 @@ impl Oracle {
     pub fn remove(&mut self, uuid: &Uuid) {
         self.tick();
         self.layer_mut(uuid).stage = Stage::Going;
-        if self.layers[uuid].kind == Kind::Snapshot {
+        let layer = &self.layers[uuid];
+        if let (Kind::Snapshot, Some(replica)) = (layer.kind, layer.source) {
+            self.release_marks(&replica);
             // Who shows it, or lies above it, may take over its blocks from now on.
             self.layers.values_mut().for_each(|layer| layer.merged = true);
         }

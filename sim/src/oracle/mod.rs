@@ -13,9 +13,14 @@
 //! - **FirstWriteWhole**: an unflushed first write of a block survives wholly or not at all.
 //! - **SnapshotPoint**: a snapshot is the content of one moment within its command.
 //! - **LayerList**: replicas and snapshots are those that were made and not removed.
+//! - **StatusTells**: what a replica surely has is allocated, what it surely has not is a hole, and
+//!   a hole reads as zeros.
 
 mod block;
+mod borne;
+mod holes;
 mod layer;
+mod marks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -24,6 +29,7 @@ use crate::payload::{self, SECTOR, Said};
 pub use block::Crash;
 use block::{Block, Content, GARBAGE, NEVER, Presence, SECTORS, ZERO};
 pub use layer::{Kind, Layer, Stage};
+pub(crate) use marks::Told;
 
 /// A counter of things that happened.
 pub type Tick = u64;
@@ -221,6 +227,7 @@ impl Oracle {
             }
         }
         self.crashes.push(crash);
+        self.seal_unfinished();
     }
 
     /// Blocks of a layer whose content is not the one it began with, ascending; those that it
@@ -266,8 +273,9 @@ impl Oracle {
     #[must_use]
     pub fn owns(&self, layer: &Uuid, first: u64, sectors: u64) -> bool {
         let blocks = &self.layers[layer].blocks;
-        blocks_of(first, sectors)
-            .all(|(block, _)| blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops)))
+        blocks_of(first, sectors).all(|(block, _)| {
+            blocks.get(&block).is_some_and(|known| known.is_owned(&self.ops, NEVER))
+        })
     }
 
     /// Whether a replica surely had no block of its own here before the one write to it, if there
@@ -287,7 +295,7 @@ impl Oracle {
         let group = |block: u64| block / 64;
         let count = |groups: Vec<u64>| groups.chunk_by(|a, b| a == b).count() as u64;
         let blocks = self.layers[layer].blocks.iter();
-        let owned = blocks.filter(|(_, block)| block.is_owned(&self.ops));
+        let owned = blocks.filter(|(_, block)| block.is_owned(&self.ops, NEVER));
         let least = count(owned.map(|(number, _)| group(*number)).collect());
         (least, count(self.touched(layer).into_iter().map(group).collect()))
     }

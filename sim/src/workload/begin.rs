@@ -31,6 +31,11 @@ impl<M: Machine> Session<M> {
             Kind::Clone => self.begin_clone(),
             Kind::Resize => self.begin_resize(),
             Kind::Nonsense => self.begin_nonsense(),
+            Kind::Bear => self.begin_bear(),
+            Kind::Clean => self.begin_clean(),
+            Kind::Marks => self.begin_marks(),
+            Kind::Status => self.begin_status(),
+            Kind::Grow => self.begin_grow(),
             Kind::Scrub => {
                 let rate = *self.random.pick(&[0, 1 << 20, 1 << 40]);
                 self.command(Pending::Scrub, Command::Scrub { rate });
@@ -54,6 +59,7 @@ impl<M: Machine> Session<M> {
             len = len.min(256);
         }
         let durable = self.random.once_in(self.mix.durable_in);
+        self.oracle.trace(&layer, (first, len), zero, durable);
         let number = self.oracle.begin_write(&layer, first, len, zero);
         let name = self.oracle.name(&layer);
         let what = if zero { "zero" } else { "write" };
@@ -105,6 +111,9 @@ impl<M: Machine> Session<M> {
         if volume.resizing.is_some() {
             return;
         }
+        if kind == LayerKind::Replica && self.random.once_in(3) {
+            return self.begin_command_nonsense(layer);
+        }
         let end = volume.bytes;
         let past = Work::Write { offset: end, len: 4096, durable: false };
         let (work, bytes) = match (kind, self.random.below(3)) {
@@ -132,9 +141,10 @@ impl<M: Machine> Session<M> {
     pub(super) fn flush(&mut self, layer: Uuid, handle: Handle) {
         let since = self.oracle.tick();
         let name = self.oracle.name(&layer);
-        self.tell(|| format!("flush {name}"));
-        let work = Work::Flush { number: None };
-        self.request(handle, work, None, Pending::Flush { layer, since });
+        let number = self.random.once_in(2).then(|| self.oracle.number_flush(&layer));
+        self.tell(|| format!("flush {name}, number {number:?}"));
+        let work = Work::Flush { number };
+        self.request(handle, work, None, Pending::Flush { layer, since, number });
     }
 
     fn begin_create(&mut self) {
@@ -209,7 +219,7 @@ impl<M: Machine> Session<M> {
         self.command(Pending::Resize { uuid }, Command::Resize { uuid, bytes });
     }
 
-    fn command(&mut self, pending: Pending, command: Command) {
+    pub(super) fn command(&mut self, pending: Pending, command: Command) {
         self.tell(|| format!("{command:?}"));
         let tag = self.tag(pending);
         self.world.machine.command(&mut self.world.mem, self.world.now, tag, command);
@@ -233,14 +243,14 @@ impl<M: Machine> Session<M> {
         self.command(Pending::Remove { uuid }, command);
     }
 
-    fn tag(&mut self, pending: Pending) -> u64 {
+    pub(super) fn tag(&mut self, pending: Pending) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
         self.pending.insert(tag, pending);
         tag
     }
 
-    fn tell(&self, what: impl FnOnce() -> String) {
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
         let tag = self.next_tag;
         self.world.story.tell(self.world.now, || format!("[{tag}] {}", what()));
     }
@@ -255,7 +265,7 @@ impl<M: Machine> Session<M> {
     }
 
     /// A layer of a kind that is there and is not about to go.
-    fn some_layer(&mut self, kind: LayerKind) -> Option<(Uuid, Handle)> {
+    pub(super) fn some_layer(&mut self, kind: LayerKind) -> Option<(Uuid, Handle)> {
         let layers = self.oracle.layers().iter();
         let live = layers.filter(|(_, layer)| layer.is_live() && layer.kind == kind);
         let live: Vec<Uuid> = live.map(|(uuid, _)| *uuid).collect();
@@ -289,7 +299,7 @@ impl<M: Machine> Session<M> {
 }
 
 /// Sectors of a logical block.
-const fn unit(block: BlockSize) -> u64 {
+pub(super) const fn unit(block: BlockSize) -> u64 {
     block.bytes() as u64 / SECTOR as u64
 }
 

@@ -39,7 +39,8 @@ impl<M: Machine> Session<M> {
     /// Looks at the disk as it is, without opening the pool for work: every rule of its structures
     /// holds, whatever a crash left.
     pub(crate) fn check(&mut self) -> Verdict {
-        let config = self.mix.config(self.seed, self.boot, self.plant);
+        let bytes = self.world.disk.bytes();
+        let config = self.mix.config(self.seed, self.boot, self.plant, bytes);
         let found = M::check(config, self.world.disk.current(), self.world.now);
         self.seen.mark("checked");
         match found.is_empty() {
@@ -85,12 +86,17 @@ impl<M: Machine> Session<M> {
         let list = self.world.machine.layers();
         self.oracle.reconcile(&list)?;
         self.handles = list.iter().map(|info| (info.uuid, info.handle)).collect();
+        let worst = self.worst;
+        self.compare_capacity()?;
         self.compare_instances(&list)?;
-        let live: Vec<Uuid> = list.iter().map(|info| info.uuid).collect();
-        for layer in live {
-            self.compare_layer(layer)?;
+        for info in list.iter().filter(|info| !info.snapshot) {
+            self.oracle.last_flush(&info.uuid, info.flush_number, true)?;
         }
-        self.drain()
+        for info in &list {
+            self.compare_layer(info.uuid)?;
+        }
+        self.drain()?;
+        self.compare_burdens(&list, worst)
     }
 
     /// An instance is kept as long as nothing that was acknowledged can be gone.
@@ -111,6 +117,10 @@ impl<M: Machine> Session<M> {
 
     fn compare_layer(&mut self, layer: Uuid) -> Verdict {
         let sectors = self.oracle.layers()[&layer].sectors();
+        if self.random.once_in(4) {
+            self.status(layer, 0, sectors);
+            self.drain()?;
+        }
         let mut blocks = self.oracle.touched(&layer);
         // Somewhere else nothing may have appeared.
         blocks.push(self.random.below(sectors / 8));

@@ -41,6 +41,13 @@ impl<M: Machine> Session<M> {
             let bytes = &self.world.mem.bytes(lease)[..sectors as usize * SECTOR];
             self.oracle.end_read(&layer, first, bytes, since)?;
         }
+        if let (Pending::Status { layer, first, sectors, since }, Ok(done)) = (pending, &result) {
+            let lease = lease.as_ref().expect("a status' buffer comes back");
+            let len = done.count as usize * size_of::<braid_pool::Allocation>();
+            let bytes = self.world.mem.bytes(lease);
+            let (entries, full) = (bytes[..len].to_vec(), len == bytes.len());
+            self.status_told(layer, (first, sectors), since, &entries, full)?;
+        }
         if let Some(lease) = lease {
             self.world.mem.free(lease);
         }
@@ -56,7 +63,13 @@ impl<M: Machine> Session<M> {
                 self.oracle.end_write(number, End::Done { durable });
             }
             Pending::Read { .. } => self.seen.mark_if(done.unverified > 0, "unverified block"),
-            Pending::Flush { layer, since } => self.oracle.end_flush(&layer, since),
+            Pending::Flush { layer, since, number } => {
+                self.oracle.end_flush(&layer, since);
+                if let Some(number) = number {
+                    self.oracle.flush_numbered(&layer, number);
+                    return self.compare_number(layer);
+                }
+            }
             Pending::Create { uuid } => {
                 let Some(handle) = done.handle else {
                     let text = format!("{} has no handle", self.oracle.name(&uuid));
@@ -74,7 +87,14 @@ impl<M: Machine> Session<M> {
                 self.handles.remove(&uuid);
             }
             Pending::Resize { uuid } => self.oracle.resized(&uuid, true),
-            Pending::Scrub => {}
+            Pending::Bear { layer, tag } => {
+                self.oracle.borne(&layer, tag, true);
+                return self.compare_burden(layer, false);
+            }
+            Pending::Clean { layer, tag } => self.oracle.cleaned(&layer, tag),
+            Pending::Marks { layer, since, tag } => return self.marks_told(layer, since, tag),
+            Pending::Grow => return self.grown(),
+            Pending::Status { .. } | Pending::Look { .. } | Pending::Scrub => {}
             Pending::Refused => {
                 return Err(Violation::new("Refuses", "what makes no sense was done".into()));
             }
@@ -109,6 +129,9 @@ impl<M: Machine> Session<M> {
             Pending::Create { uuid } if !unknown => self.oracle.refused(&uuid),
             Pending::Remove { uuid } if !unknown => self.oracle.removed(&uuid, false),
             Pending::Resize { uuid } if !unknown => self.oracle.resized(&uuid, false),
+            Pending::Bear { layer, tag } if !unknown => self.oracle.borne(&layer, tag, false),
+            Pending::Clean { layer, tag } => self.oracle.cleaned(&layer, tag),
+            Pending::Grow if !unknown => self.growing = false,
             _ => {}
         }
         Ok(())
@@ -160,6 +183,8 @@ impl<M: Machine> Session<M> {
                 self.health == Health::Failing || sealed || !has
             }
             Pending::Create { .. } | Pending::Resize { .. } => true,
+            // A record has a page of its own.
+            Pending::Bear { .. } => true,
             // Deleting always works, and so does what needs no space.
             _ => false,
         }

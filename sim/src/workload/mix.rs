@@ -24,10 +24,15 @@ pub(crate) enum Kind {
     Resize,
     Scrub,
     Nonsense,
+    Bear,
+    Clean,
+    Marks,
+    Status,
+    Grow,
 }
 
 /// The kinds, with their weights if they are in the mixture.
-const KINDS: [(Kind, u32); 12] = [
+const KINDS: [(Kind, u32); 17] = [
     (Kind::Write, 600),
     (Kind::Read, 150),
     (Kind::Zero, 80),
@@ -40,6 +45,11 @@ const KINDS: [(Kind, u32); 12] = [
     (Kind::Resize, 6),
     (Kind::Scrub, 2),
     (Kind::Nonsense, 4),
+    (Kind::Bear, 16),
+    (Kind::Clean, 12),
+    (Kind::Marks, 8),
+    (Kind::Status, 20),
+    (Kind::Grow, 3),
 ];
 
 /// The mixture of a seed.
@@ -70,7 +80,7 @@ pub(crate) struct Mix {
     pub(crate) discards: bool,
     pub(crate) limits: Limits,
     slab_clusters: u32,
-    /// The size of the disk.
+    /// The size of the disk, at first.
     pub(crate) bytes: u64,
 }
 
@@ -150,11 +160,12 @@ impl Mix {
         }
     }
 
-    /// What a pool is opened with when this is the machine's boot number `boot`.
-    pub(crate) fn config(&self, seed: u64, boot: u64, plant: Option<Plant>) -> Config {
+    /// What a pool is opened with when this is the machine's boot number `boot` and its disk has
+    /// so many bytes.
+    pub(crate) fn config(&self, seed: u64, boot: u64, plant: Option<Plant>, bytes: u64) -> Config {
         let mut boot_id = [0xb0; 16];
         boot_id[..8].copy_from_slice(&boot.to_le_bytes());
-        let device = Device { bytes: self.bytes, sector: self.sector, discards: self.discards };
+        let device = Device { bytes, sector: self.sector, discards: self.discards };
         Config {
             token_base: TOKENS,
             device,

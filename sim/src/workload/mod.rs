@@ -1,5 +1,7 @@
 //! A pool at work: a random workload, an oracle that hears everything, and what follows a crash.
 
+mod answer;
+mod bear;
 mod begin;
 mod check;
 mod finish;
@@ -19,6 +21,7 @@ use crate::random::Random;
 use crate::seen::Seen;
 use crate::story::Story;
 use crate::world::{Progress, World};
+use answer::Marked;
 pub(crate) use mix::Mix;
 
 /// Token kinds of a pool that the story of a campaign depends on, from its first one.
@@ -48,6 +51,11 @@ pub(crate) struct Session<M> {
     /// The replicas' instances when they were last compared, and the worst that happened since.
     instances: BTreeMap<Uuid, u64>,
     worst: Option<Crash>,
+    /// Bytes that the pool has for data and maps; it was told to grow, and did not answer.
+    capacity: u64,
+    growing: bool,
+    /// Marks that were told, while everything is compared.
+    marked: Option<Marked>,
 }
 
 /// What a disk may do wrong in a session.
@@ -68,11 +76,17 @@ pub(crate) enum Health {
 enum Pending {
     Write { layer: Uuid, number: u32, first: u64, sectors: u64, zero: bool, durable: bool },
     Read { layer: Uuid, first: u64, sectors: u64, since: Tick },
-    Flush { layer: Uuid, since: Tick },
+    Flush { layer: Uuid, since: Tick, number: Option<u64> },
+    Status { layer: Uuid, first: u64, sectors: u64, since: Tick },
     Refused,
     Create { uuid: Uuid },
     Remove { uuid: Uuid },
     Resize { uuid: Uuid },
+    Bear { layer: Uuid, tag: u64 },
+    Look { layer: Uuid },
+    Clean { layer: Uuid, tag: u64 },
+    Marks { layer: Uuid, since: Tick, tag: u64 },
+    Grow,
     Scrub,
 }
 
@@ -80,11 +94,16 @@ impl Pending {
     /// The layer it is about.
     const fn layer(self) -> Option<Uuid> {
         match self {
-            Self::Write { layer, .. } | Self::Read { layer, .. } | Self::Flush { layer, .. } => {
-                Some(layer)
-            }
+            Self::Write { layer, .. }
+            | Self::Read { layer, .. }
+            | Self::Flush { layer, .. }
+            | Self::Status { layer, .. }
+            | Self::Bear { layer, .. }
+            | Self::Look { layer }
+            | Self::Clean { layer, .. }
+            | Self::Marks { layer, .. } => Some(layer),
             Self::Create { uuid } | Self::Remove { uuid } | Self::Resize { uuid } => Some(uuid),
-            Self::Refused | Self::Scrub => None,
+            Self::Refused | Self::Grow | Self::Scrub => None,
         }
     }
 }
@@ -98,7 +117,7 @@ impl<M: Machine> Session<M> {
         let mix = Mix::new(seed);
         let random = Random::part(seed, 2);
         let disk = Disk::new(mix.bytes, mix.sector);
-        let config = mix.config(seed, 0, plant);
+        let config = mix.config(seed, 0, plant, mix.bytes);
         story.tell(Instant::ZERO, || format!("seed {seed}: {mix:?}"));
         let machine = M::create(config.clone(), mix.format(seed));
         let mut world =
@@ -126,6 +145,9 @@ impl<M: Machine> Session<M> {
             lost: BTreeSet::new(),
             instances: BTreeMap::new(),
             worst: None,
+            capacity: 0,
+            growing: false,
+            marked: None,
         };
         session.power_up(disk);
         session.open()?;
@@ -218,7 +240,7 @@ impl<M: Machine> Session<M> {
         oracle.crash(crash);
         let random = Random::part(self.seed, part ^ 0x5eed);
         let boot = self.boot + u64::from(crash == Crash::Power);
-        let config = self.mix.config(self.seed, boot, self.plant);
+        let config = self.mix.config(self.seed, boot, self.plant, disk.bytes());
         let machine = M::open(config.clone());
         let mut world = World::new(machine, &config, disk, self.world.now, random.clone());
         world.story = self.world.story;
@@ -240,6 +262,9 @@ impl<M: Machine> Session<M> {
             lost: BTreeSet::new(),
             instances: self.instances.clone(),
             worst: self.worst.max(Some(crash)),
+            capacity: self.capacity,
+            growing: self.growing,
+            marked: None,
         }
     }
 
@@ -268,7 +293,7 @@ impl<M: Machine> Session<M> {
 
     /// A new process on this disk, on the same boot of the machine.
     fn power_up(&mut self, disk: Disk) {
-        let config = self.mix.config(self.seed, self.boot, self.plant);
+        let config = self.mix.config(self.seed, self.boot, self.plant, disk.bytes());
         let machine = M::open(config.clone());
         let random = Random::new(self.random.number());
         let mut world = World::new(machine, &config, disk, self.world.now, random);
@@ -290,6 +315,9 @@ impl<M: Machine> Session<M> {
                 full |= kind == JOURNAL && halves.flatten().any(|byte| *byte != 0);
             }
         }
+        let bears = |pending: &Pending| matches!(pending, Pending::Bear { .. });
+        self.seen.mark_if(self.growing, "cut while growing");
+        self.seen.mark_if(self.pending.values().any(bears), "cut beside a bearing");
         self.seen.mark_if(full, "cut in a full journal block");
         self.seen.mark_if(flush, "cut beside a flush");
         self.seen.mark_if(checkpoint, "cut in a checkpoint");

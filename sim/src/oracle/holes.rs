@@ -1,0 +1,141 @@
+//! What a pool says is allocated: held against what was written.
+
+use super::block::{Block, SECTORS, ZERO};
+use super::{Kind, Oracle, Tick, Uuid, Violation, blocks_of};
+
+impl Oracle {
+    /// A pool said, asked at `since`, that a range of sectors is allocated, or a hole.
+    ///
+    /// # Errors
+    /// Why it cannot be so.
+    pub(crate) fn end_status(
+        &mut self,
+        layer: &Uuid,
+        (first, sectors): (u64, u64),
+        allocated: bool,
+        since: Tick,
+    ) -> Result<(), Violation> {
+        let now = self.tick();
+        let touched = self.touched(layer);
+        let wrong = |oracle: &Self, block: u64, is: &str| {
+            let (name, history) = (oracle.name(layer), oracle.history(layer, block));
+            let text = format!("{name} block {block} is {is}, it is said; {history}");
+            Err(Violation::new("StatusTells", text))
+        };
+        for (block, mask) in blocks_of(first, sectors) {
+            let was_touched = touched.binary_search(&block).is_ok();
+            if allocated && (!was_touched || self.is_hole(layer, block, since)) {
+                return wrong(self, block, "allocated");
+            }
+            if allocated || !was_touched {
+                continue;
+            }
+            if self.is_allocated(layer, block, since) {
+                return wrong(self, block, "a hole");
+            }
+            let values = std::array::from_fn(|s| (mask & 1 << s != 0).then_some(ZERO));
+            self.judge(layer, block, values, (since, now))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a block surely has been allocated since a moment.
+    fn is_allocated(&self, layer: &Uuid, block: u64, since: Tick) -> bool {
+        // Whether a write came before a snapshot's moment is not known.
+        let here = Some(&self.layers[layer]).filter(|layer| layer.kind == Kind::Replica);
+        let own = here.and_then(|layer| layer.blocks.get(&block));
+        let owned = own.is_some_and(|known| known.is_owned(&self.ops, self.certain(known, since)));
+        let shown = self.shown(layer, block);
+        owned || shown.is_some_and(|known| known.is_certain() && known.base != [ZERO; SECTORS])
+    }
+
+    /// Whether a block surely has been a hole since a moment.
+    fn is_hole(&self, layer: &Uuid, block: u64, since: Tick) -> bool {
+        let layer = &self.layers[layer];
+        // What a snapshot shows as zeros it may have all the same.
+        let alone = layer.kind == Kind::Replica && !layer.is_above() && !layer.merged;
+        let known = layer.blocks.get(&block);
+        alone && known.is_some_and(|known| known.is_hole(&self.ops, self.certain(known, since)))
+    }
+
+    /// A moment before which what was acknowledged took effect on a block for certain: after a
+    /// crash none, until it was read.
+    const fn certain(&self, known: &Block, since: Tick) -> Tick {
+        if known.crashes < self.crashes.len() { 0 } else { since }
+    }
+
+    /// The block that a layer shows: its own, or its parent's.
+    fn shown(&self, layer: &Uuid, block: u64) -> Option<&Block> {
+        let mut next = Some(*layer);
+        while let Some(uuid) = next {
+            let layer = &self.layers[&uuid];
+            if let Some(known) = layer.blocks.get(&block) {
+                return Some(known);
+            }
+            next = layer.parent;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{End, Oracle, Uuid};
+    use braid_block::BlockSize;
+
+    const V: Uuid = [1; 16];
+
+    fn replica() -> Oracle {
+        let mut oracle = Oracle::default();
+        oracle.create(V, 1 << 20, BlockSize::B512, false);
+        oracle.made(&V, false);
+        oracle
+    }
+
+    fn change(oracle: &mut Oracle, first: u64, sectors: u64, zero: bool) {
+        let number = oracle.begin_write(&V, first, sectors, zero);
+        oracle.end_write(number, End::Done { durable: false });
+    }
+
+    /// Whether block 0 may be allocated, and whether it may be a hole.
+    fn may(oracle: &Oracle) -> [bool; 2] {
+        [true, false].map(|allocated| {
+            let mut oracle = oracle.clone();
+            let since = oracle.tick();
+            oracle.end_status(&V, (0, 8), allocated, since).is_ok()
+        })
+    }
+
+    #[test]
+    fn what_was_written_is_allocated_and_what_was_zeroed_is_not() {
+        let mut oracle = replica();
+        assert_eq!(may(&oracle), [false, true], "nothing was written");
+        change(&mut oracle, 2, 6, false);
+        assert_eq!(may(&oracle), [true, false]);
+        change(&mut oracle, 0, 7, true);
+        assert_eq!(may(&oracle), [true, false], "zeros over a part of it are written");
+        change(&mut oracle, 0, 8, true);
+        assert_eq!(may(&oracle), [false, true]);
+    }
+
+    #[test]
+    fn what_is_in_flight_may_be_either() {
+        let mut oracle = replica();
+        let write = oracle.begin_write(&V, 0, 8, false);
+        assert_eq!(may(&oracle), [true, true]);
+        oracle.end_write(write, End::Done { durable: false });
+        let _zero = oracle.begin_write(&V, 0, 8, true);
+        assert_eq!(may(&oracle), [true, true]);
+    }
+
+    #[test]
+    fn above_a_snapshot_zeros_may_be_either_and_content_is_allocated() {
+        let mut oracle = replica();
+        change(&mut oracle, 0, 8, false);
+        oracle.snapshot(&V, [2; 16]);
+        oracle.made(&[2; 16], false);
+        assert_eq!(may(&oracle), [true, false], "it shows the snapshot's");
+        change(&mut oracle, 0, 8, true);
+        assert_eq!(may(&oracle), [true, true]);
+    }
+}
