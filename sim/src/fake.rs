@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use braid_block::{Class, Instant, Key, Lease, Memory, Token};
 use braid_pool::{
     Command, Completion, Config, Counters, Done, Effect, Event, Failure, Format, Handle, LayerInfo,
-    Note, Plant, PoolInfo, Request, State, Work,
+    Note, Plant, PoolInfo, Refusal, Request, State, Work,
 };
 
 use crate::machine::Machine;
@@ -17,12 +17,15 @@ use crate::memory::SimMemory;
 
 const PLACE: u64 = 3 << 20;
 const PLACES: usize = 5;
+/// Where its table names the pool, in the first sector: an identity, and that there is one.
+const NAME: usize = 64;
 
 /// The machine.
 #[derive(Debug)]
 pub(crate) struct Fake {
     config: Config,
     state: State,
+    uuid: [u8; 16],
     table: Vec<Option<(u8, u8, u32, bool)>>,
     queue: VecDeque<(u64, Job, Option<Lease>)>,
     /// What is in work, and what is left of it.
@@ -67,6 +70,7 @@ impl Fake {
         Self {
             config,
             state: State::Opening,
+            uuid: [0; 16],
             table: vec![None; PLACES],
             queue: VecDeque::new(),
             current: None,
@@ -190,6 +194,8 @@ impl Fake {
                 let lease = mem.alloc(Class::Small).expect("a buffer");
                 let bytes = mem.bytes_mut(&lease);
                 bytes.fill(0);
+                bytes[NAME..NAME + 16].copy_from_slice(&self.uuid);
+                bytes[NAME + 16] = 1;
                 for (at, entry) in self.table.iter().enumerate() {
                     if let Some((low, high, blocks, small)) = entry {
                         bytes[at * 8..at * 8 + 4].copy_from_slice(&[
@@ -231,6 +237,12 @@ impl Fake {
         let (step, lease) = self.flying.take().expect("something in flight");
         if step == Step::Load {
             let bytes = mem.bytes(lease.as_ref().expect("its buffer"));
+            if bytes[NAME + 16] != 1 {
+                self.notes.push_back(Note::Refused(Refusal::Foreign));
+                self.flying = Some((step, lease));
+                return self.fail(mem);
+            }
+            self.uuid.copy_from_slice(&bytes[NAME..NAME + 16]);
             for (entry, bytes) in self.table.iter_mut().zip(bytes.chunks_exact(8)) {
                 let blocks = u32::from_le_bytes(bytes[4..8].try_into().expect("4 bytes"));
                 *entry = (bytes[0] == 1).then_some((bytes[1], bytes[2], blocks, bytes[3] == 1));
@@ -252,8 +264,9 @@ impl Fake {
 }
 
 impl Machine for Fake {
-    fn create(config: Config, _format: Format) -> Self {
+    fn create(config: Config, format: Format) -> Self {
         let mut fake = Self::new(config, Step::Table);
+        fake.uuid = format.uuid;
         fake.state = State::Stopping;
         fake
     }
@@ -361,7 +374,7 @@ impl Machine for Fake {
 
     fn info(&self) -> PoolInfo {
         PoolInfo {
-            uuid: [0; 16],
+            uuid: self.uuid,
             version: 1,
             features: 0,
             incarnation: 0,

@@ -4,12 +4,16 @@
 //! or its process, and is opened by a fresh machine and compared with the oracle. Some forks are
 //! cut again while they open, or go on working and are cut once more.
 
+mod birth;
+
 use std::fmt;
 use std::time::Duration;
 
 use braid_block::IoError;
 use braid_pool::{Operation, Plant};
 
+use crate::cut::Cuts;
+use crate::disk::Disk;
 use crate::guard::guard;
 use crate::machine::Machine;
 use crate::oracle::{Crash, Violation};
@@ -23,6 +27,8 @@ use crate::world::{Injection, Trouble};
 const FORKS: u64 = 8;
 /// Kills of one moment.
 const KILLS: u64 = 2;
+/// One of so many seeds cuts its pool while it is made; one while another is made over it.
+const BIRTHS: u64 = 2;
 /// Cuts of one moment after which sectors are garbage.
 const GARBLED: u64 = 1;
 /// How long a stalled operation takes: longer than a pool's patience.
@@ -90,7 +96,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 36] = [
+pub const WANTED: [&str; 39] = [
     "all space back",
     "all states of a moment",
     "block copied",
@@ -104,6 +110,9 @@ pub const WANTED: [&str; 36] = [
     "cut beside writes",
     "cut in a checkpoint",
     "cut in a full journal block",
+    "cut pool is refused",
+    "cut pool is the old one",
+    "cut pool is whole",
     "cut while growing",
     "device failed",
     "discard",
@@ -166,6 +175,46 @@ fn some_trouble(random: &mut Random) -> Injection {
     Injection { operation, after: random.below(30), trouble }
 }
 
+/// What a power cut or a kill may leave of one moment.
+struct Ways {
+    cuts: Cuts,
+    /// All that a power cut may leave, if that is not much.
+    all: Option<u64>,
+}
+
+impl Ways {
+    fn of(disk: &Disk) -> Self {
+        let cuts = Cuts::of(disk);
+        let all = cuts.count(FORKS);
+        Self { cuts, all }
+    }
+
+    const fn losses(&self) -> u64 {
+        match self.all {
+            Some(all) => all,
+            None => FORKS,
+        }
+    }
+
+    const fn count(&self) -> u64 {
+        self.losses() + KILLS
+    }
+
+    /// The way with this number; `disk` is the one that is killed.
+    fn take(&self, number: u64, disk: &Disk, random: &mut Random) -> (Disk, Crash) {
+        if number >= self.losses() {
+            let mut disk = disk.clone();
+            disk.kill(random);
+            return (disk, Crash::Kill);
+        }
+        let lost = match self.all {
+            Some(_) => self.cuts.numbered(number),
+            None => self.cuts.random(random),
+        };
+        (lost, Crash::Power)
+    }
+}
+
 /// One seed's run.
 struct Run<'a> {
     seed: u64,
@@ -179,6 +228,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn all<M: Machine>(&mut self) -> Verdict {
         let story = if self.options.only.is_some() { self.options.story } else { Story::Silent };
+        if Random::part(self.seed, 10).once_in(BIRTHS) {
+            self.bear::<M>(None)?;
+        }
         let mut session = Session::<M>::start(self.seed, self.options.plant, story)?;
         let mut random = Random::part(self.seed, 9);
         let density = random.within(8, 60);
@@ -200,6 +252,12 @@ impl Run<'_> {
         }
         session.drain()?;
         session.account()?;
+        if Random::part(self.seed, 12).once_in(BIRTHS) {
+            let disk = session.stop()?;
+            self.bear(Some(&session))?;
+            session.power_up(disk);
+            session.open()?;
+        }
         session.clear()?;
         session.stop_and_open()?;
         session.account()?;
@@ -235,27 +293,22 @@ impl Run<'_> {
 
     /// Cuts this moment in many ways.
     fn cut<M: Machine>(&mut self, session: &mut Session<M>, only: Option<u64>) -> Verdict {
-        let cuts = session.cuts();
-        let all = cuts.count(FORKS);
-        self.seen.mark_if(all.is_some_and(|all| all > 1), "all states of a moment");
-        let losses = all.unwrap_or(FORKS);
+        session.mark_cut();
+        let ways = Ways::of(&session.world.disk);
+        self.seen.mark_if(ways.all.is_some_and(|all| all > 1), "all states of a moment");
         let garbled = if self.options.garbage { GARBLED } else { 0 };
-        for number in 0..losses + KILLS + garbled {
+        for number in 0..ways.count() + garbled {
             if only.is_some_and(|only| only != number) {
                 continue;
             }
             self.fork = Some(number);
             let part = self.moment << 16 | number;
             let mut random = Random::part(self.seed ^ 0xf0_0000, part);
-            let garbled = number >= losses + KILLS;
+            let garbled = number >= ways.count();
             let (disk, crash) = if garbled {
-                (cuts.garbled(&mut random), Crash::Power)
-            } else if number >= losses {
-                (session.killed(&mut random), Crash::Kill)
-            } else if all.is_some() {
-                (cuts.numbered(number), Crash::Power)
+                (ways.cuts.garbled(&mut random), Crash::Power)
             } else {
-                (cuts.random(&mut random), Crash::Power)
+                ways.take(number, &session.world.disk, &mut random)
             };
             let power = crash == Crash::Power;
             self.seen.mark(if power { "power cut" } else { "kill" });

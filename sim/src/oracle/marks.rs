@@ -4,6 +4,8 @@
 //! - **MarkStays**: a region of a member that was written since the last `Clean` of it is marked,
 //!   after any crash that the write survived; and a mark that a pool told is there until a `Clean`
 //!   that names it.
+//! - **FlushedDurable**: a `Clean` clears the mark of a region only if what was acknowledged in it is
+//!   on the media; a power cut shows whether it was.
 //!
 //! What may be marked besides is up to the pool. A snapshot takes the marks of its replica along:
 //! from then on they are looked for in both.
@@ -23,6 +25,8 @@ const PART: u64 = 256;
 #[derive(Clone, Copy, Debug)]
 struct Trace {
     op: u32,
+    /// It is in this region alone.
+    whole: bool,
     /// It is carried out at once, and waits for no flush of its own: while it is not acknowledged,
     /// no `Clean` sees it done.
     single: bool,
@@ -44,6 +48,8 @@ pub(super) struct Marks {
     cleaning: BTreeMap<u64, Vec<(u32, u32)>>,
     /// Of `cleaned`, those that were marked before.
     were: BTreeSet<u32>,
+    /// Writes that were acknowledged before a `Clean`: where it cleared the mark, they are durable.
+    excused: BTreeMap<u32, Vec<u32>>,
 }
 
 /// What a pool said about the marks of a replica.
@@ -79,10 +85,10 @@ impl Oracle {
         let blocks = (last / 8 + 1 - first / 8) * 8;
         let one = first / CLUSTER == last / CLUSTER && blocks <= PART;
         let single = one && !zero && !durable;
+        let (from, to) = (region(first), region(last));
+        let trace = Trace { op, whole: from == to, single };
         let marks = &mut self.layer_mut(layer).marks;
-        for region in region(first)..=region(last) {
-            marks.traces.entry(region).or_default().push(Trace { op, single });
-        }
+        (from..=to).for_each(|at| marks.traces.entry(at).or_default().push(trace));
     }
 
     /// The kind of a replica changes: what is marked is not known any more.
@@ -95,6 +101,7 @@ impl Oracle {
         let marks = &mut self.layer_mut(replica).marks;
         let told = std::mem::take(&mut marks.told);
         marks.sealed.extend(told);
+        marks.excused.clear();
         for (region, mut traces) in std::mem::take(&mut marks.traces) {
             marks.sealed_traces.entry(region).or_default().append(&mut traces);
         }
@@ -120,11 +127,20 @@ impl Oracle {
     /// Marks of a member are to be cleared.
     pub(crate) fn clean(&mut self, replica: &Uuid, tag: u64, regions: &[(u32, u32)]) {
         self.tick();
-        let marks = &mut self.layer_mut(replica).marks;
+        let marks = &mut self.layers.get_mut(replica).expect("a replica").marks;
         marks.cleaning.insert(tag, regions.to_vec());
         let told: Vec<u32> =
             marks.told.iter().copied().filter(|region| covers(regions, *region)).collect();
         marks.were.extend(told);
+        let traces = marks.traces.iter().filter(|(region, _)| covers(regions, **region));
+        for (region, traces) in traces {
+            let done = |trace: &&Trace| {
+                let op = &self.ops[trace.op as usize];
+                trace.whole && !op.zero && op.finish < NEVER
+            };
+            let done = traces.iter().filter(done).map(|trace| trace.op);
+            marks.excused.entry(*region).or_default().extend(done);
+        }
         self.excuse(replica, regions);
     }
 
@@ -153,6 +169,19 @@ impl Oracle {
         marks.cleaned.extend((0..=end).filter(here));
         marks.told.retain(|region| !here(region));
         marks.sealed.retain(|region| !here(region));
+    }
+
+    /// A pool says which regions of a replica are marked: where a `Clean` cleared the mark, what was
+    /// acknowledged before is on the media.
+    pub(crate) fn believe_clean(&mut self, replica: &Uuid, own: &[(u32, u32)]) {
+        let layer = self.layers.get_mut(replica).expect("a replica");
+        for (region, numbers) in std::mem::take(&mut layer.marks.excused) {
+            if covers(own, region) {
+                layer.marks.excused.insert(region, numbers);
+            } else {
+                numbers.iter().for_each(|number| self.ops[*number as usize].durable = true);
+            }
+        }
     }
 
     /// A pool says which regions of a replica are marked. Tells whether a `Clean` is seen to have
@@ -201,6 +230,7 @@ impl Oracle {
             marks.cleaned.clear();
             marks.cleaning.clear();
             marks.were.clear();
+            marks.excused.clear();
             for region in marks.sealed_traces.keys() {
                 let beneath = told.beneath.is_some_and(|all| covers(all, *region));
                 if beneath || covers(told.own, *region) {
@@ -347,6 +377,22 @@ mod tests {
         assert!(!may(&oracle, &[], &[]));
         oracle.clean(&V, 8, &[(1, 1)]);
         assert!(may(&oracle, &[], &[]), "one in flight may have cleared it");
+    }
+
+    #[test]
+    fn what_a_clean_cleared_is_on_the_media() {
+        let mut oracle = member();
+        let number = begin(&mut oracle, 0);
+        oracle.end_write(number, End::Done { durable: false });
+        clean(&mut oracle);
+        let after = |mut oracle: Oracle, own: &[(u32, u32)]| {
+            oracle.crash(Crash::Power);
+            oracle.believe_clean(&V, own);
+            let since = oracle.tick();
+            oracle.end_read(&V, 0, &[0; 4096], since).map_err(|violation| violation.invariant)
+        };
+        assert_eq!(after(oracle.clone(), &[(0, 1)]), Ok(()), "its mark is there still");
+        assert_eq!(after(oracle, &[]), Err("FlushedDurable"));
     }
 
     #[test]

@@ -88,14 +88,15 @@ impl<M: Machine> Session<M> {
         if seals || self.oracle.member(&layer) != Some(true) {
             return Ok(());
         }
+        self.oracle.believe_clean(&layer, &found);
         let told = Told { own: &found, beneath: None, since, alone: false, worst: None };
         let cleared = self.oracle.marked(&layer, told)?;
         self.seen.mark_if(cleared, "mark cleared");
         Ok(())
     }
 
-    /// After an open, everything was read back: what replicas bear, and their marks.
-    pub(super) fn compare_burdens(&mut self, list: &[LayerInfo], worst: Option<Crash>) -> Verdict {
+    /// After an open: what replicas bear, and their marks.
+    pub(super) fn compare_burdens(&mut self, list: &[LayerInfo]) -> Verdict<Marked> {
         let replicas = list.iter().filter(|info| !info.snapshot).map(|info| info.uuid);
         let laden: Vec<Uuid> = replicas.filter(|uuid| self.oracle.is_laden(uuid)).collect();
         self.marked = Some(Marked::new());
@@ -104,31 +105,38 @@ impl<M: Machine> Session<M> {
             self.look(*layer);
             self.marks(*layer);
         }
-        let snapshots: Vec<(Uuid, Uuid)> = self
-            .oracle
-            .layers()
-            .iter()
-            .filter(|(_, layer)| layer.is_live() && layer.kind == Kind::Snapshot)
-            .filter_map(|(uuid, layer)| Some((*uuid, layer.source?)))
-            .filter(|(_, of)| laden.contains(of))
-            .collect();
-        snapshots.iter().for_each(|(uuid, _)| self.marks(*uuid));
+        let of_them = |info: &&LayerInfo| info.source.is_some_and(|of| laden.contains(&of));
+        for info in list.iter().filter(|info| info.snapshot).filter(of_them) {
+            self.marks(info.uuid);
+        }
         self.drain()?;
         let marked = self.marked.take().unwrap_or_default();
         for layer in laden {
             self.compare_burden(layer, true)?;
-            let Some((since, own)) = marked.get(&layer) else { continue };
-            if self.oracle.member(&layer) != Some(true) {
+            if let Some((_, own)) = marked.get(&layer) {
+                self.oracle.believe_clean(&layer, own);
+            }
+        }
+        Ok(marked)
+    }
+
+    /// After everything was read back: whether all is marked that must be.
+    pub(super) fn compare_marks(&mut self, marked: &Marked, worst: Option<Crash>) -> Verdict {
+        for (layer, (since, own)) in marked {
+            let replica = self.oracle.layers()[layer].kind == Kind::Replica;
+            if !replica || self.oracle.member(layer) != Some(true) {
                 continue;
             }
-            let mine = snapshots.iter().filter(|(_, of)| *of == layer);
-            let beneath: Vec<(u32, u32)> = mine
-                .filter_map(|(uuid, _)| marked.get(uuid))
-                .flat_map(|(_, regions)| regions.iter().copied())
+            let layers = self.oracle.layers();
+            let beneath: Vec<(u32, u32)> = marked
+                .iter()
+                .filter(|(other, _)| layers[*other].kind == Kind::Snapshot)
+                .filter(|(other, _)| layers[*other].source == Some(*layer))
+                .flat_map(|(_, (_, regions))| regions.iter().copied())
                 .collect();
             let beneath = Some(&beneath[..]);
             let told = Told { own, beneath, since: *since, alone: true, worst };
-            let cleared = self.oracle.marked(&layer, told)?;
+            let cleared = self.oracle.marked(layer, told)?;
             self.seen.mark_if(cleared, "mark cleared");
             self.seen.mark_if(!own.is_empty() && worst.is_some(), "marks after a crash");
         }

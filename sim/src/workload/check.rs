@@ -92,11 +92,12 @@ impl<M: Machine> Session<M> {
         for info in list.iter().filter(|info| !info.snapshot) {
             self.oracle.last_flush(&info.uuid, info.flush_number, true)?;
         }
+        let marked = self.compare_burdens(&list)?;
         for info in &list {
             self.compare_layer(info.uuid)?;
         }
         self.drain()?;
-        self.compare_burdens(&list, worst)
+        self.compare_marks(&marked, worst)
     }
 
     /// An instance is kept as long as nothing that was acknowledged can be gone.

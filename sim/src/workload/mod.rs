@@ -3,6 +3,7 @@
 mod answer;
 mod bear;
 mod begin;
+mod birth;
 mod check;
 mod finish;
 mod mix;
@@ -22,6 +23,7 @@ use crate::seen::Seen;
 use crate::story::Story;
 use crate::world::{Progress, World};
 use answer::Marked;
+pub(crate) use birth::Birth;
 pub(crate) use mix::Mix;
 
 /// Token kinds of a pool that the story of a campaign depends on, from its first one.
@@ -114,20 +116,22 @@ pub(crate) type Verdict<T = ()> = Result<T, Violation>;
 impl<M: Machine> Session<M> {
     /// Makes the pool of a seed, and opens it.
     pub(crate) fn start(seed: u64, plant: Option<Plant>, story: Story) -> Verdict<Self> {
+        let birth = Birth::<M>::begin(seed, plant, story, None);
+        let mut session = Self::on(seed, plant, story, birth.end()?, 0);
+        session.open()?;
+        Ok(session)
+    }
+
+    /// Opens a new pool of a seed, on the machine's boot number `boot`.
+    pub(crate) fn on(seed: u64, plant: Option<Plant>, story: Story, disk: Disk, boot: u64) -> Self {
         let mix = Mix::new(seed);
-        let random = Random::part(seed, 2);
-        let disk = Disk::new(mix.bytes, mix.sector);
-        let config = mix.config(seed, 0, plant, mix.bytes);
+        let mut random = Random::part(seed, 2);
         story.tell(Instant::ZERO, || format!("seed {seed}: {mix:?}"));
-        let machine = M::create(config.clone(), mix.format(seed));
-        let mut world =
-            World::new(machine, &config, disk, Instant::from_nanos(1), Random::part(seed, 3));
+        let config = mix.config(seed, boot, plant, disk.bytes());
+        let (machine, now) = (M::open(config.clone()), Instant::from_nanos(1));
+        let mut world = World::new(machine, &config, disk, now, Random::new(random.number()));
         world.story = story;
-        if !world.run_until(|world| world.is(State::Stopped)) {
-            return Err(wrong("Creates", "a new pool is not done"));
-        }
-        let disk = end(&mut world);
-        let mut session = Self {
+        Self {
             world,
             oracle: Oracle::default(),
             seen: Seen::default(),
@@ -137,7 +141,7 @@ impl<M: Machine> Session<M> {
             health: Health::Sound,
             random,
             plant,
-            boot: 0,
+            boot,
             pending: BTreeMap::new(),
             handles: BTreeMap::new(),
             next_tag: 1,
@@ -148,10 +152,7 @@ impl<M: Machine> Session<M> {
             capacity: 0,
             growing: false,
             marked: None,
-        };
-        session.power_up(disk);
-        session.open()?;
-        Ok(session)
+        }
     }
 
     /// One more thing happens: something begins, or the disk ends something.
@@ -292,7 +293,7 @@ impl<M: Machine> Session<M> {
     }
 
     /// A new process on this disk, on the same boot of the machine.
-    fn power_up(&mut self, disk: Disk) {
+    pub(crate) fn power_up(&mut self, disk: Disk) {
         let config = self.mix.config(self.seed, self.boot, self.plant, disk.bytes());
         let machine = M::open(config.clone());
         let random = Random::new(self.random.number());
@@ -304,7 +305,7 @@ impl<M: Machine> Session<M> {
     }
 
     /// Notes what is interrupted if the world ends here.
-    fn mark_cut(&mut self) {
+    pub(crate) fn mark_cut(&mut self) {
         let (mut flush, mut checkpoint, mut writes, mut full) = (false, false, 0, false);
         for (kind, work) in self.world.flying() {
             flush |= matches!(work, Work::Sync { .. });
