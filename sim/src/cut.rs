@@ -25,6 +25,8 @@ enum Style {
     Whole,
     /// Each write wholly or not at all, but one, which is torn.
     Torn,
+    /// The same, but of that one its first sectors survive: it was on its way when the power failed.
+    Begun,
     /// Everything but one write.
     AllButOne,
     /// One write alone.
@@ -37,11 +39,12 @@ enum Style {
     Rarely,
 }
 
-const STYLES: [(Style, u32); 9] = [
+const STYLES: [(Style, u32); 10] = [
     (Style::Nothing, 1),
     (Style::Everything, 1),
     (Style::Whole, 4),
     (Style::Torn, 3),
+    (Style::Begun, 3),
     (Style::AllButOne, 3),
     (Style::OneAlone, 2),
     (Style::Prefix, 2),
@@ -97,6 +100,8 @@ impl Cuts {
         }
         let style = STYLES[random.weighted(&STYLES.map(|(_, weight)| weight))].0;
         let one = *random.pick(&writes);
+        let len = self.sectors.iter().flat_map(|sector| &sector.versions).find(|v| v.0 == one);
+        let border = random.index(len.map_or(1, |(_, bytes, _)| bytes.len()));
         let salt = random.number();
         let odds = random.within(2, 12);
         let few = random.once_in(2);
@@ -111,6 +116,10 @@ impl Cuts {
             Style::Torn => newest(sector, &mut |of| match of == one {
                 true => random.once_in(2),
                 false => lucky(of),
+            }),
+            Style::Begun => sector.versions.iter().rposition(|(of, _, from)| match *of == one {
+                true => *from < border,
+                false => lucky(*of),
             }),
             Style::AllButOne => newest(sector, &mut |of| of != one),
             Style::OneAlone => newest(sector, &mut |of| of == one),

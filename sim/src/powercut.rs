@@ -29,6 +29,8 @@ const FORKS: u64 = 8;
 const KILLS: u64 = 2;
 /// One of so many seeds cuts its pool while it is made; one while another is made over it.
 const BIRTHS: u64 = 2;
+/// Of so many moments at which a full block of the journal is on its way, one is cut.
+const FULL_BLOCKS: u64 = 3;
 /// Cuts of one moment after which sectors are garbage.
 const GARBLED: u64 = 1;
 /// How long a stalled operation takes: longer than a pool's patience.
@@ -237,7 +239,8 @@ impl Run<'_> {
         while session.goes_on() {
             session.step()?;
             self.moment += 1;
-            let cut = random.once_in(density);
+            let cut = random.once_in(density)
+                || session.writes_full_block() && random.once_in(FULL_BLOCKS);
             match self.options.only {
                 Some((only, _)) if self.moment > only => return Ok(()),
                 Some((only, Some(fork))) if self.moment == only && cut => {

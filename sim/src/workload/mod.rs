@@ -304,17 +304,26 @@ impl<M: Machine> Session<M> {
         self.pending.clear();
     }
 
+    /// Whether a block of the journal is being written that is more than half full: few are, and
+    /// only those can be torn in every place.
+    pub(crate) fn writes_full_block(&self) -> bool {
+        self.world.flying().any(|(kind, work)| match work {
+            Work::Write { bytes, .. } if kind == JOURNAL => {
+                let halves = bytes.chunks(BLOCK).map(|block| &block[block.len() / 2..]);
+                halves.flatten().any(|byte| *byte != 0)
+            }
+            _ => false,
+        })
+    }
+
     /// Notes what is interrupted if the world ends here.
     pub(crate) fn mark_cut(&mut self) {
-        let (mut flush, mut checkpoint, mut writes, mut full) = (false, false, 0, false);
+        let full = self.writes_full_block();
+        let (mut flush, mut checkpoint, mut writes) = (false, false, 0);
         for (kind, work) in self.world.flying() {
             flush |= matches!(work, Work::Sync { .. });
             checkpoint |= kind == CHECKPOINT;
-            if let Work::Write { bytes, .. } = work {
-                writes += 1;
-                let halves = bytes.chunks(BLOCK).map(|block| &block[block.len() / 2..]);
-                full |= kind == JOURNAL && halves.flatten().any(|byte| *byte != 0);
-            }
+            writes += u64::from(matches!(work, Work::Write { .. }));
         }
         let bears = |pending: &Pending| matches!(pending, Pending::Bear { .. });
         self.seen.mark_if(self.growing, "cut while growing");
