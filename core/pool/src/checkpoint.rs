@@ -128,6 +128,9 @@ impl Pool {
         while let Some(phase) = self.step_checkpoint(mem, now) {
             self.checkpoint.phase = phase;
         }
+        if self.store.sums.tidy() {
+            self.again();
+        }
     }
 
     /// Asks for a checkpoint as soon as possible.

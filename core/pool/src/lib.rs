@@ -146,6 +146,8 @@ pub struct Pool {
     hungry: VecDeque<Key>,
     /// Pieces that wait for a buffer.
     bufferless: VecDeque<Key>,
+    /// Those of them that have not had their turn since something happened.
+    unasked: usize,
     /// A buffer of zeros.
     zeros: Option<Lease>,
     /// A large buffer for a piece that finds no other.

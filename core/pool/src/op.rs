@@ -49,6 +49,8 @@ pub(crate) struct Op {
     pub(crate) room: Room,
     /// What went wrong first.
     pub(crate) failure: Option<Failure>,
+    /// Newest journal block with a cell of a write.
+    pub(crate) seq: u64,
     /// Blocks of a read that are not there, by their position in its buffer.
     pub(crate) zeros: u64,
     /// Blocks of it that could not be verified.
@@ -184,6 +186,8 @@ pub(crate) struct Piece {
     pub(crate) locked: bool,
     /// It is among those who wait for the lock.
     pub(crate) queued: bool,
+    /// It is among those who wait for a buffer.
+    pub(crate) bufferless: bool,
     /// Transfers that are not done, and what came of the others.
     pub(crate) transfers: Transfers,
     /// Newest journal block with a cell of it.

@@ -246,6 +246,7 @@ impl Pool {
             unnumbered: VecDeque::new(),
             hungry: VecDeque::new(),
             bufferless: VecDeque::new(),
+            unasked: 0,
             zeros: None,
             spare: None,
             zero_crc: 0,

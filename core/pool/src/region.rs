@@ -181,9 +181,8 @@ impl Pool {
         if let Some(touch) = self.touch(layer, region) {
             *touch = Touch { flush, seq: touch.seq.max(seq), ..*touch };
         }
-        if !self.regions.open.contains(&(layer, region)) {
-            self.regions.open.push_back((layer, region));
-        }
+        // If it is listed already, because it was written since, the second look finds it closed.
+        self.regions.open.push_back((layer, region));
     }
 
     /// Closes regions that were quiet over a flush: few under load, all of them when idle.

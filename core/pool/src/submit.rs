@@ -20,6 +20,8 @@ const LEAF_BYTES: u64 = LEAF_CLUSTERS * CLUSTER;
 const CUTS_AT_ONCE: u32 = 64;
 /// Pieces of one long request in work at a time.
 const PIECES_AT_ONCE: u32 = 8;
+/// Pieces that ask for a buffer again in a turn.
+const ASKS_A_TURN: usize = 64;
 /// Bytes of the blocks that a piece touches, at most: all of them fit in a buffer, beside.
 const PIECE_MAX: u64 = Class::Large.bytes() as u64;
 
@@ -64,6 +66,7 @@ impl Pool {
             next: 0,
             single: 0,
             failure: None,
+            seq: 0,
             zeros: 0,
             unverified: 0,
             transfers: 0,
@@ -154,7 +157,7 @@ impl Pool {
                     }
                     self.record(Cell::Flush { layer, number });
                 }
-                if self.flush(key) {
+                if self.flush(key, self.journal.assigned()) {
                     self.finish(mem, key);
                 }
             }
@@ -237,11 +240,19 @@ impl Pool {
         }
     }
 
-    /// Whether nothing is mapped in the leaf of a byte, and no parent could show through.
+    /// Whether nothing is mapped in the leaf of a byte, not even in a parent that could show
+    /// through.
     fn is_bare(&self, layer: u32, at: u64) -> bool {
         let index = u32::try_from(at / LEAF_BYTES).unwrap_or(u32::MAX);
-        let parent = self.store.map.layers.get(&layer).and_then(|l| l.state().parent);
-        parent.is_none() && self.store.map.look(layer, index) == Look::Absent
+        let map = &self.store.map;
+        let mut next = Some(layer);
+        while let Some(id) = next {
+            if map.look(id, index) != Look::Absent {
+                return false;
+            }
+            next = map.layers.get(&id).and_then(|layer| layer.state().parent);
+        }
+        true
     }
 
     /// A piece of a request has ended.
@@ -271,7 +282,12 @@ impl Pool {
             Work::Write { durable, .. } | Work::Zero { durable, .. } => durable,
             _ => false,
         };
-        if durable && op.failure.is_none() && !self.flush(key) {
+        // A write waits for its own cells; zeros may have met what an earlier request zeroed.
+        let covers = match op.work {
+            Work::Write { .. } => op.seq,
+            _ => self.journal.assigned(),
+        };
+        if durable && op.failure.is_none() && !self.flush(key, covers) {
             return;
         }
         self.finish(mem, key);
@@ -335,10 +351,20 @@ impl Pool {
         }
         self.keep_spare(mem);
         // Who frees buffers does not tell: whenever something happens, they are asked for again.
-        for _ in 0..self.bufferless.len() {
+        // One turn asks for some, and another at once for the rest.
+        if self.unasked == 0 {
+            self.unasked = self.bufferless.len();
+        }
+        for _ in 0..self.unasked.min(ASKS_A_TURN) {
+            self.unasked -= 1;
             let Some(key) = self.bufferless.pop_front() else { break };
+            if let Some(piece) = self.pieces.get_mut(key) {
+                piece.bufferless = false;
+            }
             self.advance(mem, now, key);
         }
+        self.unasked = self.unasked.min(self.bufferless.len());
+        self.again |= self.unasked > 0;
         // Who had his turn before may have waited for what ended now.
         self.again |= before != (self.ops.len(), self.pieces.len());
     }
@@ -414,6 +440,7 @@ fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> 
         at,
         locked: false,
         queued: false,
+        bufferless: false,
         transfers: Transfers::default(),
         seq: 0,
         first: None,
@@ -429,3 +456,52 @@ fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> 
 }
 
 const _: () = assert!(BLOCK_BYTES as u64 == BLOCK);
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use braid_block::BlockSize;
+
+    use super::*;
+    use crate::rig::Rig;
+    use crate::{Command, Create};
+
+    #[test]
+    fn many_that_wait_for_a_buffer_get_one_each_in_its_turn() {
+        let (mut rig, _) = Rig::new();
+        let create = Create {
+            uuid: [2; 16],
+            name: String::from("two"),
+            bytes: 1 << 20,
+            block: BlockSize::B512,
+            thick: false,
+            created: 2,
+        };
+        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Create(create.into()));
+        rig.run();
+        let handle = rig.pool.find(&[2; 16]).expect("a replica");
+        rig.write(handle, 0, 9);
+        rig.run();
+        rig.take_ended();
+        let leases: ArrayVec<_, 60> =
+            (0..60).map(|_| rig.mem.alloc(Class::Small).expect("a buffer")).collect();
+        rig.mem.exhausted = true;
+        // What is our own serves one at a time.
+        rig.pool.spare = None;
+        for lease in leases {
+            let work = Work::Read { offset: 512, len: 512 };
+            let request = Request { tag: 1, handle, work, lease: Some(lease) };
+            rig.pool.submit(&mut rig.mem, rig.now, request);
+        }
+        rig.turn();
+        assert_eq!(rig.pool.bufferless.len(), 60);
+        rig.run();
+        assert!(rig.take_ended().is_empty(), "nobody has a buffer");
+        rig.mem.exhausted = false;
+        rig.run();
+        let ended = rig.take_ended();
+        assert_eq!(ended.len(), 60);
+        assert!(ended.iter().all(|end| *end == Ok(9)));
+    }
+}

@@ -34,6 +34,9 @@ pub(crate) enum Sum {
     Unknown,
 }
 
+/// Tables of forgotten checksums emptied in a turn: some tens of microseconds.
+const TABLES_A_TURN: usize = 256;
+
 /// A checksum that is to be merged into a page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
@@ -170,6 +173,7 @@ impl Sums {
     /// Everything that was noted so far is to be merged.
     pub(crate) fn freeze(&mut self) {
         debug_assert_eq!(self.frozen.len(), 0, "the last checkpoint is over");
+        self.frozen.tidy(usize::MAX);
         core::mem::swap(&mut self.active, &mut self.frozen);
         self.walk.begin();
     }
@@ -211,6 +215,11 @@ impl Sums {
     pub(crate) fn merged(&mut self) {
         self.frozen.clear();
         self.walk.begin();
+    }
+
+    /// Does a little of what the last checkpoint left to be done; tells whether there is more.
+    pub(crate) fn tidy(&mut self) -> bool {
+        self.frozen.len() == 0 && self.frozen.tidy(TABLES_A_TURN)
     }
 
     /// Gives memory back that can be filled again from the device.

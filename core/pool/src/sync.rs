@@ -52,6 +52,8 @@ pub(crate) struct Syncer {
     settled: u64,
     want_durable: u64,
     want_settled: u64,
+    /// Journal block up to which requests that wait for a flush need the journal to be written.
+    commit_to: u64,
     /// Something was written since the last flush was issued.
     fresh: bool,
     /// First writes whose data is in flight, by journal block.
@@ -88,6 +90,7 @@ impl Syncer {
             settled,
             want_durable: 0,
             want_settled: 0,
+            commit_to: 0,
             fresh: true,
             firsts: VecDeque::new(),
             unsettled: HashMap::with_hasher(Fixed),
@@ -182,6 +185,26 @@ impl Syncer {
         self.writes = self.writes.saturating_add(1);
     }
 
+    /// A request asks for a flush; tells its number. Those who ask while one is asked for do not
+    /// hold it back until what they need is written: what it does not cover, the next one does.
+    fn ask(&mut self, covers: u64) -> u64 {
+        if self.asked <= self.issued {
+            self.asked = self.issued + 1;
+            self.asked_covers = covers;
+        }
+        self.commit_to = self.commit_to.max(covers);
+        self.asked
+    }
+
+    /// Whether the request that waits longest would be served by a flush that it waits for no
+    /// more, but for the journal.
+    fn is_owed(&self, written: u64) -> bool {
+        let first = self.flushes.front();
+        first.is_some_and(|(number, covers, _)| {
+            *number <= self.done && *covers > self.durable && *covers <= written
+        })
+    }
+
     fn release(&mut self) {
         while let Some((seq, block)) = self.order.front().copied() {
             if seq > self.settled {
@@ -202,14 +225,14 @@ impl Syncer {
         let want = self.want_settled;
         let said = written_settled >= want;
         let ready = self.settles < want && written >= want && self.first_in_flight() > want;
-        asked || durable || (want > self.settled && (said || ready))
+        asked || durable || self.is_owed(written) || (want > self.settled && (said || ready))
     }
 
     /// Newest journal block that somebody wants written.
     fn wanted(&self) -> u64 {
         let asked = if self.asked > self.issued { self.asked_covers } else { 0 };
         let settled = if self.settles < self.want_settled { self.want_settled } else { 0 };
-        asked.max(self.want_durable).max(settled)
+        asked.max(self.want_durable).max(self.commit_to).max(settled)
     }
 
     /// Whether somebody waits for a block that says what is settled.
@@ -247,23 +270,23 @@ impl Pool {
         self.sync.on_settled.push((seq, waiter));
     }
 
-    /// A request waits until everything that was done before it is on the media; tells whether it
-    /// is already.
-    pub(crate) fn flush(&mut self, key: Key) -> bool {
+    /// A request waits until everything that was done before it, and the journal up to block
+    /// `covers`, is on the media; tells whether it is already.
+    pub(crate) fn flush(&mut self, key: Key, covers: u64) -> bool {
         self.sync.lately = self.sync.writes;
         self.sync.writes = 0;
         self.sync.requests += 1;
         if self.config.plant == Some(Plant::SkipFlush) && self.sync.requests.is_multiple_of(2) {
             return true;
         }
-        let number = if self.sync.fresh || !self.journal.is_idle() {
-            self.ask_sync()
+        let number = if self.sync.fresh || covers > self.journal.written {
+            self.sync.ask(covers)
         } else if self.sync.flight.is_some() {
             self.sync.issued
         } else {
             return true;
         };
-        self.sync.flushes.push_back((number, self.journal.assigned(), key));
+        self.sync.flushes.push_back((number, covers, key));
         false
     }
 

@@ -144,8 +144,7 @@ impl Pool {
         }
         if self.pieces.get(key).is_some_and(|p| p.kind == Kind::WriteZeros && self.zeros.is_none())
         {
-            self.bufferless.push_back(key);
-            return;
+            return self.wait_for_buffer(key);
         }
         if !self.merge_ends(mem, now, key) {
             return;
@@ -296,6 +295,9 @@ impl Pool {
         self.region_begin(layer, region, newest);
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.first = lowest;
+        if let Some(op) = self.ops.get_mut(piece.op) {
+            op.seq = op.seq.max(newest);
+        }
         piece.seq = if lowest.is_some() { newest } else { 0 };
         piece.step = Step::Transfer;
         piece.began = Some(self.watch.begin());
@@ -501,10 +503,17 @@ impl Pool {
         class: Class,
     ) -> Option<Lease> {
         let lease = mem.alloc(class).or_else(|| self.spare.take());
-        if lease.is_none() && !self.bufferless.contains(&key) {
-            self.bufferless.push_back(key);
+        if lease.is_none() {
+            self.wait_for_buffer(key);
         }
         lease
+    }
+
+    fn wait_for_buffer(&mut self, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        if !core::mem::replace(&mut piece.bufferless, true) {
+            self.bufferless.push_back(key);
+        }
     }
 
     /// Ends the use of a buffer: our own is kept.

@@ -8,7 +8,7 @@ use crate::map::Look;
 use crate::op::{Kind, PIECE_BLOCKS, Run, Step, Waiter};
 use crate::read::Resolve;
 use crate::store::place_cluster;
-use crate::write::bits;
+use crate::write::{bits, region_of};
 use crate::{Plant, Pool};
 
 impl Pool {
@@ -54,6 +54,9 @@ impl Pool {
         } else {
             self.clear_blocks(layer, lcluster, phys, own & touched)
         };
+        // Its cell is the mark; but a Clean must not take the mark away before a flush.
+        self.region_begin(layer, region_of(lcluster), seq);
+        self.region_end(layer, region_of(lcluster));
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.step = Step::Journaled(seq);
         self.when_written(seq, Waiter::Piece(key));
@@ -127,5 +130,51 @@ impl Pool {
             }
         }
         seq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::String;
+
+    use crate::rig::Rig;
+    use crate::{Command, Work};
+
+    #[test]
+    fn zeros_over_a_clone_pass_what_neither_it_nor_its_parents_have() {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 70_000, 7);
+        rig.run();
+        let commands = [
+            Command::Snapshot {
+                replica: [1; 16],
+                uuid: [2; 16],
+                name: String::from("two"),
+                created: 2,
+            },
+            Command::Clone {
+                snapshot: [2; 16],
+                uuid: [3; 16],
+                name: String::from("three"),
+                created: 3,
+            },
+        ];
+        for command in commands {
+            rig.pool.command(&mut rig.mem, rig.now, 1, command);
+            rig.run();
+        }
+        rig.take_ended();
+        let clone = rig.pool.find(&[3; 16]).expect("a clone");
+        let before = rig.pool.counters().lookups;
+        rig.ask(clone, Work::Zero { offset: 0, len: 4 << 30, durable: false });
+        rig.run();
+        let lookups = rig.pool.counters().lookups - before;
+        assert!(lookups < 1000, "{lookups} look-ups for 64 leaves");
+        for (of, byte) in [(clone, 0), (handle, 7)] {
+            rig.take_ended();
+            rig.read(of, 70_000);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Ok(byte)]);
+        }
     }
 }

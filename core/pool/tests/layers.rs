@@ -232,6 +232,30 @@ fn marks_of_a_member_stay_until_they_are_cleaned_and_those_of_others_do_not() {
     world.leave();
 }
 
+#[test]
+fn zeros_leave_a_mark_that_stays_until_they_are_flushed() {
+    let mut world = World::fresh(&big(1));
+    let handle = world.replica(1, 128 << 20);
+    for region in 0..3 {
+        world.write_many(handle, region * 256, &[1; 20]).unwrap();
+    }
+    let member = Bearing { member: Some(true), ..Bearing::default() };
+    world.command(Command::Bear { uuid: [1; 16], bearing: Box::new(member) }).unwrap();
+    world.flush(handle);
+    clean(&mut world, 1, &[(0, 128)]).unwrap();
+    assert_eq!(marks(&mut world, 1), []);
+    // A part of a cluster is cleared, a whole one freed; both are all over when they are done.
+    world.zero(handle, 3, 1).unwrap();
+    world.zero(handle, 256, 64).unwrap();
+    clean(&mut world, 1, &[(0, 128)]).unwrap();
+    assert_eq!(marks(&mut world, 1), [(0, 2)], "not flushed: another member may have lost them");
+    world.flush(handle);
+    clean(&mut world, 1, &[(0, 128)]).unwrap();
+    assert_eq!(marks(&mut world, 1), []);
+    world.stop();
+    world.leave();
+}
+
 /// Entries of a range of blocks, as many as fit in so many bytes.
 fn status(
     world: &mut World,

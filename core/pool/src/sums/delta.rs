@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. An entry is the newest checksum of its block that the generation has seen.
-//! 2. A table that a generation did not use is given back when the generation ends; one that it
+//! 2. What is forgotten is looked at by nobody: a generation takes no entry before it is tidy.
+//! 3. A table that a generation did not use is given back when the generation ends; one that it
 //!    did use stays, so that a steady load allocates nothing.
 
 use alloc::vec::Vec;
@@ -31,6 +32,8 @@ type Table = HashMap<u32, Entry, Fixed>;
 pub(super) struct Generation {
     groups: Vec<Table>,
     len: usize,
+    /// Groups from this one down hold what is forgotten: see [`Generation::clear`].
+    stale: usize,
 }
 
 impl Generation {
@@ -41,6 +44,7 @@ impl Generation {
 
     /// Notes the checksum at a position of a page.
     pub(super) fn set(&mut self, page: u64, at: usize, entry: Entry) {
+        debug_assert_eq!(self.stale, 0, "what was forgotten is gone");
         let (group, key) = key(page, at);
         if group >= self.groups.len() {
             self.groups.resize_with(group + 1, || Table::with_hasher(Fixed));
@@ -59,16 +63,25 @@ impl Generation {
         self.groups.get(group)?.get(&key).copied()
     }
 
-    /// Forgets everything; keeps the tables that were in use.
-    pub(super) fn clear(&mut self) {
-        for table in &mut self.groups {
+    /// Forgets everything; keeps the tables that were in use. A large pool has very many: they are
+    /// emptied some at a time, by [`Generation::tidy`].
+    pub(super) const fn clear(&mut self) {
+        self.stale = self.groups.len();
+        self.len = 0;
+    }
+
+    /// Empties a few tables of what was forgotten; tells whether there are more.
+    pub(super) fn tidy(&mut self, tables: usize) -> bool {
+        let rest = self.stale.saturating_sub(tables);
+        for table in &mut self.groups[rest..self.stale] {
             if table.capacity() > table.len() * SPARE_FACTOR {
                 *table = Table::with_hasher(Fixed);
             } else {
                 table.clear();
             }
         }
-        self.len = 0;
+        self.stale = rest;
+        rest > 0
     }
 
     /// Forgets everything, and gives the memory back.

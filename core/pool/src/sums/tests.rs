@@ -216,3 +216,27 @@ fn a_page_that_was_let_go_is_not_found_because_it_was_asked_for_last() {
     sums.release();
     assert_eq!(sums.get(&layout, 0), Sum::Missing(0));
 }
+
+#[test]
+fn what_was_merged_is_forgotten_at_once_and_put_away_little_by_little() {
+    let layout = layout();
+    let mut sums = Sums::new(1000, 0);
+    // Groups of 128 pages, many of them.
+    let block = |n: u64| n * 128 * SUMS_PER_PAGE as u64;
+    for n in 0..1000 {
+        sums.set(&layout, block(n), 1, 1);
+    }
+    merge_all(&mut sums, 1);
+    let lost = (0..1000).filter(|n| matches!(sums.get(&layout, block(*n)), Sum::Missing(_)));
+    assert!(lost.count() > 800, "what the few pages in memory do not tell, nobody tells");
+    let mut turns = 0;
+    while sums.tidy() {
+        turns += 1;
+    }
+    assert!((3..20).contains(&turns), "{turns} turns for a thousand tables");
+    sums.set(&layout, block(7), 2, 2);
+    merge_all(&mut sums, 2);
+    // Without a turn between.
+    sums.set(&layout, block(8), 3, 3);
+    assert_eq!(merge_all(&mut sums, 3).len(), 1);
+}

@@ -1,5 +1,7 @@
 //! What a flush promises, and what of the ring is kept for what frees it.
 
+use braid_block::{Class, Memory};
+
 use crate::layout::Cell;
 use crate::rig::Rig;
 use crate::{Work, token};
@@ -44,4 +46,44 @@ fn the_last_block_of_the_ring_is_for_a_newer_tail() {
     }
     journal.tail += 1;
     assert!(journal.commit(&mut rig.mem, layout, None).is_some(), "nothing would ever move again");
+}
+
+#[test]
+fn a_write_to_the_media_does_not_wait_for_the_cells_of_newer_ones() {
+    let (mut rig, handle) = Rig::new();
+    rig.take_ended();
+    let lease = rig.mem.alloc(Class::Small).expect("a buffer");
+    let work = Work::Write { offset: 0, len: 4096, durable: true };
+    let request = crate::Request { tag: 1, handle, work, lease: Some(lease) };
+    rig.pool.submit(&mut rig.mem, rig.now, request);
+    rig.turn();
+    let journal = rig.flying(token::JOURNAL)[0];
+    rig.finish(journal);
+    let data = rig.flying(token::PIECE)[0];
+    rig.write(handle, 1000, 2);
+    assert_eq!(rig.flying(token::JOURNAL).len(), 1, "the newer write's cell");
+    rig.finish(data);
+    assert_eq!(rig.flying(token::SYNC).len(), 1, "nothing holds the flush back");
+    let sync = rig.flying(token::SYNC)[0];
+    rig.finish(sync);
+    assert_eq!(rig.take_ended().len(), 1);
+    rig.run();
+    assert_eq!(rig.take_ended().len(), 1);
+}
+
+#[test]
+fn who_asks_while_a_flush_is_asked_for_is_served_by_it_or_by_the_next() {
+    let (mut rig, handle) = Rig::new();
+    rig.take_ended();
+    for round in 0..40 {
+        for n in 0..4 {
+            rig.write(handle, round * 4 + n, 1);
+            rig.ask(handle, Work::Flush { number: None });
+            let at = (round as usize * 7 + n as usize) % rig.effects.len();
+            rig.finish(at);
+        }
+    }
+    rig.run_shuffled(5);
+    assert_eq!(rig.take_ended().len(), 320);
+    assert!(rig.pool.counters().device_flushes <= 170);
 }
