@@ -30,10 +30,10 @@ pub(crate) enum Purpose {
     Op(Key),
     /// A segment.
     Segment(Key),
-    /// A step of a return.
-    Joiner,
-    /// Marks, for a return.
-    Marks,
+    /// A step of a return, of which there were so many.
+    Joiner(u32),
+    /// Marks, for a return: an answer to an earlier one knows too little.
+    Marks(u32),
     /// A fence, of a take-over or of a return.
     Fence,
     /// A copy of the record.

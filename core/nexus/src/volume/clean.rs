@@ -123,8 +123,8 @@ impl Volume {
         }
     }
 
-    /// Flushes an idle volume, so that its marks can go.
-    fn own_flush(&mut self, now: Instant) {
+    /// Flushes an idle volume, so that its marks can go, or one that is left.
+    pub(crate) fn own_flush(&mut self, now: Instant) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         nexus.flushes += 1;
         let (number, targets) = (nexus.flushes, nexus.targets());

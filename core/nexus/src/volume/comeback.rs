@@ -22,6 +22,7 @@ use alloc::vec::Vec;
 
 use braid_block::{Instant, Memory};
 
+use crate::guard::SNAPSHOTS_KNOWN_MAX;
 use crate::record::{Standing, Uuid};
 use crate::wire::{Answer, Command, Fenced, REGION, Refusal};
 use crate::{Failure, Note, Plant, Step};
@@ -37,6 +38,8 @@ use super::swap::Change;
 #[derive(Debug)]
 pub(crate) struct Joiner {
     pub(crate) slot: u8,
+    /// Which return this is, of all that were begun.
+    attempt: u32,
     /// It gets every write and flush.
     pub(crate) attached: bool,
     /// Its add is sent.
@@ -104,24 +107,18 @@ impl Volume {
             return;
         };
         let Some(joiner) = nexus.joiner.as_ref() else { return self.next_absent(now) };
-        let suspect =
-            !nexus.suspect.is_empty() && self.config.plant != Some(Plant::ReturnWhileSuspect);
-        if suspect
-            && joiner.attached
-            && !joiner.adding
-            && !matches!(joiner.stage, Stage::Settling(_))
-        {
+        let settles = matches!(joiner.stage, Stage::Settling(_));
+        let counts = joiner.attached && !joiner.adding && !settles;
+        if counts && self.is_suspect() {
             return self.joiner_failed(now);
         }
+        let Some(joiner) = self.nexus.as_ref().and_then(|nexus| nexus.joiner.as_ref()) else {
+            return;
+        };
         match joiner.stage.clone() {
             Stage::Opening(deadline) if now >= deadline => self.joiner_failed(now),
             Stage::Tidying(0) => self.next_layer(now),
-            Stage::Settling(grants) => {
-                let settled = !nexus.ranges.is_held(grants);
-                if settled && !suspect {
-                    self.ask_marks(now, None);
-                }
-            }
+            Stage::Settling(grants) => self.settle_joiner(now, grants),
             Stage::Copying(layer) if joiner.todo.is_empty() && joiner.working == 0 => {
                 self.layer_copied(now, layer);
             }
@@ -130,19 +127,34 @@ impl Volume {
         }
     }
 
+    fn is_suspect(&self) -> bool {
+        let ignores = self.planted(Plant::ReturnWhileSuspect);
+        !ignores && self.nexus.as_ref().is_some_and(|nexus| !nexus.suspect.is_empty())
+    }
+
+    /// Reads maps, if what was under way before the joiner got writes has settled.
+    fn settle_joiner(&mut self, now: Instant, grants: u64) {
+        let held = self.nexus.as_ref().is_some_and(|nexus| nexus.ranges.is_held(grants));
+        if !held && !self.is_suspect() {
+            self.ask_marks(now, None);
+        }
+    }
+
     /// Begins with the next replica that is wanted back.
     fn next_absent(&mut self, now: Instant) {
         let deadline = now + self.config.timing.fence * 3;
         let nexus = self.nexus.as_mut().expect("it is serving");
-        let busy = nexus.swap.is_some() || nexus.failing != 0 || nexus.leaving.is_some();
+        let busy = nexus.begins_no_return();
         let away = nexus.record().away();
         nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
         let due = nexus.absent.iter().filter(|absent| absent.again <= now);
         let first = due.min_by_key(|absent| absent.again).map(|absent| absent.slot);
-        let Some(slot) = first.filter(|_| !busy && !nexus.barrier) else { return };
+        let Some(slot) = first.filter(|_| !busy) else { return };
+        nexus.attempts += 1;
         let standing = nexus.record().replica(slot).map(|replica| replica.standing);
         nexus.joiner = Some(Joiner {
             slot,
+            attempt: nexus.attempts,
             attached: false,
             adding: false,
             instance: 0,
@@ -197,6 +209,7 @@ impl Volume {
         let end = nexus.regions();
         let record = nexus.record.as_deref().expect("a claimed volume has a record");
         let joiner = nexus.joiner.as_mut().expect("it is there");
+        let attempt = joiner.attempt;
         joiner.instance = fenced.instance;
         joiner.own.extend(&fenced.marks, end);
         joiner.whole |= fenced.copy.is_none();
@@ -204,7 +217,8 @@ impl Volume {
         let named = record.snapshots.iter().take_while(|s| s.holders & bit(slot) != 0);
         let same = named.zip(&fenced.snapshots).take_while(|(named, has)| named.uuid == **has);
         let kept = if joiner.whole { 0 } else { same.count() };
-        let drop: Vec<Uuid> = fenced.snapshots.iter().skip(kept).copied().collect();
+        let drop = fenced.snapshots.iter().skip(kept).take(SNAPSHOTS_KNOWN_MAX);
+        let drop: Vec<Uuid> = drop.copied().collect();
         let wrong = record.snapshots.iter().skip(kept).filter(|s| s.holders & bit(slot) != 0);
         let wrong: Vec<Uuid> = wrong.map(|snapshot| snapshot.uuid).collect();
         // Marks of a layer that it had as a member may have been cleared: without it they tell
@@ -217,19 +231,25 @@ impl Volume {
         }
         for uuid in drop {
             let command = Command::DeleteSnapshot { uuid: uuid.into() };
-            self.send(now, slot, Purpose::Joiner, command, None);
+            self.send(now, slot, Purpose::Joiner(attempt), command, None);
         }
         if grows {
-            self.send(now, slot, Purpose::Joiner, Command::Resize { bytes }, None);
+            self.send(now, slot, Purpose::Joiner(attempt), Command::Resize { bytes }, None);
         }
     }
 
     /// A joiner answered something that has no purpose of its own.
-    pub(crate) fn on_joiner(&mut self, now: Instant, slot: u8, result: &Result<Answer, Refusal>) {
+    pub(crate) fn on_joiner(
+        &mut self,
+        now: Instant,
+        attempt: u32,
+        result: &Result<Answer, Refusal>,
+    ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.slot == slot) else {
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
             return;
         };
+        let slot = joiner.slot;
         if result.is_err() {
             // An association that ended has ended the return already.
             return self.joiner_failed(now);
@@ -269,6 +289,7 @@ impl Volume {
         let joiner = nexus.joiner.as_mut().expect("it returns");
         joiner.attached = !late;
         joiner.stage = Stage::Settling(grants);
+        self.stepped = true;
         self.step(slot, Step::Attached);
     }
 
@@ -281,7 +302,7 @@ impl Volume {
         };
         let mut asked = nexus.good() & holders;
         let joiner = nexus.joiner.as_mut().expect("it returns");
-        let slot = joiner.slot;
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
         if alone {
             asked = 0;
         }
@@ -289,14 +310,28 @@ impl Volume {
         joiner.stage = Stage::Marking(asked | bit(slot), snapshot);
         for member in slots(asked | bit(slot)) {
             let layer = snapshot.filter(|_| member != slot).map(Into::into);
-            self.send(now, member, Purpose::Marks, Command::Marks { snapshot: layer }, None);
+            self.send(
+                now,
+                member,
+                Purpose::Marks(attempt),
+                Command::Marks { snapshot: layer },
+                None,
+            );
         }
     }
 
-    pub(crate) fn on_marks(&mut self, now: Instant, slot: u8, result: &Result<Answer, Refusal>) {
+    pub(crate) fn on_marks(
+        &mut self,
+        now: Instant,
+        slot: u8,
+        attempt: u32,
+        result: &Result<Answer, Refusal>,
+    ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let end = nexus.regions();
-        let Some(joiner) = nexus.joiner.as_mut() else { return };
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
+            return;
+        };
         let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
         let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
         joiner.todo.extend(marks, end);
@@ -350,7 +385,7 @@ impl Volume {
     fn layer_copied(&mut self, now: Instant, layer: Option<Uuid>) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let joiner = nexus.joiner.as_mut().expect("it returns");
-        let slot = joiner.slot;
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
         let command = match layer {
             Some(uuid) => {
                 joiner.stage = Stage::Sealing(uuid);
@@ -362,7 +397,7 @@ impl Volume {
                 Command::Flush { number: nexus.flushes }
             }
         };
-        self.send(now, slot, Purpose::Joiner, command, None);
+        self.send(now, slot, Purpose::Joiner(attempt), command, None);
     }
 
     /// Adds it, once it has promised a lease and nothing is in the way.
@@ -394,6 +429,7 @@ impl Volume {
         let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
             Some(Stage::Opening(deadline)) => Some(*deadline),
             Some(_) => None,
+            None if nexus.begins_no_return() => None,
             None => nexus.absent.iter().map(|absent| absent.again).min(),
         };
         wanted.into_iter().chain(next).min()
@@ -406,6 +442,11 @@ const fn layer_is_head(stage: &Stage) -> bool {
 }
 
 impl Nexus {
+    /// Whether a return that is due has to wait for something that will be told.
+    const fn begins_no_return(&self) -> bool {
+        self.swap.is_some() || self.failing != 0 || self.leaving.is_some() || self.barrier
+    }
+
     /// Regions of the volume.
     pub(crate) fn regions(&self) -> u32 {
         u32::try_from(self.record().bytes.div_ceil(REGION)).unwrap_or(u32::MAX)

@@ -11,6 +11,7 @@ use alloc::collections::BTreeMap;
 use braid_block::Instant;
 use braid_block::Key;
 
+use crate::guard::SNAPSHOTS_KNOWN_MAX;
 use crate::record::{TOLD_MAX, Uuid};
 use crate::wire::TRANSFER_MAX;
 use crate::{Effect, Plant, Request, Status, Work, ZERO_MAX};
@@ -160,9 +161,10 @@ impl Volume {
     }
 }
 
-/// Commands to replicas for which there must be room before a host's command is admitted: one to
-/// each of its replicas, and what an owner needs for itself.
-pub(crate) const CALLS_KEPT: usize = 64;
+/// Commands to replicas for which there must be room before a host's command is admitted, for what
+/// an owner needs for itself: to each of 8 replicas one of 8 kinds, and 8 snapshots to be deleted;
+/// to a joiner all snapshots that a replica may have.
+pub(crate) const CALLS_KEPT: usize = 8 * (8 + 8) + SNAPSHOTS_KNOWN_MAX;
 
 /// Adds a host to those that were told; the oldest makes room: it is told once more.
 pub(crate) fn tell(told: &mut arrayvec::ArrayVec<Uuid, TOLD_MAX>, host: Uuid) {

@@ -44,7 +44,7 @@ use alloc::collections::VecDeque;
 
 use braid_block::{Instant, Key, Memory, Slab, Token};
 
-use crate::record::{Record, Uuid};
+use crate::record::{REPLICAS_MAX, Record, Uuid};
 use crate::wire::{Answer, Refusal};
 use crate::{
     Command, Completion, Effect, Ended, Event, Failure, Limits, Note, Plant, Request, Swapped,
@@ -52,10 +52,10 @@ use crate::{
 };
 
 use call::{Call, Purpose};
-use front::Front;
+use front::{CALLS_KEPT, Front};
 use op::Op;
 use ranges::Holder;
-use segment::Segment;
+use segment::{SEGMENTS_MAX, Segment};
 use state::Nexus;
 
 /// What a volume is told at start.
@@ -96,6 +96,8 @@ pub struct Volume {
     waiting: VecDeque<Key>,
     /// Something that waiting ones wait for has changed.
     stirred: bool,
+    /// The owner came a step further by itself: the next one may be possible at once.
+    stepped: bool,
     associations: u32,
     swaps: u64,
     effects: VecDeque<Effect>,
@@ -138,19 +140,21 @@ impl Volume {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let limits = config.limits;
-        // A command is out at most once to each member and the joiner; the rest is for the owner.
-        let calls = limits.requests_max * 4 + limits.segments_max * 8 + 64;
+        let segments = limits.segments_max.min(SEGMENTS_MAX);
+        // A command is out at most once to each replica; the rest is for the owner.
+        let calls = (limits.requests_max + segments) * REPLICAS_MAX as u32 + CALLS_KEPT as u32;
         Self {
             bytes: config.bytes,
             front: Front::new(limits.hosts_max),
             nexus: None,
             ops: Slab::with_capacity(limits.requests_max),
-            segments: Slab::with_capacity(limits.segments_max),
+            segments: Slab::with_capacity(segments),
             calls: Slab::with_capacity(calls),
             due: VecDeque::new(),
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
             stirred: false,
+            stepped: false,
             associations: 0,
             swaps: 0,
             effects: VecDeque::new(),
@@ -200,6 +204,7 @@ impl Volume {
 
     /// Ends a turn: goes on with what was woken, and does what is due.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.stepped = false;
         self.overdue(mem, now);
         self.owner_on(mem, now);
         for _ in 0..self.ready.len() {
@@ -240,7 +245,7 @@ impl Volume {
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || self.stirred
+        !self.ready.is_empty() || self.stirred || self.stepped
     }
 
     /// Whether this portal's access state is optimized; else it is inaccessible.
@@ -298,13 +303,18 @@ impl Volume {
         result: Result<Answer, Refusal>,
     ) {
         let Some(call) = self.calls.remove(token.key()) else { return };
-        let live = self.nexus.as_ref().is_some_and(|nexus| nexus.is_current(&call));
-        let result = if live { result } else { Err(Refusal::Gone) };
-        if live && self.is_fatal(now, &call, &result) {
-            self.route(mem, now, call, Err(Refusal::Gone));
-            return;
+        let nexus = self.nexus.as_deref();
+        let live = nexus.is_some_and(|nexus| nexus.is_current(&call));
+        let mine = nexus.is_some_and(|nexus| nexus.has_sent(&call));
+        let ended = live && self.is_fatal(now, &call, &result);
+        let result = if live && !ended { result } else { Err(Refusal::Gone) };
+        // To a later owner, an answer that comes too late has but a buffer to give back; and what
+        // the end of its association meant was seen to when that ended.
+        let held = matches!(call.purpose, Purpose::Op(_) | Purpose::Segment(_));
+        let over = !live && matches!(call.purpose, Purpose::Copy | Purpose::Lease);
+        if held || (mine && !over) {
+            self.route(mem, now, call, result);
         }
-        self.route(mem, now, call, result);
     }
 
     /// What an answer says of its sender, whatever was asked: it may end the owner, or the
@@ -335,8 +345,8 @@ impl Volume {
         match call.purpose {
             Purpose::Op(key) => self.on_op_done(mem, now, key, slot, result),
             Purpose::Segment(key) => self.on_segment_done(mem, now, key, slot, &result),
-            Purpose::Joiner => self.on_joiner(now, slot, &result),
-            Purpose::Marks => self.on_marks(now, slot, &result),
+            Purpose::Joiner(attempt) => self.on_joiner(now, attempt, &result),
+            Purpose::Marks(attempt) => self.on_marks(now, slot, attempt, &result),
             Purpose::Fence => self.on_fenced(now, slot, result),
             Purpose::Copy => self.on_copied(now, slot, result),
             Purpose::Lease => self.on_leased(now, slot, call.sent, &result),

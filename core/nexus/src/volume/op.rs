@@ -169,20 +169,27 @@ impl Volume {
         }
     }
 
-    /// Looks at every command that members hold up: they have changed.
+    /// Looks at every command that members or a joiner hold up: they have changed.
     pub(crate) fn settle_all(&mut self) {
-        let is_out = |op: &Op| matches!(op.state, State::Writing { .. } | State::Flushing { .. });
-        for (key, op) in self.ops.iter() {
-            if is_out(op) {
+        let nexus = self.nexus.as_ref().expect("its members changed");
+        let there = nexus.members | nexus.joiner_slot().map_or(0, bit);
+        for (key, op) in self.ops.iter_mut() {
+            if let State::Writing { targets, .. } | State::Flushing { targets, .. } = &mut op.state
+            {
+                // Who left was not sent this by the association that it may come back with.
+                *targets &= there;
                 self.ready.push_back(super::Holder::Op(key));
             }
         }
         self.stirred = true;
     }
 
-    /// Ends all commands that were not sent: hosts shall ask elsewhere.
+    /// Ends all commands that change nothing and wait: hosts shall ask elsewhere.
     pub(crate) fn refuse_waiting(&mut self) {
-        let waits = |op: &Op| op.out == 0 && matches!(op.state, State::Queued | State::Reading);
+        let waits = |op: &Op| {
+            let unsent = matches!(op.state, State::Queued | State::Reading);
+            op.out == 0 && (unsent || matches!(op.state, State::Answering { .. }))
+        };
         let keys: Box<[Key]> =
             self.ops.iter().filter(|(_, op)| waits(op)).map(|(key, _)| key).collect();
         for key in keys {

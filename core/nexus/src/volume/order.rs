@@ -63,8 +63,9 @@ impl Volume {
         self.held_on(now);
         self.calm_on();
         self.snapshot_on(now);
-        self.comeback_on(mem, now);
         self.segments_on(mem, now);
+        // After what may end suspicion: nothing else would look at a return again.
+        self.comeback_on(mem, now);
         self.clean_on(now);
         self.shutdown_on(now);
     }

@@ -28,6 +28,9 @@ use super::ranges::Holder;
 use super::state::{bit, slots};
 use super::write::regions;
 
+/// Segments in work at once, at most: more would only queue at the replicas.
+pub(crate) const SEGMENTS_MAX: u32 = 16;
+
 /// What a segment is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -121,7 +124,8 @@ impl Volume {
 
     /// Begins segments, as many as there may be at once.
     pub(crate) fn segments_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let keys: arrayvec::ArrayVec<Key, 16> = self.segments.iter().map(|(key, _)| key).collect();
+        let keys: arrayvec::ArrayVec<Key, { SEGMENTS_MAX as usize }> =
+            self.segments.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.end_segment(mem, now, key);
         }
@@ -129,7 +133,8 @@ impl Volume {
         if nexus.phase != super::state::Phase::Serving || nexus.barrier {
             return;
         }
-        let alone = nexus.members.count_ones() == 1;
+        nexus.wanted.again = nexus.wanted.again.filter(|again| *again > now);
+        let alone = nexus.lessors().count_ones() == 1;
         if alone && !nexus.suspect.is_empty() && self.segments.is_empty() {
             nexus.suspect = super::regions::Regions::default();
             self.stirred = true;

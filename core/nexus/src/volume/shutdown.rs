@@ -46,14 +46,18 @@ impl Volume {
 
     /// Goes on with leaving.
     pub(crate) fn shutdown_on(&mut self, now: Instant) {
+        let Some(leaving) = self.nexus.as_ref().and_then(|nexus| nexus.leaving) else { return };
         let works = self.ops.iter().any(|(_, op)| !matches!(op.state, State::Ending(_)));
         let cleaning = self.is_cleaning();
-        let Some(nexus) = self.nexus.as_mut() else { return };
-        let Some(leaving) = nexus.leaving else { return };
+        let nexus = self.nexus.as_mut().expect("it is leaving");
         let stage = match leaving.stage {
             Stage::Draining if works || nexus.failing != 0 || nexus.swap.is_some() => return,
             Stage::Draining => {
+                let marked = nexus.written.len() > 0;
                 self.detach(now);
+                if marked && !cleaning {
+                    self.own_flush(now);
+                }
                 Stage::Cleaning
             }
             // Marks that cannot be cleared now, because somebody is away, stay.
@@ -66,6 +70,7 @@ impl Volume {
         };
         if let Some(nexus) = self.nexus.as_mut() {
             nexus.leaving = Some(Leaving { stage, ..leaving });
+            self.stepped = true;
         }
     }
 

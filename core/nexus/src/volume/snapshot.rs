@@ -17,6 +17,10 @@ use super::op::State;
 use super::state::{bit, slots};
 use super::swap::Change;
 
+/// Snapshots of a member that are deleted at a take-over, at most. One is left over when an owner
+/// ends between its taking and its naming.
+const DELETES_MAX: usize = 8;
+
 /// A snapshot on its way.
 #[derive(Debug)]
 pub(crate) struct Barrier {
@@ -129,6 +133,7 @@ impl Volume {
     fn set_barrier(&mut self, stage: Stage) {
         let snapshot = self.nexus.as_mut().and_then(|nexus| nexus.snapshot.as_mut());
         snapshot.expect("one is on its way").stage = stage;
+        self.stepped = true;
     }
 
     /// Lets commands in again.
@@ -176,7 +181,7 @@ impl Volume {
             self.set_barrier(Stage::Naming);
             self.swap_on(now);
             self.admit_again();
-        } else if waiting == 0 || now >= deadline || nexus.failing != 0 {
+        } else if now >= deadline || nexus.failing != 0 || taken | waiting != nexus.members {
             self.set_barrier(Stage::Undoing { waiting, full: false });
             self.admit_again();
         }
@@ -227,8 +232,9 @@ impl Volume {
             let nexus = self.nexus.as_ref().expect("it takes over");
             let Some(fenced) = nexus.links[usize::from(slot)].fenced.as_deref() else { continue };
             let unnamed = |uuid: &&Uuid| nexus.record().snapshot(uuid).is_none();
-            let unnamed: alloc::vec::Vec<Uuid> =
-                fenced.snapshots.iter().filter(unnamed).copied().collect();
+            // What is left for later is told again by the next fence.
+            let unnamed = fenced.snapshots.iter().filter(unnamed).take(DELETES_MAX);
+            let unnamed: alloc::vec::Vec<Uuid> = unnamed.copied().collect();
             for uuid in unnamed {
                 let command = Command::DeleteSnapshot { uuid: uuid.into() };
                 self.send(now, slot, Purpose::Tell, command, None);

@@ -114,6 +114,8 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Nexus {
     pub(crate) owner: Uuid,
+    /// The last association that was asked for before it was there.
+    before: u32,
     pub(crate) epoch: u64,
     /// The take-over's tag, until it has ended.
     pub(crate) tag: Option<u64>,
@@ -152,6 +154,8 @@ pub(crate) struct Nexus {
     pub(crate) leaving: Option<Leaving>,
     /// Members that the management takes out, and who waits for that.
     pub(crate) excluding: Vec<(u8, u64)>,
+    /// Returns that were begun.
+    pub(crate) attempts: u32,
     /// Replicas that are wanted back.
     pub(crate) absent: Vec<Absent>,
     /// Ranges that wait to be made equal.
@@ -171,9 +175,10 @@ pub(crate) const fn bit(slot: u8) -> u8 {
 }
 
 impl Nexus {
-    pub(crate) fn new(owner: Uuid, tag: u64, force: bool) -> Self {
+    pub(crate) fn new(owner: Uuid, tag: u64, force: bool, before: u32) -> Self {
         Self {
             owner,
+            before,
             epoch: 0,
             tag: Some(tag),
             force,
@@ -199,6 +204,7 @@ impl Nexus {
             cleaning: Cleaning::default(),
             leaving: None,
             excluding: Vec::new(),
+            attempts: 0,
             absent: Vec::new(),
             wanted: Wanted::default(),
             lost: false,
@@ -218,6 +224,11 @@ impl Nexus {
     /// Whether a command went out by an association that still stands.
     pub(crate) fn is_current(&self, call: &Call) -> bool {
         self.links[usize::from(call.slot)].association() == Some(call.association)
+    }
+
+    /// Whether a command is this owner's, and not an earlier one's.
+    pub(crate) const fn has_sent(&self, call: &Call) -> bool {
+        call.association > self.before
     }
 
     /// Which slot has this association.

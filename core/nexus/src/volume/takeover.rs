@@ -32,7 +32,7 @@ impl Volume {
     ) {
         let _ = (mem, now);
         self.stop(Why::Replaced);
-        self.nexus = Some(Box::new(Nexus::new(owner, tag, force)));
+        self.nexus = Some(Box::new(Nexus::new(owner, tag, force, self.associations)));
         self.effects.push_back(Effect::Fetch);
     }
 
@@ -83,7 +83,10 @@ impl Volume {
         nexus.members = nexus.believed().members();
         nexus.phase = Phase::Fencing { deadline };
         let (epoch, members) = (nexus.epoch, nexus.members);
-        self.bytes = nexus.record().bytes;
+        let bytes = nexus.record().bytes;
+        if core::mem::replace(&mut self.bytes, bytes) != bytes {
+            self.effects.push_back(Effect::Resized { bytes });
+        }
         self.note(Note::Claimed { epoch });
         for slot in slots(members) {
             self.associate(slot);

@@ -100,28 +100,32 @@ impl Volume {
         }
         let lacking = nexus.need(targets) & !applied & !early;
         if lacking == 0 {
-            return self.settled(key, Status::Success);
+            return self.settled(now, key, Status::Success);
         }
         let full = full & !nexus.failing;
         if full == 0 {
             return;
         }
         if applied & nexus.good() == 0 && full & nexus.members == nexus.good() {
-            return self.settled(key, Status::NoSpace);
+            return self.settled(now, key, Status::NoSpace);
         }
         for slot in slots(full) {
             self.fail(now, slot, Refusal::NoSpace);
         }
     }
 
-    fn settled(&mut self, key: Key, status: Status) {
+    fn settled(&mut self, now: Instant, key: Key, status: Status) {
+        // Of what no member had space for a part may have taken effect, here and not there: a
+        // joiner that is no member yet reads the marks anew.
+        if status != Status::Success {
+            self.detach(now);
+        }
         let op = self.ops.get(key).expect("it is settled");
         let (first, end) = op.range();
         let (from, to) = regions(first, end);
         let nexus = self.nexus.as_mut().expect("it is serving");
         nexus.written.end(from, to, nexus.flushes);
-        // Of what no member had space for a part may have taken effect, here and not there.
-        if status != Status::Success && nexus.members.count_ones() > 1 {
+        if status != Status::Success && nexus.lessors().count_ones() > 1 {
             nexus.suspect.insert(from, to);
         }
         nexus.ranges.unlock(Holder::Op(key), &mut self.ready);
