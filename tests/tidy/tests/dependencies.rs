@@ -17,8 +17,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("core/plan", &["core/block"]),
     ("core/shard", &["core/block", "core/nvme", "core/pool", "core/nexus"]),
     ("sim", &["core/"]),
-    // The standard and the pools in its tests alone.
-    ("shell/reactor", &["core/block", "core/nvme", "core/pool", "core/shard"]),
+    // The standard, the pools and the mirror in its tests alone.
+    ("shell/reactor", &["core/block", "core/nvme", "core/pool", "core/nexus", "core/shard"]),
     // The words of the wire: nothing of ours below it, so that every client can have it.
     ("shell/api", &[]),
     (
