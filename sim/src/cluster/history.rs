@@ -1,0 +1,408 @@
+//! What hosts asked and were answered: the one thing that a volume is judged by.
+//!
+//! Time is a counter of things that happened, so no two of them are at once. A host that gets no
+//! answer, or one that says "elsewhere", sends the same command again: every sending is an
+//! *attempt*, and each may take effect once until the operation's final answer, none after it.
+
+use std::collections::BTreeMap;
+
+use braid_block::Instant;
+
+use crate::oracle::{Tick, Violation};
+use crate::payload::{self, SECTOR, Said};
+
+/// Number of an operation, counted from 1; a write's is what it writes.
+pub type Number = u32;
+
+/// No time at all.
+pub(super) const NEVER: Tick = Tick::MAX;
+/// What a sector says that no write touched, or a zeroing.
+pub(super) const ZERO: Number = 0;
+
+/// What a host asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Read.
+    Read,
+    /// Write its own number.
+    Write {
+        /// To the media before the answer (FUA).
+        durable: bool,
+    },
+    /// Make zeros.
+    Zero {
+        /// To the media before the answer (FUA).
+        durable: bool,
+    },
+    /// Make durable what was acknowledged.
+    Flush,
+}
+
+impl Deed {
+    /// Whether it changes what is read.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        matches!(self, Self::Write { .. } | Self::Zero { .. })
+    }
+
+    const fn is_durable(self) -> bool {
+        matches!(self, Self::Write { durable: true } | Self::Zero { durable: true })
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Well: this attempt was acknowledged.
+    Done {
+        /// Counted from 0.
+        attempt: usize,
+    },
+    /// With an error: it may have taken effect.
+    Failed,
+}
+
+/// One thing that a host asked for, with all its attempts.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Whose.
+    pub host: usize,
+    /// What.
+    pub deed: Deed,
+    /// First sector.
+    pub first: u64,
+    /// Sectors.
+    pub sectors: u64,
+    /// When each attempt was sent; none: it never left its host.
+    pub sent: Vec<Tick>,
+    /// Attempts that nobody has answered.
+    unanswered: u32,
+    end: Option<(Tick, End)>,
+    began: Instant,
+    ended: Instant,
+}
+
+impl Operation {
+    /// When it could take effect first.
+    pub(super) fn start(&self) -> Option<Tick> {
+        self.sent.first().copied()
+    }
+
+    /// When it could take effect last: an operation that failed while an attempt was out may
+    /// take effect for ever.
+    pub(super) fn over(&self) -> Tick {
+        match self.end {
+            Some((tick, End::Done { .. })) => tick,
+            Some((tick, End::Failed)) if self.unanswered == 0 => tick,
+            _ => NEVER,
+        }
+    }
+
+    /// When the attempt that was acknowledged was sent, and when it was acknowledged.
+    pub(super) fn acknowledged(&self) -> Option<(Tick, Tick)> {
+        match self.end {
+            Some((tick, End::Done { attempt })) => Some((self.sent[attempt], tick)),
+            _ => None,
+        }
+    }
+
+    /// Whether it was answered for good.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(super) const fn is_zero(&self) -> bool {
+        matches!(self.deed, Deed::Zero { .. })
+    }
+}
+
+/// A loss of what was acknowledged and not flushed: a lossy activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loss {
+    /// When the epoch was claimed that found it.
+    pub(super) began: Tick,
+    /// When that epoch began to serve.
+    pub(super) ended: Tick,
+}
+
+/// A sector's content as somebody saw it, at some point of an interval.
+#[derive(Clone, Debug)]
+pub(super) struct Look {
+    pub(super) value: Number,
+    pub(super) since: Tick,
+    pub(super) until: Tick,
+    pub(super) by: Eye,
+}
+
+/// Who looked.
+#[derive(Clone, Debug)]
+pub(super) enum Eye {
+    /// A host's read.
+    Read(Number),
+    /// A checker looked into a replica.
+    Replica(u8),
+}
+
+/// What is known of one sector.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Track {
+    /// Operations that change it, in order of their numbers.
+    pub(super) changes: Vec<Number>,
+    pub(super) looks: Vec<Look>,
+}
+
+/// A flush that was acknowledged: when it was sent, and when it was answered.
+pub(super) type Flushed = (Tick, Tick);
+
+/// The history of one volume.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Of which volume: part of what its writes write.
+    volume: u8,
+    now: Tick,
+    operations: Vec<Operation>,
+    pub(super) tracks: BTreeMap<u64, Track>,
+    pub(super) flushes: Vec<Flushed>,
+    pub(super) losses: Vec<Loss>,
+    /// When an epoch began to serve, each.
+    pub(super) servings: Vec<Tick>,
+    claims: BTreeMap<u64, Tick>,
+}
+
+/// Bits of a number in what is written; the volume is above.
+const NUMBER_BITS: u32 = 26;
+
+impl History {
+    /// Of this volume, at most 63.
+    #[must_use]
+    pub fn new(volume: u8) -> Self {
+        assert!(volume < 64, "a volume that cannot be named");
+        Self { volume, ..Self::default() }
+    }
+
+    /// What an operation writes: its number, and its volume's.
+    #[must_use]
+    pub fn named(&self, number: Number) -> u32 {
+        assert!(number >> NUMBER_BITS == 0, "more operations than can be named");
+        u32::from(self.volume) << NUMBER_BITS | number
+    }
+
+    /// The time, which passes by this.
+    pub const fn tick(&mut self) -> Tick {
+        self.now += 1;
+        self.now
+    }
+
+    /// An operation.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    #[must_use]
+    pub fn operation(&self, number: Number) -> &Operation {
+        &self.operations[number as usize - 1]
+    }
+
+    fn operation_mut(&mut self, number: Number) -> &mut Operation {
+        &mut self.operations[number as usize - 1]
+    }
+
+    /// All operations, from number 1.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// A host wants something. It is not sent yet.
+    pub fn begin(
+        &mut self,
+        at: Instant,
+        host: usize,
+        deed: Deed,
+        (first, sectors): (u64, u64),
+    ) -> Number {
+        let (sent, ended) = (Vec::new(), at);
+        let (unanswered, end) = (0, None);
+        let op =
+            Operation { host, deed, first, sectors, sent, unanswered, end, began: at, ended };
+        self.operations.push(op);
+        let number = Number::try_from(self.operations.len()).expect("few operations");
+        if deed.changes() {
+            for sector in first..first + sectors {
+                self.tracks.entry(sector).or_default().changes.push(number);
+            }
+        }
+        number
+    }
+
+    /// It is sent, for the first time or again; gives the attempt's number.
+    pub fn send(&mut self, number: Number) -> usize {
+        let tick = self.tick();
+        let op = self.operation_mut(number);
+        op.sent.push(tick);
+        op.unanswered += 1;
+        op.sent.len() - 1
+    }
+
+    /// An attempt was answered, and not for good.
+    pub fn bounced(&mut self, number: Number) {
+        self.operation_mut(number).unanswered -= 1;
+    }
+
+    /// An attempt was acknowledged: that is the final answer.
+    pub fn acknowledged(&mut self, at: Instant, number: Number, attempt: usize) {
+        let tick = self.end(at, number, End::Done { attempt });
+        let op = self.operation_mut(number);
+        op.unanswered -= 1;
+        if op.deed == Deed::Flush {
+            let sent = op.sent[attempt];
+            self.flushes.push((sent, tick));
+        }
+    }
+
+    /// A read was answered with these bytes.
+    ///
+    /// # Errors
+    /// If a sector says what no write put there.
+    pub fn was_read(
+        &mut self,
+        at: Instant,
+        number: Number,
+        attempt: usize,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        self.acknowledged(at, number, attempt);
+        let op = self.operation(number);
+        let (first, since) = (op.first, op.sent[attempt]);
+        let until = self.now;
+        self.see(first, bytes, (since, until), &Eye::Read(number))
+    }
+
+    /// An operation failed for good. `answered`: the attempt that failed was.
+    pub fn failed(&mut self, at: Instant, number: Number, answered: bool) {
+        self.end(at, number, End::Failed);
+        let op = self.operation_mut(number);
+        op.unanswered -= u32::from(answered);
+    }
+
+    /// A checker looked into a replica, which holds what hosts would read now.
+    ///
+    /// # Errors
+    /// If a sector says what no write put there.
+    pub fn looked(&mut self, slot: u8, first: u64, bytes: &[u8]) -> Result<(), Violation> {
+        let now = self.tick();
+        self.see(first, bytes, (now, now), &Eye::Replica(slot))
+    }
+
+    /// An epoch was claimed: the store has it.
+    pub fn claimed(&mut self, epoch: u64) {
+        let now = self.tick();
+        self.claims.entry(epoch).or_insert(now);
+    }
+
+    /// An epoch serves.
+    pub fn serving(&mut self, epoch: u64, lossy: bool) {
+        let ended = self.tick();
+        self.servings.push(ended);
+        if lossy {
+            let began = self.claims.get(&epoch).copied().unwrap_or(ended);
+            self.losses.push(Loss { began, ended });
+        }
+    }
+
+    /// What a sector's bytes say, if they belong there.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn value(&self, bytes: &[u8], sector: u64) -> Result<Number, Violation> {
+        let wrong = |text: String| Violation::new("NeverWrongData", text);
+        match payload::said(bytes) {
+            Said::Zero => Ok(ZERO),
+            Said::Garbage => Err(wrong(format!("sector {sector} says nothing that was written"))),
+            Said::Written { write, sector: of } => {
+                let (volume, number) = (write >> NUMBER_BITS, write % (1 << NUMBER_BITS));
+                let wrote = |op: &Operation| {
+                    let covers = (op.first..op.first + op.sectors).contains(&sector);
+                    covers && matches!(op.deed, Deed::Write { .. })
+                };
+                let op = (number as usize).checked_sub(1).and_then(|at| self.operations.get(at));
+                if volume == self.volume.into() && of == sector && op.is_some_and(wrote) {
+                    return Ok(number);
+                }
+                let text = format!("write {number} of sector {of} of volume {volume}");
+                Err(wrong(format!("sector {sector} says {text}")))
+            }
+        }
+    }
+
+    fn see(
+        &mut self,
+        first: u64,
+        bytes: &[u8],
+        (since, until): (Tick, Tick),
+        by: &Eye,
+    ) -> Result<(), Violation> {
+        for (sector, piece) in (first..).zip(bytes.chunks_exact(SECTOR)) {
+            let value = self.value(piece, sector)?;
+            let look = Look { value, since, until, by: by.clone() };
+            self.tracks.entry(sector).or_default().looks.push(look);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, at: Instant, number: Number, end: End) -> Tick {
+        let tick = self.tick();
+        let op = self.operation_mut(number);
+        assert!(op.end.is_none(), "operation {number} ended twice");
+        op.end = Some((tick, end));
+        op.ended = at;
+        tick
+    }
+
+    /// Whether an operation was acknowledged and is durable before a moment.
+    pub(super) fn is_durable(&self, number: Number, before: Tick) -> bool {
+        let op = self.operation(number);
+        op.acknowledged().is_some_and(|(_, done)| {
+            done < before && (op.deed.is_durable() || self.is_flushed(done, before))
+        })
+    }
+
+    /// Whether a flush that was sent after one moment was acknowledged before another.
+    pub(super) fn is_flushed(&self, after: Tick, before: Tick) -> bool {
+        self.flushes.iter().any(|(sent, done)| *sent > after && *done < before)
+    }
+
+    /// An operation for people.
+    #[must_use]
+    pub fn describe(&self, number: Number) -> String {
+        if number == ZERO {
+            return "zeros".into();
+        }
+        let op = self.operation(number);
+        let what = match op.deed {
+            Deed::Read => "read",
+            Deed::Write { durable: false } => "write",
+            Deed::Write { durable: true } => "durable write",
+            Deed::Zero { .. } => "zeroing",
+            Deed::Flush => "flush",
+        };
+        let end = match op.end {
+            Some((_, End::Done { .. })) => format!("to {}", millis(op.ended)),
+            Some((_, End::Failed)) => format!("failed at {}", millis(op.ended)),
+            None => "never answered".into(),
+        };
+        let attempts = op.sent.len();
+        format!(
+            "#{number} ({what} of sectors {}+{} by host {}, from {} {end}, sent {attempts} times)",
+            op.first,
+            op.sectors,
+            op.host,
+            millis(op.began)
+        )
+    }
+}
+
+pub(super) fn millis(at: Instant) -> String {
+    let micros = at.as_nanos() / 1000;
+    format!("{}.{:03} ms", micros / 1000, micros % 1000)
+}
