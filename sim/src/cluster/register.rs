@@ -18,6 +18,8 @@
 //!
 //! Where that leaves several explanations, one that fits is enough: a finding is never false.
 
+use std::collections::BTreeMap;
+
 use crate::oracle::{Tick, Violation};
 
 use super::history::{Eye, History, Look, Loss, NEVER, Number, Track, ZERO};
@@ -43,6 +45,49 @@ impl Zone {
 pub(super) fn check(history: &History) -> Result<(), Violation> {
     for (sector, track) in &history.tracks {
         Sector { history, track, number: *sector }.check()?;
+    }
+    Ok(())
+}
+
+/// Whether there was one moment within an interval in which the volume's sectors said this.
+///
+/// # Errors
+/// *SnapshotPoint*: the first sector that does not fit to those before it.
+pub(super) fn moment(
+    history: &History,
+    values: &BTreeMap<u64, Number>,
+    (began, ended): (Tick, Tick),
+) -> Result<(), Violation> {
+    let (mut low, mut high) = (began, ended);
+    let sector = |number: u64| history.tracks.get(&number).map(|track| Sector {
+        history,
+        track,
+        number,
+    });
+    let wrong = |number: u64, value: Number, when: (Tick, Tick)| {
+        let value = history.describe(value);
+        let text = format!(
+            "sector {number} says {value}, which was so from {} to {}, but the others from {low} \
+             to {high}; the snapshot was taken from {began} to {ended}",
+            when.0, when.1
+        );
+        Err(Violation::new("SnapshotPoint", text))
+    };
+    for (number, value) in values.iter().filter(|(_, value)| **value != ZERO) {
+        let Some(sector) = sector(*number) else { continue };
+        let when = sector.time_of(*value, began);
+        if when.0.max(low) >= when.1.min(high) {
+            return wrong(*number, *value, when);
+        }
+        (low, high) = (when.0.max(low), when.1.min(high));
+    }
+    // Any zeroing may have made zeros: for each sector alone one must fit.
+    for (number, value) in values.iter().filter(|(_, value)| **value == ZERO) {
+        let Some(sector) = sector(*number) else { continue };
+        let times = sector.times_of_zeros(began);
+        if !times.iter().any(|when| when.0.max(low) < when.1.min(high)) {
+            return wrong(*number, *value, times.last().copied().unwrap_or_default());
+        }
     }
     Ok(())
 }
@@ -321,6 +366,39 @@ impl Sector<'_> {
             seen.map(|look| look.since).max()
         });
         written.chain(survived).max()
+    }
+
+    /// Between which moments a write's value may have been there, as of a snapshot that was asked
+    /// for at some time: after it was sent, and before what surely followed was acknowledged.
+    fn time_of(&self, value: Number, asked: Tick) -> (Tick, Tick) {
+        let op = self.history.operation(value);
+        let effect = self.first_seen(value).min(op.over());
+        (op.start().unwrap_or(NEVER), self.covered(value, effect, asked))
+    }
+
+    fn times_of_zeros(&self, asked: Tick) -> Vec<(Tick, Tick)> {
+        let changes = self.track.changes.iter().copied();
+        let zeroings = changes.filter(|number| self.history.operation(*number).is_zero());
+        let times = zeroings.filter_map(|number| {
+            let op = self.history.operation(number);
+            Some((op.start()?, self.covered(number, op.over(), asked)))
+        });
+        // What came before a loss may be back.
+        let lost = self.history.losses.iter().any(|loss| loss.began < asked);
+        let first = if lost { NEVER } else { self.covered(ZERO, 0, asked) };
+        std::iter::once((0, first)).chain(times).collect()
+    }
+
+    /// When something was acknowledged that surely came after an effect; losses undo what was
+    /// before them.
+    fn covered(&self, but: Number, effect: Tick, asked: Tick) -> Tick {
+        let losses = self.history.losses.iter().filter(|loss| loss.began < asked);
+        let era = losses.map(|loss| loss.ended).max().unwrap_or(0);
+        let later = self.track.changes.iter().filter_map(|number| {
+            let (sent, done) = self.surely(*number)?;
+            (*number != but && sent > effect && sent >= era).then_some(done)
+        });
+        later.min().unwrap_or(NEVER)
     }
 
     fn contradiction(&self, a: Zone, b: Zone) -> Violation {

@@ -242,6 +242,33 @@ fn what_survived_a_loss_and_was_flushed_survives_the_next_one() {
     assert_eq!(script(true), Some("FlushedDurable"));
 }
 
+/// Two sectors are written one after the other, and again; says what a snapshot may hold that is
+/// taken between.
+#[test]
+fn a_snapshot_is_of_one_moment_within_its_command() {
+    let mut history = History::default();
+    let write = |history: &mut History, sector: u64| {
+        let number = history.begin(AT, 0, Deed::Write { durable: false }, (sector, 1));
+        history.send(number);
+        history.acknowledged(AT, number, 0);
+        number
+    };
+    let (a, b) = (write(&mut history, 0), write(&mut history, 1));
+    let began = history.tick();
+    let (c, d) = (write(&mut history, 0), write(&mut history, 1));
+    let ended = history.tick();
+    let (e, _) = (write(&mut history, 0), write(&mut history, 1));
+    let fits = |values: [Number; 2]| {
+        let values = (0..).zip(values).collect();
+        super::moment(&history, &values, (began, ended)).is_ok()
+    };
+    assert!(fits([a, b]) && fits([c, b]) && fits([c, d]));
+    assert!(!fits([a, d]), "the second write before the first");
+    assert!(!fits([e, d]), "a write of after the snapshot");
+    assert!(!fits([0, b]) && !fits([c, 0]), "what was before the snapshot");
+    assert!(super::moment(&history, &[(9, 0)].into(), (began, ended)).is_ok());
+}
+
 #[test]
 fn what_nobody_wrote_is_found_at_once() {
     let mut history = History::default();
