@@ -50,6 +50,8 @@ enum Task {
     Powercut(simulate::PowerCut),
     /// Damages a simulated pool, and looks for wrong data
     Corrupt(simulate::Corrupt),
+    /// Simulates clusters with faults, and looks for what must never happen
+    Sim(simulate::Sim),
     /// Writes and checks numbered records on a block device; runs inside the guest
     #[command(hide = true)]
     Record {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Task::Guest(options) => guest::main(&options),
         Task::Powercut(options) => simulate::power_cut(&options),
         Task::Corrupt(options) => simulate::corrupt(&options),
+        Task::Sim(options) => simulate::sim(&options),
         Task::Record { work } => record::main(&work),
     };
     match done {

@@ -1,4 +1,5 @@
-//! `cargo xtask powercut` and `cargo xtask corrupt`: the campaigns of the simulator.
+//! `cargo xtask powercut`, `cargo xtask corrupt` and `cargo xtask sim`: the campaigns of the
+//! simulator.
 
 use crate::fault::{Explain, Fault, Outcome};
 use crate::workspace;
@@ -50,6 +51,59 @@ pub(crate) struct Corrupt {
     /// Tells the story of the case: what was damaged, and what the pool did
     #[arg(long)]
     log: bool,
+}
+
+/// How to simulate clusters.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A seed is one cluster: nodes with pools and nexuses, a store, a planner, a network and hosts, in \
+virtual time. Faults come for a while; then everything heals, and must converge. What hosts saw \
+is checked against the invariants that docs/simulation.md names. A finding prints the command \
+that shows it again.")]
+pub(crate) struct Sim {
+    /// Clusters to simulate
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// This seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
+    /// Tells the story: time, packets, commands, faults, what hosts saw
+    #[arg(long)]
+    log: bool,
+    /// Only clusters of this kind; by itself a seed draws everything
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Switches a rule of replication off and expects that to be found
+    #[arg(long, value_name = "BUG")]
+    plant: Option<String>,
+    /// Seeds at once; 0: as many as there are processors
+    #[arg(long, default_value_t = 0)]
+    jobs: u64,
+}
+
+/// Runs `sim`.
+pub(crate) fn sim(options: &Sim) -> Outcome<()> {
+    let mut command = workspace::cargo(["run", "--quiet", "--package", "braid-sim", "--", "sim"]);
+    match options.seed {
+        Some(seed) => command.args(["--seed", &seed.to_string()]),
+        None => {
+            command.args(["--first", &options.first.to_string()]);
+            command.args(["--seeds", &options.seeds.to_string()])
+        }
+    };
+    command.args(["--jobs", &options.jobs.to_string()]);
+    if options.log {
+        command.arg("--log");
+    }
+    for (name, value) in [("--profile", &options.profile), ("--plant", &options.plant)] {
+        if let Some(value) = value {
+            command.args([name, value]);
+        }
+    }
+    run(command)
 }
 
 /// Runs `powercut`.

@@ -64,7 +64,8 @@ pub(super) fn moment(
         track,
         number,
     });
-    let wrong = |number: u64, value: Number, when: (Tick, Tick)| {
+    let wrong = |number: u64, value: Number, when: (Tick, Tick), left: (Tick, Tick)| {
+        let (low, high) = left;
         let value = history.describe(value);
         let text = format!(
             "sector {number} says {value}, which was so from {} to {}, but the others from {low} \
@@ -77,7 +78,7 @@ pub(super) fn moment(
         let Some(sector) = sector(*number) else { continue };
         let when = sector.time_of(*value, began);
         if when.0.max(low) >= when.1.min(high) {
-            return wrong(*number, *value, when);
+            return wrong(*number, *value, when, (low, high));
         }
         (low, high) = (when.0.max(low), when.1.min(high));
     }
@@ -86,7 +87,8 @@ pub(super) fn moment(
         let Some(sector) = sector(*number) else { continue };
         let times = sector.times_of_zeros(began);
         if !times.iter().any(|when| when.0.max(low) < when.1.min(high)) {
-            return wrong(*number, *value, times.last().copied().unwrap_or_default());
+            let last = times.last().copied().unwrap_or_default();
+            return wrong(*number, *value, last, (low, high));
         }
     }
     Ok(())
