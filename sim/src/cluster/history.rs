@@ -167,7 +167,10 @@ pub struct History {
     pub(super) losses: Vec<Loss>,
     /// When an epoch began to serve, each.
     pub(super) servings: Vec<Tick>,
+    /// When an epoch was claimed, each.
     claims: BTreeMap<u64, Tick>,
+    /// A loss was found and nobody serves yet: when its epoch was claimed.
+    losing: Option<Tick>,
 }
 
 /// Bits of a number in what is written; the volume is above.
@@ -300,12 +303,18 @@ impl History {
         self.claims.entry(epoch).or_insert(now);
     }
 
+    /// An epoch found a loss: the store has it.
+    pub fn lost(&mut self, epoch: u64) {
+        let now = self.tick();
+        let began = self.claims.get(&epoch).copied().unwrap_or(now);
+        self.losing.get_or_insert(began);
+    }
+
     /// An epoch serves.
-    pub fn serving(&mut self, epoch: u64, lossy: bool) {
+    pub fn serving(&mut self) {
         let ended = self.tick();
         self.servings.push(ended);
-        if lossy {
-            let began = self.claims.get(&epoch).copied().unwrap_or(ended);
+        if let Some(began) = self.losing.take() {
             self.losses.push(Loss { began, ended });
         }
     }

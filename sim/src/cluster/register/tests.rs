@@ -61,7 +61,8 @@ impl Sector {
 
     fn lose(&mut self, epoch: u64) {
         self.0.claimed(epoch);
-        self.0.serving(epoch, true);
+        self.0.lost(epoch);
+        self.0.serving();
     }
 
     fn fails(&self) -> Option<&'static str> {
@@ -84,7 +85,7 @@ fn an_old_value_that_comes_back_after_a_fail_over_is_a_lost_write() {
     let mut sector = Sector::default();
     let (a, _) = (sector.written(), sector.written());
     sector.0.claimed(2);
-    sector.0.serving(2, false);
+    sector.0.serving();
     sector.read(a);
     assert_eq!(sector.fails(), Some("AckedSurvivesCrash"));
 }
@@ -506,7 +507,8 @@ impl Real {
         for number in refused {
             self.sector.0.failed(AT, number, true);
         }
-        self.sector.0.serving(self.epoch, true);
+        self.sector.0.lost(self.epoch);
+        self.sector.0.serving();
     }
 }
 

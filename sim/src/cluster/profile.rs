@@ -1,0 +1,475 @@
+//! What a cluster is made of and what befalls it: drawn from the seed, or so that one trap is met
+//! often.
+
+use std::time::Duration;
+
+use braid_nexus::{Limits, Plant, Timing};
+
+use super::drive::Pace;
+use super::host::Habits;
+use super::net::Weather;
+use super::planner::Temper;
+use super::store::Whims;
+use super::Spread;
+use crate::random::Random;
+
+/// Sectors of a MiB.
+const MIB: u64 = 2048;
+
+/// What may befall a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process dies, and starts again.
+    Kill,
+    /// Two processes die within a millisecond.
+    KillTwo,
+    /// A node loses its power for a while.
+    PowerCut,
+    /// All nodes lose their power within a millisecond.
+    Blackout,
+    /// A process does nothing for a while.
+    Pause,
+    /// Two places cannot reach each other for a while.
+    Split,
+    /// One place does not reach another for a while, but hears of it.
+    OneWay,
+    /// A node is cut off from everybody but hosts, or but a few.
+    Isolate,
+    /// A disk ends nothing for a while.
+    Stall,
+    /// A write or a flush of a disk fails; the process starts again later.
+    DiskError,
+    /// A pool is full for a while.
+    Fill,
+    /// A bit on a disk turns.
+    BitFlip,
+    /// A sector cannot be read.
+    LatentError,
+    /// A write goes elsewhere.
+    Misdirect,
+    /// A disk is replaced by an empty one.
+    Wipe,
+    /// The store answers nobody for a while.
+    StoreDown,
+    /// The store is lost, and an older state comes back.
+    StoreRestore,
+    /// A host loses its memory, and comes back.
+    HostCrash,
+    /// A host resets a path.
+    HostReset,
+    /// A host and a node cannot reach each other for a while.
+    HostCut,
+    /// Another engine shall own a volume, for no reason.
+    TakeOver,
+    /// An owner leaves in order.
+    Shutdown,
+    /// A snapshot is taken.
+    Snapshot,
+    /// A snapshot goes.
+    DeleteSnapshot,
+    /// A volume grows.
+    Resize,
+    /// A member is taken out.
+    Exclude,
+    /// Replicas are laid side by side.
+    Look,
+}
+
+/// A kind of cluster, and its fate.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name; `free` if the seed drew it.
+    pub name: &'static str,
+    /// Nodes.
+    pub nodes: u8,
+    /// Volumes.
+    pub volumes: u8,
+    /// Replicas of each.
+    pub replicas: u8,
+    /// Hosts of each volume.
+    pub hosts: u8,
+    /// Sectors of each volume.
+    pub sectors: u64,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// What a nexus allocates.
+    pub limits: Limits,
+    /// The network.
+    pub weather: Weather,
+    /// The disks.
+    pub pace: Pace,
+    /// The store.
+    pub whims: Whims,
+    /// The planner.
+    pub temper: Temper,
+    /// The hosts.
+    pub habits: Habits,
+    /// How long there are faults.
+    pub faulty: Duration,
+    /// Between two faults.
+    pub pause: Spread,
+    /// How long what lasts a while lasts.
+    pub lasts: Spread,
+    /// What befalls it, by weight.
+    pub faults: Vec<(Fault, u32)>,
+}
+
+impl Profile {
+    /// A quiet cluster of three nodes with one volume and two hosts.
+    fn quiet(name: &'static str) -> Self {
+        Self {
+            name,
+            nodes: 3,
+            volumes: 1,
+            replicas: 3,
+            hosts: 2,
+            sectors: 3 * MIB,
+            timing: Timing::default(),
+            limits: Limits { requests_max: 256, hosts_max: 16, ..Limits::default() },
+            weather: Weather::default(),
+            pace: Pace::default(),
+            whims: Whims::default(),
+            temper: Temper::default(),
+            habits: Habits {
+                depth: 4,
+                think: Duration::from_millis(40),
+                patience: Duration::from_secs(8),
+                reconnect: Duration::from_millis(300),
+                weights: [8, 8, 1, 1],
+                durable_in: 10,
+                hot: (0, 64),
+                heat: 70,
+                sectors: 3 * MIB,
+                transfer: 64,
+                ragged: 20,
+            },
+            faulty: Duration::from_secs(12),
+            pause: Spread::millis(200, 3000),
+            lasts: Spread::millis(100, 6000),
+            faults: Vec::new(),
+        }
+    }
+
+    fn with(mut self, faults: &[(Fault, u32)]) -> Self {
+        self.faults = faults.to_vec();
+        self
+    }
+
+    /// The profile of that name.
+    #[must_use]
+    pub fn named(name: &str, seed: u64) -> Option<Self> {
+        if name == FREE {
+            return Some(Self::free(seed));
+        }
+        NAMED.iter().find(|(known, _)| *known == name).map(|(name, make)| make(Self::quiet(name)))
+    }
+
+    /// All names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        std::iter::once(FREE).chain(NAMED.iter().map(|(name, _)| *name))
+    }
+
+    /// A swarm: everything is drawn, so that seeds differ in kind and not in luck alone.
+    #[must_use]
+    pub fn free(seed: u64) -> Self {
+        let mut random = Random::part(seed, 50);
+        let mut profile = Self::quiet(FREE);
+        profile.nodes = u8::try_from(random.within(2, 5)).unwrap_or(3);
+        profile.replicas = u8::try_from(random.within(1, 3)).unwrap_or(3).min(profile.nodes);
+        profile.volumes = if random.once_in(4) { 2 } else { 1 };
+        profile.hosts = u8::try_from(random.within(1, 3)).unwrap_or(1);
+        profile.sectors = MIB * random.within(1, 4) + 8 * random.below(2);
+        profile.habits = free_habits(&mut random, profile.sectors);
+        profile.weather = free_weather(&mut random);
+        profile.pace = free_pace(&mut random);
+        profile.whims = free_whims(&mut random);
+        profile.temper = Temper {
+            doubt_in: *random.pick(&[0, 0, 20, 60]),
+            move_in: *random.pick(&[0, 0, 40]),
+            ..Temper::default()
+        };
+        profile.limits.requests_max = *random.pick(&[8, 64, 1024]);
+        profile.limits.segments_max = *random.pick(&[1, 4]);
+        profile.faulty = Duration::from_secs(random.within(4, 20));
+        profile.pause = *random.pick(&[
+            Spread::millis(50, 1000),
+            Spread::millis(200, 3000),
+            Spread::millis(1000, 8000),
+        ]);
+        let all: &[Fault] = if random.once_in(8) { &ROT } else { &FAULTS };
+        profile.faults = all
+            .iter()
+            .filter_map(|fault| {
+                let weight = *random.pick(&[0, 1, 1, 4]);
+                (weight > 0).then_some((*fault, weight))
+            })
+            .collect();
+        profile.faults.push((Fault::Look, 1));
+        profile
+    }
+}
+
+/// A seed draws everything.
+pub const FREE: &str = "free";
+
+/// What may befall a cluster whose disks keep what they have.
+const FAULTS: [Fault; 22] = [
+    Fault::Kill,
+    Fault::KillTwo,
+    Fault::PowerCut,
+    Fault::Blackout,
+    Fault::Pause,
+    Fault::Split,
+    Fault::OneWay,
+    Fault::Isolate,
+    Fault::Stall,
+    Fault::DiskError,
+    Fault::Fill,
+    Fault::Wipe,
+    Fault::StoreDown,
+    Fault::HostCrash,
+    Fault::HostReset,
+    Fault::HostCut,
+    Fault::TakeOver,
+    Fault::Shutdown,
+    Fault::Snapshot,
+    Fault::DeleteSnapshot,
+    Fault::Resize,
+    Fault::Exclude,
+];
+
+/// What may befall one whose disks rot. No power is cut: what was not durable has no checksum yet
+/// that is, and nobody could tell rot from an unfinished write.
+const ROT: [Fault; 9] = [
+    Fault::BitFlip,
+    Fault::LatentError,
+    Fault::Misdirect,
+    Fault::Split,
+    Fault::Pause,
+    Fault::TakeOver,
+    Fault::HostReset,
+    Fault::Snapshot,
+    Fault::Exclude,
+];
+
+fn free_habits(random: &mut Random, sectors: u64) -> Habits {
+    let hot = *random.pick(&[8, 64, 256]);
+    Habits {
+        depth: usize::try_from(random.within(1, 32)).unwrap_or(1),
+        think: Duration::from_millis(*random.pick(&[1, 20, 200])),
+        patience: Duration::from_secs(*random.pick(&[2, 8, 30])),
+        reconnect: Duration::from_millis(*random.pick(&[50, 300, 2000])),
+        weights: [
+            1 + u32::try_from(random.below(10)).unwrap_or(0),
+            1 + u32::try_from(random.below(10)).unwrap_or(0),
+            u32::try_from(random.below(3)).unwrap_or(0),
+            u32::try_from(random.below(3)).unwrap_or(0),
+        ],
+        durable_in: *random.pick(&[0, 3, 20]),
+        hot: (8 * random.below((sectors - hot) / 8), hot),
+        heat: *random.pick(&[30, 70, 100]),
+        sectors,
+        transfer: *random.pick(&[8, 64, 256]),
+        ragged: *random.pick(&[0, 20, 100]),
+    }
+}
+
+fn free_weather(random: &mut Random) -> Weather {
+    Weather {
+        delay: *random.pick(&[
+            Spread::micros(20, 200),
+            Spread::micros(50, 2000),
+            Spread::micros(100, 50_000),
+        ]),
+        slow_in: *random.pick(&[0, 0, 1000, 100]),
+        reset_in: *random.pick(&[0, 0, 20_000, 1000]),
+        half_open_in: *random.pick(&[0, 0, 4]),
+        ..Weather::default()
+    }
+}
+
+fn free_pace(random: &mut Random) -> Pace {
+    let spread = |random: &mut Random| {
+        *random.pick(&[
+            Spread::micros(20, 200),
+            Spread::micros(50, 2000),
+            Spread::micros(200, 30_000),
+        ])
+    };
+    Pace {
+        read: spread(random),
+        write: spread(random),
+        flush: spread(random),
+        stall_in: *random.pick(&[0, 0, 20_000, 2000]),
+        ..Pace::default()
+    }
+}
+
+fn free_whims(random: &mut Random) -> Whims {
+    Whims {
+        lose_request_in: *random.pick(&[0, 0, 10, 3]),
+        lose_answer_in: *random.pick(&[0, 0, 10, 3]),
+        late_in: *random.pick(&[0, 0, 10, 3]),
+        ..Whims::default()
+    }
+}
+
+type Make = fn(Profile) -> Profile;
+
+/// Kinds of clusters that meet one trap often.
+const NAMED: [(&str, Make); 16] = [
+    ("calm", |profile| profile.with(&[(Fault::Look, 1)])),
+    ("overlap", |mut profile| {
+        profile.habits.hot = (0, 16);
+        profile.habits.heat = 100;
+        profile.habits.think = Duration::from_millis(1);
+        profile.habits.depth = 8;
+        profile.faulty = Duration::from_secs(4);
+        profile.with(&[(Fault::Look, 1)])
+    }),
+    ("kills", |profile| {
+        profile.with(&[(Fault::Kill, 4), (Fault::KillTwo, 1), (Fault::TakeOver, 1)])
+    }),
+    ("members", |mut profile| {
+        // Members fail one by one, and the owner lives.
+        profile.nodes = 4;
+        profile.pace.stall_in = 3000;
+        profile.with(&[(Fault::Stall, 3), (Fault::Split, 3), (Fault::Exclude, 2), (Fault::Kill, 2)])
+    }),
+    ("duel", |mut profile| {
+        profile.temper.doubt_in = 6;
+        profile.temper.twice_in = 2;
+        profile.weather.slow_in = 200;
+        profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 2), (Fault::OneWay, 1)])
+    }),
+    ("ghosts", |mut profile| {
+        // Writes of an older epoch or association are still in work when the next one begins.
+        profile.temper.doubt_in = 8;
+        profile.pace.write = Spread::micros(50, 60_000);
+        profile.pace.stall_in = 100;
+        profile.pace.stall = Spread::millis(20, 2500);
+        profile.weather.slow_in = 60;
+        profile.weather.slow = Spread::millis(20, 2500);
+        profile.weather.reset_in = 3000;
+        profile.habits.heat = 100;
+        profile.habits.hot = (0, 32);
+        profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 1)])
+    }),
+    ("returns", |mut profile| {
+        profile.pause = Spread::millis(200, 1500);
+        profile.lasts = Spread::millis(20, 1500);
+        profile.pace.stall_in = 500;
+        profile.pace.stall = Spread::millis(10, 1500);
+        profile.with(&[
+            (Fault::Exclude, 4),
+            (Fault::Kill, 2),
+            (Fault::Split, 2),
+            (Fault::TakeOver, 1),
+        ])
+    }),
+    ("store", |mut profile| {
+        profile.whims.lose_request_in = 5;
+        profile.whims.lose_answer_in = 4;
+        profile.whims.late_in = 4;
+        profile.whims.late = Spread::millis(1000, 8000);
+        profile.temper.doubt_in = 20;
+        profile.with(&[
+            (Fault::Exclude, 4),
+            (Fault::Kill, 1),
+            (Fault::TakeOver, 2),
+            (Fault::StoreDown, 1),
+        ])
+    }),
+    ("power", |profile| {
+        profile.with(&[(Fault::PowerCut, 4), (Fault::TakeOver, 1), (Fault::Look, 1)])
+    }),
+    ("blackout", |mut profile| {
+        profile.habits.weights = [8, 8, 1, 3];
+        profile.faulty = Duration::from_secs(20);
+        profile.pause = Spread::millis(1000, 6000);
+        profile.lasts = Spread::millis(100, 1500);
+        profile.with(&[(Fault::Blackout, 4), (Fault::PowerCut, 1), (Fault::HostReset, 2)])
+    }),
+    ("marks", |mut profile| {
+        // Regions are cleaned often, and looked at.
+        profile.habits.weights = [2, 8, 1, 6];
+        profile.habits.think = Duration::from_millis(400);
+        profile.timing.idle = Duration::from_millis(300);
+        profile.with(&[(Fault::Exclude, 2), (Fault::TakeOver, 1), (Fault::Look, 6)])
+    }),
+    ("holes", |mut profile| {
+        profile.habits.weights = [6, 6, 6, 1];
+        profile.with(&[(Fault::Exclude, 4), (Fault::Kill, 2), (Fault::Look, 1)])
+    }),
+    ("snapshots", |mut profile| {
+        profile.pause = Spread::millis(100, 1500);
+        profile.with(&[
+            (Fault::Snapshot, 6),
+            (Fault::DeleteSnapshot, 2),
+            (Fault::Exclude, 2),
+            (Fault::Kill, 2),
+            (Fault::Resize, 1),
+            (Fault::TakeOver, 1),
+        ])
+    }),
+    ("stale-reads", |mut profile| {
+        // An owner that is cut off from the others, but not from its hosts.
+        profile.habits.weights = [12, 6, 1, 0];
+        profile.lasts = Spread::millis(1000, 8000);
+        profile.with(&[(Fault::Isolate, 4), (Fault::Pause, 3), (Fault::OneWay, 1)])
+    }),
+    ("hosts", |mut profile| {
+        profile.weather.slow_in = 100;
+        profile.habits.reconnect = Duration::from_millis(50);
+        profile.temper.doubt_in = 8;
+        profile.with(&[
+            (Fault::HostReset, 4),
+            (Fault::HostCrash, 2),
+            (Fault::HostCut, 3),
+            (Fault::TakeOver, 4),
+        ])
+    }),
+    ("rot", |profile| {
+        profile.with(&[
+            (Fault::BitFlip, 3),
+            (Fault::LatentError, 3),
+            (Fault::Misdirect, 3),
+            (Fault::TakeOver, 1),
+            (Fault::Exclude, 1),
+        ])
+    }),
+];
+
+/// Every rule that can be switched off: its name, and the profile that shows it.
+pub const PLANTS: [(&str, Plant, &str); 30] = [
+    ("ack-before-exclude", Plant::AckBeforeExclude, "members"),
+    ("plain-put", Plant::PlainPut, "duel"),
+    ("unknown-by-reading", Plant::UnknownByReading, "store"),
+    ("no-lock", Plant::NoLock, "overlap"),
+    ("fence-without-drain", Plant::FenceWithoutDrain, "ghosts"),
+    ("record-before-fence", Plant::RecordBeforeFence, "duel"),
+    ("joiner-late", Plant::JoinerLate, "returns"),
+    ("ack-without-joiner", Plant::AckWithoutJoiner, "returns"),
+    ("add-counts-late", Plant::AddCountsLate, "returns"),
+    ("return-without-fence", Plant::ReturnWithoutFence, "ghosts"),
+    ("return-while-suspect", Plant::ReturnWhileSuspect, "returns"),
+    ("delta-of-joiner-alone", Plant::DeltaOfJoinerAlone, "returns"),
+    ("mark-after-data", Plant::MarkAfterData, "power"),
+    ("clean-early", Plant::CleanEarly, "marks"),
+    ("clean-across-change", Plant::CleanAcrossChange, "marks"),
+    ("skip-holes", Plant::SkipHoles, "holes"),
+    ("forget-snapshot", Plant::ForgetSnapshot, "snapshots"),
+    ("no-write-back", Plant::NoWriteBack, "kills"),
+    ("read-unsettled", Plant::ReadUnsettled, "kills"),
+    ("copies-released", Plant::CopiesReleased, "returns"),
+    ("same-instance", Plant::SameInstance, "power"),
+    ("resume-association", Plant::ResumeAssociation, "ghosts"),
+    ("no-lease-check", Plant::NoLeaseCheck, "stale-reads"),
+    ("lease-of-one", Plant::LeaseOfOne, "stale-reads"),
+    ("lease-by-fence", Plant::LeaseByFence, "stale-reads"),
+    ("old-epoch-writes", Plant::OldEpochWrites, "ghosts"),
+    ("no-ana-read", Plant::NoAnaRead, "hosts"),
+    ("lossy-no-failed-flush", Plant::LossyNoFailedFlush, "blackout"),
+    ("lossy-retryable", Plant::LossyRetryable, "blackout"),
+    ("lossy-by-association", Plant::LossyByAssociation, "blackout"),
+];
