@@ -1,5 +1,7 @@
 //! The campaigns' options and reports. What they mean is told by `cargo xtask powercut --help`.
 
+mod simulate;
+
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -9,12 +11,12 @@ use braid_sim::{Seen, Story, corrupt};
 
 /// Runs what the arguments say; whether nothing was found that should not be.
 pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> Result<bool, String> {
-    let campaign = arguments.next().ok_or("which campaign? powercut or corrupt")?;
-    let given = Given::parse(arguments)?;
+    let campaign = arguments.next().ok_or("which campaign? powercut, corrupt or sim")?;
     match campaign.as_str() {
-        "powercut" => Ok(power_cut(&given)),
-        "corrupt" => Ok(corrupt(&given)),
-        other => Err(format!("no campaign {other}: there are powercut and corrupt")),
+        "powercut" => Ok(power_cut(&Given::parse(arguments)?)),
+        "corrupt" => Ok(corrupt(&Given::parse(arguments)?)),
+        "sim" => simulate::run(arguments),
+        other => Err(format!("no campaign {other}: there are powercut, corrupt and sim")),
     }
 }
 

@@ -144,7 +144,8 @@ impl Spread {
         Self::micros(low * 1000, high * 1000)
     }
 
-    fn draw(self, random: &mut Random) -> Duration {
+    /// A time in it, as likely short as long.
+    pub(crate) fn draw(self, random: &mut Random) -> Duration {
         let low = u64::try_from(self.low.as_nanos()).unwrap_or(u64::MAX / 2).max(1);
         let high = u64::try_from(self.high.as_nanos()).unwrap_or(u64::MAX / 2).max(low);
         let doublings = u64::from((high / low).ilog2());

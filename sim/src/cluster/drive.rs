@@ -72,6 +72,12 @@ impl Drive {
         }
     }
 
+    /// It takes so long from now on, and what was to go wrong does not.
+    pub(crate) fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+        self.faults.clear();
+    }
+
     /// Adds a fault that is to come.
     pub(crate) fn inject(&mut self, injection: Injection) {
         self.faults.push(injection);

@@ -14,6 +14,7 @@ use braid_block::{Class, Instant, Memory, Span, Token};
 use braid_nexus::wire::{Answer, Refusal};
 use braid_nexus::{Command, Completion, Effect, Event, Note, Request, Status, Swapped, Uuid, Work};
 
+use super::Happened;
 use super::clock::Happening;
 use super::net::{Ask, Body, Data, Frame, LineId, Place, Standing, Target, Told, Trace};
 use super::nexus::{Nexus, Shape};
@@ -482,8 +483,10 @@ impl Engines {
             }
             mem.free(lease);
         }
-        let Some(guest) = self.guests.get(&wanted.line) else { return };
         let trace = self.trace(cx, volume, wanted.received);
+        let answered = Happened::Answered { line: wanted.line, tag: wanted.tag, status, trace };
+        cx.out.push_back(answered);
+        let Some(guest) = self.guests.get(&wanted.line) else { return };
         let (line, place) = (wanted.line, guest.place);
         let frame = Frame::Completion { tag: wanted.tag, status, data, trace };
         cx.send(place, Body::Frame { line, near: false, frame });

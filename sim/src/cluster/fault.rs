@@ -8,6 +8,7 @@ use braid_pool::{Command, Create, Operation};
 
 use super::Cluster;
 use super::clock::Happening;
+use super::drive::Pace;
 use super::net::{Body, LineId, Place, Weather};
 use super::planner::Temper;
 use super::store::Whims;
@@ -233,6 +234,19 @@ impl Cluster {
     /// What filled a pool goes away.
     pub fn unfill(&mut self, node: u8) -> Option<u64> {
         self.errand(node, Command::Destroy { uuid: FILLER })
+    }
+
+    /// Whether something fills a node's pool.
+    #[must_use]
+    pub fn is_filled(&self, node: u8) -> bool {
+        let process = self.nodes[usize::from(node)].process.as_ref();
+        process.is_some_and(|process| process.pool.find(&FILLER).is_some())
+    }
+
+    /// The disks take so long from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.config.pace = pace;
+        self.nodes.iter_mut().for_each(|node| node.drive.set_pace(pace));
     }
 
     /// The store answers nobody, or does again.

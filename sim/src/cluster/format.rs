@@ -11,6 +11,7 @@ use braid_pool::{
 
 use crate::disk::Disk;
 use crate::image::{BLOCK, Image};
+use crate::machine::Machine;
 use crate::memory::SimMemory;
 use crate::random::Random;
 
@@ -115,6 +116,11 @@ impl PoolShape {
         }
         let infos: Vec<LayerInfo> = desk.pool.layers().collect();
         Some(infos.into_iter().map(|info| desk.layer(&mut still, info)).collect())
+    }
+
+    /// What is not as it must be in a pool, looked at without changing it.
+    pub(crate) fn check(&self, image: &Image, boot: u64, life: u64) -> Vec<String> {
+        <Pool as Machine>::check(self.config(boot, life), image, Instant::ZERO)
     }
 }
 

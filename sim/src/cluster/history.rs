@@ -289,12 +289,13 @@ impl History {
     }
 
     /// A checker looked into a replica, which holds what hosts would read now.
-    ///
-    /// # Errors
-    /// If a sector says what no write put there.
-    pub fn looked(&mut self, slot: u8, first: u64, bytes: &[u8]) -> Result<(), Violation> {
+    pub(super) fn looked(&mut self, slot: u8, values: &BTreeMap<u64, Number>) {
         let now = self.tick();
-        self.see(first, bytes, (now, now), &Eye::Replica(slot))
+        for (sector, value) in values {
+            let by = Eye::Replica(slot);
+            let look = Look { value: *value, since: now, until: now, by };
+            self.tracks.entry(*sector).or_default().looks.push(look);
+        }
     }
 
     /// An epoch was claimed: the store has it.

@@ -101,6 +101,8 @@ pub enum Output {
         line: LineId,
         /// Comes back.
         tag: u64,
+        /// Of which operation.
+        number: Number,
         /// What.
         work: Work,
         /// What is to be written.
@@ -231,6 +233,11 @@ impl Host {
         self.paths.fill(Path::Down { until: now });
         self.free = vec![now; self.habits.depth];
         self.act(now, history);
+    }
+
+    /// The volume has so many sectors.
+    pub const fn resized(&mut self, sectors: u64) {
+        self.habits.sectors = sectors;
     }
 
     /// It resets a path.
@@ -488,7 +495,7 @@ impl Host {
                 payload::fill(piece, history.named(number), sector);
             }
         }
-        self.outputs.push_back(Output::Request { line, tag, work, bytes: content });
+        self.outputs.push_back(Output::Request { line, tag, number, work, bytes: content });
     }
 
     fn choose(&mut self) -> (Deed, (u64, u64)) {

@@ -5,19 +5,30 @@
 //! happened. Everything that is random comes from the seed, so a seed and what the driver does
 //! are one run.
 
+pub mod campaign;
+mod check;
 mod clock;
 mod drive;
 mod engine;
+mod fate;
 mod fault;
 mod format;
+mod history;
+mod host;
+mod inspect;
 mod net;
 mod nexus;
 mod node;
 mod place;
 mod planner;
 mod process;
+mod profile;
+mod register;
 mod replica;
+mod run;
+pub mod shrink;
 mod store;
+mod verdict;
 #[cfg(test)]
 mod tests;
 
@@ -99,6 +110,28 @@ pub enum Happened {
     },
     /// A timer of [`Cluster::set_timer`].
     Timer(u64),
+    /// An engine answered a host's command; whether the host hears of it is another matter.
+    Answered {
+        /// By which line it came.
+        line: LineId,
+        /// As the host gave it.
+        tag: u64,
+        /// The answer.
+        status: Status,
+        /// When, and in which epoch.
+        trace: Trace,
+    },
+    /// A replica has carried out a write or a zeroing.
+    Changed {
+        /// Which.
+        replica: Uuid,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+        /// What was written; none: zeros.
+        bytes: Option<Rc<[u8]>>,
+    },
     /// A volume has something to tell.
     Note {
         /// The engine.
@@ -590,6 +623,14 @@ impl Cluster {
         }
     }
 
+    /// A host vanishes: nobody is told that a line of its ended.
+    pub fn host_vanish(&mut self, line: LineId) {
+        if self.hosts.remove(&line).is_some() {
+            let delay = self.clock.spread(self.net.weather.lapse);
+            self.clock.after(delay, Happening::Lapse { line, near: false, cut: None });
+        }
+    }
+
     /// Gives a command of the management to an engine; its tag, if there is a process. It ends
     /// with [`Happened::Ended`] unless the process dies.
     pub fn command(&mut self, node: u8, volume: usize, command: Command) -> Option<u64> {
@@ -666,6 +707,13 @@ impl Cluster {
     pub fn look_durable(&self, node: u8) -> Option<Vec<Layer>> {
         let at = &self.nodes[usize::from(node)];
         self.pool_shape(node).look(at.drive.disk.durable(), at.boot + 1, at.life + 1)
+    }
+
+    /// What is not as it must be in a node's pool, as it would be found now.
+    #[must_use]
+    pub fn check(&self, node: u8) -> Vec<String> {
+        let at = &self.nodes[usize::from(node)];
+        self.pool_shape(node).check(at.drive.disk.current(), at.boot, at.life + 1)
     }
 
     /// Whether a node has a process whose pool is open.

@@ -21,6 +21,7 @@ use braid_nexus::guard::{Act, Durable, Event, Guard, Kept, Outcome, View};
 use braid_nexus::wire::{Command, Refusal, comparison_bytes};
 use braid_pool::{Bearing, Completion, Failure, Fence, Handle, Pool, Request, Work};
 
+use super::Happened;
 use super::net::{Body, Data, Frame, LineId, Place};
 use super::process::Context;
 use crate::memory::SimMemory;
@@ -92,6 +93,8 @@ pub(crate) struct Replicas {
     jobs: BTreeMap<u64, Job>,
     /// Commands that wait for a buffer.
     starved: Vec<(u64, Command)>,
+    /// What is being written or zeroed, by tag: offset, length, and the content but of zeros.
+    changes: BTreeMap<u64, (u64, u64, Option<Rc<[u8]>>)>,
     /// Buffers of this process's own commands that are free again.
     released: Vec<(LineId, u64)>,
     /// Errands that ended.
@@ -315,6 +318,7 @@ impl Replicas {
                 self.transfer(cx, parts, owed, handle, work, &command);
             }
             Command::Zero { offset, len, durable } => {
+                self.changes.insert(tag, (offset, len, None));
                 self.request(cx, parts, plain, handle, Work::Zero { offset, len, durable }, None);
             }
             Command::Flush { number } => {
@@ -395,6 +399,10 @@ impl Replicas {
                 lease
             }
         };
+        if let Work::Write { offset, .. } = work {
+            let bytes = Rc::from(&parts.mem.bytes(&lease)[..len as usize]);
+            self.changes.insert(owed.tag, (offset, len.into(), Some(bytes)));
+        }
         self.request(cx, parts, Job::Transfer { owed, alias, fills }, handle, work, Some(lease));
     }
 
@@ -492,8 +500,12 @@ impl Replicas {
         }
     }
 
-    fn carried(&mut self, cx: &Context<'_>, owed: Owed, result: Result<Outcome, Refusal>) {
+    fn carried(&mut self, cx: &mut Context<'_>, owed: Owed, result: Result<Outcome, Refusal>) {
         let Owed { replica, tag } = owed;
+        if let (Some((offset, len, bytes)), Ok(_)) = (self.changes.remove(&tag), &result) {
+            let replica = self.list[replica].uuid;
+            cx.out.push_back(Happened::Changed { replica, offset, len, bytes });
+        }
         self.list[replica].guard.handle(cx.clock.now(), Event::Carried { tag, result });
     }
 

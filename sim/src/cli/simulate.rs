@@ -1,0 +1,135 @@
+//! `braid-sim sim`: its options, and what it says in the end.
+
+use std::time::Instant;
+
+use braid_nexus::Plant;
+use braid_sim::Story;
+use braid_sim::cluster::campaign::{self, FREE, Finding, Options, PLANTS, Profile, Report};
+use braid_sim::cluster::shrink::shrink;
+
+use super::number;
+
+/// Findings that are told in full; more say no more.
+const TOLD_MAX: usize = 10;
+/// Seeds from which on a campaign must have reached everything.
+const LONG: u64 = 1000;
+
+/// Runs what the arguments say; whether nothing was found that should not be.
+pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, String> {
+    let (options, shrinks) = parse(arguments)?;
+    let began = Instant::now();
+    let report = campaign::campaign(&options);
+    let seconds = began.elapsed().as_secs_f64();
+    println!("seen: {}", report.seen);
+    for finding in report.findings.iter().take(TOLD_MAX) {
+        println!("FOUND {finding}");
+        println!("again with: {}", finding.replay());
+    }
+    if let Some(first) = report.findings.first().filter(|_| shrinks) {
+        tell_smaller(first);
+    }
+    println!("{}", last_line(&report, seconds));
+    if let Some(plant) = options.selection.plant {
+        let name = campaign::plant_name(plant);
+        let found = report.findings.first().map(|finding| finding.seed);
+        println!("{name}: {}", found.map_or("not found".into(), |at| format!("found by seed {at}")));
+        return Ok(found.is_some());
+    }
+    let missing = report.seen.missing(&campaign::WANTED);
+    let long = options.profile == FREE && report.seeds >= LONG;
+    let missed = long && !missing.is_empty();
+    if missed {
+        println!("NEVER REACHED: {}", missing.join(", "));
+    }
+    Ok(report.findings.is_empty() && !missed)
+}
+
+fn tell_smaller(finding: &Finding) {
+    let smaller = shrink(finding);
+    if smaller.selection.keep.is_some() || smaller.selection.hosts.is_some() {
+        println!("smaller: {smaller}");
+        println!("again with: {}", smaller.replay());
+    }
+}
+
+fn last_line(report: &Report, seconds: f64) -> String {
+    let simulated = report.simulated.as_secs_f64();
+    format!(
+        "sim: {} seeds, {:.1} h simulated in {seconds:.0} s ({:.0} x real time), {:.1} million \
+         events, {} findings",
+        report.seeds,
+        simulated / 3600.0,
+        simulated / seconds.max(0.001),
+        report.events as f64 / 1e6,
+        report.findings.len()
+    )
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool), String> {
+    let mut options = Options {
+        seeds: 200,
+        first: 1,
+        profile: FREE,
+        selection: campaign::Selection::default(),
+        story: Story::Silent,
+        jobs: 0,
+        first_finding_ends: false,
+    };
+    let mut profile = None;
+    let mut only = false;
+    while let Some(option) = arguments.next() {
+        if option == "--log" {
+            options.story = Story::Aloud;
+            continue;
+        }
+        let value = arguments.next().ok_or_else(|| format!("{option} needs a value"))?;
+        match option.as_str() {
+            "--seeds" => options.seeds = number(&value)?,
+            "--first" => options.first = number(&value)?,
+            "--seed" => {
+                (options.first, options.seeds, only) = (number(&value)?, 1, true);
+            }
+            "--jobs" => options.jobs = number(&value)?,
+            "--profile" => profile = Some(profile_of(&value)?),
+            "--plant" => options.selection.plant = Some(plant(&value)?),
+            "--hosts" => options.selection.hosts = Some(number(&value)?),
+            "--keep" => options.selection.keep = Some(kept(&value)?),
+            _ => return Err(format!("no option {option}")),
+        }
+    }
+    // A plant is looked for where it shows.
+    let planted = PLANTS.iter().find(|(_, plant, _)| options.selection.plant == Some(*plant));
+    options.profile = profile.or(planted.map(|(.., profile)| *profile)).unwrap_or(FREE);
+    options.first_finding_ends = planted.is_some();
+    if options.jobs == 0 {
+        options.jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    }
+    if options.story == Story::Aloud {
+        // Two stories at once are none.
+        options.jobs = 1;
+    }
+    let shrinks = !only && options.story == Story::Silent;
+    Ok((options, shrinks))
+}
+
+fn profile_of(name: &str) -> Result<&'static str, String> {
+    Profile::names().find(|known| *known == name).ok_or_else(|| {
+        let names: Vec<&str> = Profile::names().collect();
+        format!("no profile {name}; there are {}", names.join(", "))
+    })
+}
+
+fn plant(name: &str) -> Result<Plant, String> {
+    let found = PLANTS.iter().find(|(known, ..)| *known == name);
+    found.map(|(_, plant, _)| *plant).ok_or_else(|| {
+        let names: Vec<&str> = PLANTS.iter().map(|(name, ..)| *name).collect();
+        format!("no bug {name} can be planted; there are {}", names.join(", "))
+    })
+}
+
+fn kept(text: &str) -> Result<std::collections::BTreeSet<u32>, String> {
+    match text {
+        "none" => Ok(std::collections::BTreeSet::new()),
+        text => text.split(',').map(number).collect(),
+    }
+}

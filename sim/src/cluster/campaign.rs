@@ -1,0 +1,209 @@
+//! Campaigns: seed after seed, each a cluster of its own, until all were run.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use braid_nexus::Plant;
+
+pub use super::profile::{FREE, PLANTS, Profile};
+pub use super::run::Selection;
+use super::run::Run;
+use crate::guard::guard;
+use crate::oracle::Violation;
+use crate::seen::Seen;
+use crate::story::Story;
+
+/// What a campaign shall do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seeds.
+    pub seeds: u64,
+    /// The first.
+    pub first: u64,
+    /// Only clusters of this kind.
+    pub profile: &'static str,
+    /// What of each seed is run.
+    pub selection: Selection,
+    /// Who listens.
+    pub story: Story,
+    /// Seeds at once.
+    pub jobs: usize,
+    /// The first finding ends it.
+    pub first_finding_ends: bool,
+}
+
+/// What a campaign came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Virtual time of all of them.
+    pub simulated: Duration,
+    /// Things that happened.
+    pub events: u64,
+    /// What it came across.
+    pub seen: Seen,
+    /// What does not hold, by seed.
+    pub findings: Vec<Finding>,
+}
+
+/// A violation, and how to see it again.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The seed.
+    pub seed: u64,
+    /// The kind of cluster.
+    pub profile: &'static str,
+    /// What of the seed was run.
+    pub selection: Selection,
+    /// What does not hold.
+    pub violation: Violation,
+    /// Faults until it was found.
+    pub faults: u32,
+}
+
+impl Finding {
+    /// The command that shows it again.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let mut command = format!("cargo xtask sim --seed {}", self.seed);
+        if self.profile != FREE {
+            command.push_str(&format!(" --profile {}", self.profile));
+        }
+        if let Some(plant) = self.selection.plant {
+            command.push_str(&format!(" --plant {}", plant_name(plant)));
+        }
+        if let Some(keep) = &self.selection.keep {
+            let keep: Vec<String> = keep.iter().map(u32::to_string).collect();
+            let keep = if keep.is_empty() { "none".into() } else { keep.join(",") };
+            command.push_str(&format!(" --keep {keep}"));
+        }
+        if let Some(hosts) = self.selection.hosts {
+            command.push_str(&format!(" --hosts {hosts}"));
+        }
+        command.push_str(" --log");
+        command
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { invariant, text } = &self.violation;
+        write!(f, "seed {} ({}): {invariant}: {text}", self.seed, self.profile)
+    }
+}
+
+/// The name of a rule that can be switched off.
+#[must_use]
+pub fn plant_name(plant: Plant) -> &'static str {
+    let named = PLANTS.iter().find(|(_, known, _)| *known == plant);
+    named.map_or("unnamed", |(name, ..)| name)
+}
+
+/// What one seed came to.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) simulated: Duration,
+    pub(super) events: u64,
+    pub(super) seen: Seen,
+    pub(super) faults: u32,
+    pub(super) violation: Option<Violation>,
+}
+
+/// Runs one seed.
+pub(super) fn run(seed: u64, profile: &'static str, selection: &Selection, story: Story) -> Outcome {
+    let chosen = Profile::named(profile, seed).expect("a profile of that name");
+    let mut run = None;
+    let result = guard(|| {
+        let run = run.insert(Run::new(seed, chosen, selection.clone(), story));
+        run.all()
+    });
+    let run = run.as_ref();
+    Outcome {
+        simulated: run.map_or(Duration::ZERO, |run| {
+            Duration::from_nanos(run.cluster.now().as_nanos())
+        }),
+        events: run.map_or(0, |run| run.cluster.happened()),
+        seen: run.map_or_else(Seen::default, |run| run.seen.clone()),
+        faults: run.map_or(0, |run| run.faults),
+        violation: result.err(),
+    }
+}
+
+/// Runs all seeds.
+///
+/// # Panics
+/// If there is no profile of that name.
+#[must_use]
+pub fn campaign(options: &Options) -> Report {
+    let report = Mutex::new(Report::default());
+    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        while !over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= options.seeds {
+                return;
+            }
+            let seed = options.first + number;
+            let outcome = run(seed, options.profile, &options.selection, options.story);
+            let mut report = report.lock().expect("nobody panics with it");
+            let found = outcome.violation.is_some();
+            report.add(seed, options, outcome);
+            if found && options.first_finding_ends {
+                over.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    if options.jobs <= 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..options.jobs {
+                scope.spawn(work);
+            }
+        });
+    }
+    let mut report = report.into_inner().expect("nobody panics with it");
+    report.findings.sort_by_key(|finding| finding.seed);
+    report
+}
+
+impl Report {
+    fn add(&mut self, seed: u64, options: &Options, outcome: Outcome) {
+        self.seeds += 1;
+        self.simulated += outcome.simulated;
+        self.events += outcome.events;
+        self.seen.add(&outcome.seen);
+        if let Some(violation) = outcome.violation {
+            let (profile, selection) = (options.profile, options.selection.clone());
+            let faults = outcome.faults;
+            self.findings.push(Finding { seed, profile, selection, violation, faults });
+        }
+    }
+}
+
+/// What a long campaign must have come across, or it has proved nothing.
+pub const WANTED: [&str; 20] = [
+    "command of a host's dead association",
+    "commit took too long",
+    "fail-over with divergent writes",
+    "from A to B and back to A",
+    "host told of a loss",
+    "joiner failed while it was added",
+    "lossy activation",
+    "member died while regions were suspect",
+    "member excluded",
+    "member returned",
+    "missed snapshots copied",
+    "no space on one member",
+    "repaired",
+    "restarted member at a take-over",
+    "return failed",
+    "snapshot compared",
+    "snapshot during a rebuild",
+    "snapshot taken",
+    "two members failed at once",
+    "write during a rebuild",
+];

@@ -1,0 +1,433 @@
+//! What befalls a cluster: faults, and what ends them.
+
+use std::time::Duration;
+
+use braid_nexus::{Command, Uuid};
+use braid_pool::Operation;
+
+use super::profile::Fault;
+use super::run::{Run, Verdict};
+use super::{DiskFault, Place};
+
+/// What is done some time after a fault.
+#[derive(Clone, Debug)]
+pub(super) enum After {
+    /// A process dies, if it has not.
+    Kill(u8),
+    /// A node loses its power.
+    PowerCut(u8),
+    /// A process starts, unless one runs.
+    Start(u8),
+    /// A process is replaced: its pool had failed.
+    Replace(u8),
+    /// Two places can reach each other again.
+    Heal(Place, Place),
+    /// What filled a pool goes.
+    Unfill(u8),
+    /// The store answers again.
+    StoreUp,
+    /// A host comes back.
+    HostBack(usize),
+}
+
+/// Within which two things happen "at once".
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// Snapshots of a volume at once, at most.
+const SNAPSHOTS_MAX: usize = 4;
+/// What a volume grows by.
+const GROWTH: u64 = 1 << 20;
+
+impl Run {
+    /// The next fault, if it is among those that are kept.
+    pub(super) fn fault(&mut self) -> Verdict {
+        let weights: Vec<u32> = self.profile.faults.iter().map(|(_, weight)| *weight).collect();
+        if weights.is_empty() {
+            return Ok(());
+        }
+        let fault = self.profile.faults[self.random.weighted(&weights)].0;
+        let number = self.faults;
+        self.faults += 1;
+        // What a fault draws is drawn apart, so that one that is left out changes no other.
+        let chance = self.random.number();
+        if self.selection.keep.as_ref().is_some_and(|keep| !keep.contains(&number)) {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.random, crate::random::Random::new(chance));
+        self.cluster.tell(|| format!("== fault {number}: {fault:?}"));
+        self.seen.mark(name(fault));
+        let verdict = self.strike(fault);
+        self.random = before;
+        verdict
+    }
+
+    fn strike(&mut self, fault: Fault) -> Verdict {
+        match fault {
+            Fault::Look => return self.look(),
+            Fault::Kill | Fault::KillTwo | Fault::PowerCut | Fault::Blackout | Fault::Wipe => {
+                self.strike_process(fault);
+            }
+            Fault::Pause => {
+                let (node, time) = (self.some_node(), self.lasting());
+                self.cluster.pause(node, time);
+            }
+            Fault::Split | Fault::OneWay | Fault::Isolate | Fault::HostCut => {
+                self.strike_network(fault);
+            }
+            Fault::Stall
+            | Fault::DiskError
+            | Fault::Fill
+            | Fault::BitFlip
+            | Fault::LatentError
+            | Fault::Misdirect => self.strike_disk(fault),
+            Fault::StoreDown => {
+                self.cluster.set_store_up(false);
+                let time = self.lasting();
+                self.later(time, After::StoreUp);
+            }
+            Fault::StoreRestore => {
+                let commits = self.cluster.commits().len();
+                let kept = commits - self.random.index(commits.min(6));
+                self.cluster.restore_store(kept);
+            }
+            Fault::HostCrash | Fault::HostReset => self.strike_host(fault),
+            Fault::TakeOver
+            | Fault::Shutdown
+            | Fault::Snapshot
+            | Fault::DeleteSnapshot
+            | Fault::Resize
+            | Fault::Exclude => self.order(fault),
+        }
+        Ok(())
+    }
+
+    fn strike_process(&mut self, fault: Fault) {
+        let node = self.some_node();
+        let time = self.lasting();
+        match fault {
+            Fault::Kill => {
+                self.kill(node);
+                self.later(time, After::Start(node));
+            }
+            Fault::KillTwo => {
+                let other = (node + 1) % self.profile.nodes;
+                self.kill(node);
+                let soon = AT_ONCE * u32::try_from(self.random.below(100)).unwrap_or(0) / 100;
+                self.later(soon, After::Kill(other));
+                self.later(time, After::Start(node));
+                let time = self.lasting();
+                self.later(soon + time, After::Start(other));
+            }
+            Fault::PowerCut => {
+                self.cut_power(node);
+                self.later(time, After::Start(node));
+            }
+            Fault::Blackout => {
+                for node in 0..self.profile.nodes {
+                    let soon = AT_ONCE * u32::try_from(self.random.below(100)).unwrap_or(0) / 100;
+                    self.later(soon, After::PowerCut(node));
+                    let time = self.lasting();
+                    self.later(soon + time, After::Start(node));
+                }
+            }
+            Fault::Wipe if self.may_wipe(node) => {
+                self.forget(node);
+                self.cluster.wipe(node);
+                self.later(time, After::Start(node));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether nothing is lost for good with a node's disk: its volumes have other members, and
+    /// none of these lost its disk before.
+    fn may_wipe(&self, node: u8) -> bool {
+        let sites = self.cluster.sites();
+        (0..sites.volumes.len()).all(|volume| {
+            let mine = |uuid: &Uuid| sites.node_of(uuid) == Some(node);
+            if !sites.volumes[volume].replicas.iter().any(|(uuid, _)| mine(uuid)) {
+                return true;
+            }
+            let Some(record) = self.cluster.record(volume) else { return false };
+            let others = record.slots.iter().flatten().filter(|replica| !mine(&replica.uuid));
+            // All others are members that never lost their disks since.
+            others.clone().count() > 0
+                && others.clone().all(|replica| {
+                    record.slot_of(&replica.uuid).and_then(|slot| record.instance(slot)).is_some()
+                        && self.cluster.replica(&replica.uuid).is_some()
+                })
+        })
+    }
+
+    fn strike_network(&mut self, fault: Fault) {
+        let node = self.some_node();
+        let here = Place::Node(node);
+        let time = self.lasting();
+        match fault {
+            Fault::Split | Fault::OneWay => {
+                let mut places: Vec<Place> = (0..self.profile.nodes).map(Place::Node).collect();
+                places.extend([Place::Store, Place::Planner]);
+                places.retain(|place| *place != here);
+                let there = *self.random.pick(&places);
+                let (from, to) = if self.random.once_in(2) { (here, there) } else { (there, here) };
+                self.cut(from, to, fault == Fault::OneWay, time);
+            }
+            Fault::Isolate => {
+                let mut others: Vec<Place> = (0..self.profile.nodes)
+                    .filter(|other| *other != node)
+                    .map(Place::Node)
+                    .collect();
+                others.extend([Place::Store, Place::Planner]);
+                // Sometimes one of them is still in reach.
+                if self.random.once_in(3) {
+                    others.remove(self.random.index(others.len()));
+                }
+                for other in others {
+                    self.cut(here, other, false, time);
+                }
+            }
+            _ => {
+                let guest = self.some_guest();
+                let host = Place::Host(self.guests[guest].place);
+                let one_way = self.random.once_in(3);
+                let (from, to) = if self.random.once_in(2) { (here, host) } else { (host, here) };
+                self.cut(from, to, one_way, time);
+            }
+        }
+    }
+
+    fn cut(&mut self, from: Place, to: Place, one_way: bool, time: Duration) {
+        self.cluster.partition(from, to, one_way);
+        self.later(time, After::Heal(from, to));
+    }
+
+    fn strike_disk(&mut self, fault: Fault) {
+        let node = self.some_node();
+        let time = self.lasting();
+        match fault {
+            Fault::Stall => {
+                self.cluster.disk_fault(node, DiskFault::Stall(time));
+            }
+            Fault::DiskError => {
+                let operation = *self.random.pick(&[Operation::Write, Operation::Flush]);
+                let after = self.random.below(8);
+                self.cluster.disk_fault(node, DiskFault::Fail(operation, after));
+                self.later(time, After::Replace(node));
+            }
+            Fault::Fill => {
+                let left = *self.random.pick(&[0, 1 << 20]);
+                if self.cluster.fill(node, left).is_some() {
+                    self.later(time, After::Unfill(node));
+                }
+            }
+            Fault::BitFlip => {
+                self.cluster.disk_fault(node, DiskFault::BitFlip);
+            }
+            Fault::LatentError => {
+                self.cluster.disk_fault(node, DiskFault::LatentError);
+            }
+            _ => {
+                self.cluster.disk_fault(node, DiskFault::MisdirectedWrite);
+            }
+        }
+    }
+
+    fn strike_host(&mut self, fault: Fault) {
+        let guest = self.some_guest();
+        if !self.guests[guest].host.is_up() {
+            return;
+        }
+        if fault == Fault::HostReset {
+            let path = self.random.index(usize::from(self.profile.nodes));
+            let now = self.cluster.now();
+            let at = &mut self.guests[guest];
+            at.host.reset(now, &mut self.volumes[at.volume].history, path);
+            return self.carry_out(guest);
+        }
+        let silent = self.random.once_in(2);
+        self.guests[guest].host.crash();
+        for line in self.lines_of(guest) {
+            self.forget_line(line);
+            if silent {
+                self.cluster.host_vanish(line);
+            } else {
+                self.cluster.host_leave(line);
+            }
+        }
+        let time = self.lasting();
+        self.later(time, After::HostBack(guest));
+    }
+
+    fn order(&mut self, fault: Fault) {
+        let volume = self.random.index(self.volumes.len());
+        if fault == Fault::TakeOver {
+            let owner = self.cluster.new_owner();
+            let node = self.some_node();
+            self.cluster.command(node, volume, Command::TakeOver { owner, force: false });
+            return;
+        }
+        let Some(node) = self.owner_of(volume) else { return };
+        let Some(record) = self.cluster.record(volume).cloned() else { return };
+        let command = match fault {
+            Fault::Shutdown => Command::Shutdown,
+            Fault::Snapshot => {
+                if record.snapshots.len() >= SNAPSHOTS_MAX {
+                    return;
+                }
+                let mut uuid = [0x5a; 16];
+                uuid[..8].copy_from_slice(&self.random.number().to_be_bytes());
+                let judged = &mut self.volumes[volume];
+                let tick = judged.history.tick();
+                judged.asked.insert(uuid, (tick, None));
+                Command::Snapshot { uuid }
+            }
+            Fault::DeleteSnapshot => {
+                if record.snapshots.is_empty() {
+                    return;
+                }
+                Command::DeleteSnapshot { uuid: self.random.pick(&record.snapshots).uuid }
+            }
+            Fault::Resize => Command::Resize { bytes: record.bytes + GROWTH },
+            _ => {
+                let members: Vec<Uuid> = (0..8)
+                    .filter(|slot| record.members() >> slot & 1 == 1)
+                    .filter_map(|slot| record.replica(slot).map(|replica| replica.uuid))
+                    .collect();
+                if members.len() < 2 {
+                    return;
+                }
+                Command::Exclude { replica: *self.random.pick(&members) }
+            }
+        };
+        self.cluster.command(node, volume, command);
+    }
+
+    /// The node whose engine serves a volume, as the store has it.
+    pub(super) fn owner_of(&self, volume: usize) -> Option<u8> {
+        let owner = self.cluster.record(volume)?.owner;
+        (0..self.profile.nodes).find(|node| {
+            self.cluster.nexus(*node, volume).is_some_and(|nexus| {
+                let view = nexus.view();
+                view.serving && view.owner == owner
+            })
+        })
+    }
+
+    /// Ends what a fault began.
+    pub(super) fn end(&mut self, after: After) {
+        match after {
+            After::Kill(node) => self.kill(node),
+            After::PowerCut(node) => self.cut_power(node),
+            After::Start(node) => self.cluster.restart(node),
+            After::Replace(node) => {
+                if self.has_failed(node) {
+                    self.kill(node);
+                    self.cluster.restart(node);
+                }
+            }
+            After::Heal(one, other) => self.cluster.heal(one, other),
+            After::Unfill(node) => {
+                self.cluster.unfill(node);
+            }
+            After::StoreUp => self.cluster.set_store_up(true),
+            After::HostBack(guest) => {
+                let now = self.cluster.now();
+                let at = &mut self.guests[guest];
+                if !at.host.is_up() {
+                    at.host.restart(now, &mut self.volumes[at.volume].history);
+                    self.carry_out(guest);
+                }
+            }
+        }
+    }
+
+    /// Whether a node's pool does nothing any more.
+    pub(super) fn has_failed(&self, node: u8) -> bool {
+        let replicas = self.cluster.sites().of_node(node);
+        replicas
+            .filter_map(|(uuid, _)| self.cluster.replica(&uuid))
+            .any(|(guard, _)| guard.failed)
+    }
+
+    pub(super) fn kill(&mut self, node: u8) {
+        if self.cluster.is_running(node) {
+            self.note_death(node);
+            self.cluster.crash_process(node);
+        }
+    }
+
+    fn cut_power(&mut self, node: u8) {
+        self.note_death(node);
+        self.forget(node);
+        self.cluster.power_cut(node);
+    }
+
+    /// A node's replicas may lose what they have.
+    fn forget(&mut self, node: u8) {
+        let replicas: Vec<Uuid> =
+            self.cluster.sites().of_node(node).map(|(uuid, _)| uuid).collect();
+        for replica in replicas {
+            let Some(volume) = self.cluster.sites().volume_of(&replica) else { continue };
+            let judged = &mut self.volumes[volume];
+            judged.shadows.forgot(&mut judged.history, replica);
+        }
+    }
+
+    /// A node dies while regions of a volume are suspect, and it is a member.
+    fn note_death(&mut self, node: u8) {
+        for volume in 0..self.volumes.len() {
+            let Some(record) = self.cluster.record(volume) else { continue };
+            let member = (0..8).filter(|slot| record.members() >> slot & 1 == 1).any(|slot| {
+                record.replica(slot).and_then(|replica| {
+                    self.cluster.sites().node_of(&replica.uuid)
+                }) == Some(node)
+            });
+            let suspect = self.volumes[volume].passage.suspect > 0;
+            let owner = self.owner_of(volume) != Some(node);
+            self.seen.mark_if(member && suspect && owner, "member died while regions were suspect");
+        }
+    }
+
+    fn some_node(&mut self) -> u8 {
+        u8::try_from(self.random.below(self.profile.nodes.into())).expect("a node")
+    }
+
+    fn some_guest(&mut self) -> usize {
+        self.random.index(self.guests.len())
+    }
+
+    fn lasting(&mut self) -> Duration {
+        self.profile.lasts.draw(&mut self.random)
+    }
+}
+
+const fn name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Kill => "kill",
+        Fault::KillTwo => "two kills",
+        Fault::PowerCut => "power cut",
+        Fault::Blackout => "blackout",
+        Fault::Pause => "pause",
+        Fault::Split => "split",
+        Fault::OneWay => "one-way split",
+        Fault::Isolate => "isolation",
+        Fault::Stall => "disk stall",
+        Fault::DiskError => "disk error",
+        Fault::Fill => "full pool",
+        Fault::BitFlip => "bit flip",
+        Fault::LatentError => "latent error",
+        Fault::Misdirect => "misdirected write",
+        Fault::Wipe => "wiped disk",
+        Fault::StoreDown => "store down",
+        Fault::StoreRestore => "store restored",
+        Fault::HostCrash => "host crash",
+        Fault::HostReset => "path reset",
+        Fault::HostCut => "path cut",
+        Fault::TakeOver => "needless take-over",
+        Fault::Shutdown => "orderly move",
+        Fault::Snapshot => "snapshot asked for",
+        Fault::DeleteSnapshot => "snapshot deleted",
+        Fault::Resize => "resize",
+        Fault::Exclude => "member taken out",
+        Fault::Look => "look",
+    }
+}

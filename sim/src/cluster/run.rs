@@ -1,0 +1,547 @@
+//! One seed: a cluster and its hosts, what befalls them, and what is to be said of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use braid_block::Instant;
+use braid_nexus::wire::Refusal;
+use braid_nexus::{Note, Plant, Record, Status, Step, Uuid};
+
+use super::check::{Epochs, Losses, Shadows};
+use super::fate::After;
+use super::history::{Deed, History, Number};
+use super::host::{Host, Input, Output};
+use super::inspect::Snapshots;
+use super::profile::Profile;
+use super::{Cluster, ClusterConfig, Happened, HostEvent, LineId, Trace, volume};
+use crate::oracle::{Tick, Violation};
+use crate::random::Random;
+use crate::seen::Seen;
+use crate::story::Story;
+
+/// Whether all is well, or what is not.
+pub(super) type Verdict<T = ()> = Result<T, Violation>;
+
+/// Bytes of a node's disk.
+const DISK: u64 = 48 << 20;
+/// Timers: the next fault; the next look of the healer; from here on hosts; from there on what
+/// ends a fault.
+const FAULT: u64 = 0;
+const HOSTS: u64 = 16;
+const AFTERS: u64 = 1 << 20;
+/// How long a cluster may take to converge when nothing is wrong any more.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What of a seed is run.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Only these of its faults, counted from 0.
+    pub keep: Option<BTreeSet<u32>>,
+    /// Only so many hosts.
+    pub hosts: Option<u8>,
+    /// A rule that is switched off.
+    pub plant: Option<Plant>,
+}
+
+/// A host, and where it is.
+pub(super) struct Guest {
+    pub(super) host: Host,
+    pub(super) volume: usize,
+    pub(super) place: u8,
+    pub(super) id: Uuid,
+    armed: Option<Instant>,
+}
+
+/// What is known of a volume.
+pub(super) struct Judged {
+    pub(super) history: History,
+    pub(super) epochs: Epochs,
+    pub(super) losses: Losses,
+    pub(super) shadows: Shadows,
+    pub(super) snapshots: Snapshots,
+    /// Snapshots that were asked for: when, and when the record named them.
+    pub(super) asked: BTreeMap<Uuid, (Tick, Option<Tick>)>,
+    pub(super) epoch: u64,
+    lossy: u64,
+    /// Instances of replicas, as they were last seen.
+    pub(super) instances: BTreeMap<Uuid, u64>,
+    pub(super) passage: Passage,
+}
+
+/// What the notes of a volume's owners tell, for who wants to know what was reached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Passage {
+    /// Nodes that served, the last ones.
+    owners: Vec<u8>,
+    /// Regions that are suspect.
+    pub(super) suspect: u64,
+    /// Steps of returns, by slot.
+    returning: BTreeMap<u8, Step>,
+    /// When which member failed last.
+    failed: Option<(u8, Instant)>,
+    /// Writes that were acknowledged while a return copied.
+    pub(super) snapshot_wanted: bool,
+}
+
+/// A seed at work.
+pub(super) struct Run {
+    pub(super) cluster: Cluster,
+    pub(super) profile: Profile,
+    pub(super) selection: Selection,
+    pub(super) random: Random,
+    pub(super) guests: Vec<Guest>,
+    pub(super) volumes: Vec<Judged>,
+    pub(super) seen: Seen,
+    /// Faults so far, those that were left out included.
+    pub(super) faults: u32,
+    pub(super) afters: BTreeMap<u64, After>,
+    pub(super) faulty: bool,
+    lines: BTreeMap<LineId, usize>,
+    asked: BTreeMap<(LineId, u64), (usize, Number)>,
+    commits: usize,
+}
+
+impl Run {
+    /// A seed before anything happened.
+    pub(super) fn new(seed: u64, profile: Profile, selection: Selection, story: Story) -> Self {
+        let mut random = Random::part(seed, 60);
+        let config = config(seed, &profile, selection.plant, &mut random, story);
+        let volumes: Vec<Judged> = (0..profile.volumes).map(Judged::new).collect();
+        let hosts = selection.hosts.unwrap_or(profile.hosts);
+        let mut guests = Vec::new();
+        for at in 0..hosts * profile.volumes {
+            let number = usize::from(at);
+            let (place, volume) = (at, usize::from(at % profile.volumes));
+            let chance = Random::part(seed, 70 + u64::from(at));
+            let habits = profile.habits.clone();
+            let host = Host::new(number, usize::from(profile.nodes), habits, chance);
+            let mut id = [0x40; 16];
+            id[0] = at + 1;
+            guests.push(Guest { host, volume, place, id, armed: None });
+        }
+        Self {
+            cluster: Cluster::new(config),
+            profile,
+            selection,
+            random,
+            guests,
+            volumes,
+            seen: Seen::default(),
+            faults: 0,
+            afters: BTreeMap::new(),
+            faulty: true,
+            lines: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            commits: 0,
+        }
+    }
+
+    /// Everything: faults, healing, and the verdict.
+    pub(super) fn all(&mut self) -> Verdict {
+        self.observe()?;
+        for guest in 0..self.guests.len() {
+            self.arm(guest);
+        }
+        let end = self.cluster.now() + self.profile.faulty;
+        self.next_fault();
+        self.until(end)?;
+        self.faulty = false;
+        self.heal()?;
+        self.judge()
+    }
+
+    /// Steps until then.
+    pub(super) fn until(&mut self, end: Instant) -> Verdict {
+        while self.cluster.next_at().is_some_and(|at| at <= end) {
+            self.cluster.step();
+            self.observe()?;
+        }
+        Ok(())
+    }
+
+    /// Sets the time of the next fault.
+    pub(super) fn next_fault(&mut self) {
+        let pause = self.profile.pause.draw(&mut self.random);
+        self.cluster.set_timer(self.cluster.now() + pause, FAULT);
+    }
+
+    /// Something that is to be done later.
+    pub(super) fn later(&mut self, delay: Duration, after: After) {
+        let number = AFTERS + self.afters.len() as u64;
+        self.afters.insert(number, after);
+        self.cluster.set_timer(self.cluster.now() + delay, number);
+    }
+
+    /// Takes what happened.
+    fn observe(&mut self) -> Verdict {
+        self.read_commits();
+        while let Some(happened) = self.cluster.poll() {
+            match happened {
+                Happened::Host { line, event } => self.to_host(line, event)?,
+                Happened::Timer(FAULT) if self.faulty => {
+                    self.fault()?;
+                    self.next_fault();
+                }
+                Happened::Timer(FAULT) => {}
+                Happened::Timer(number) if number >= AFTERS => {
+                    if let Some(after) = self.afters.get(&number).cloned() {
+                        self.end(after);
+                    }
+                }
+                Happened::Timer(number) => {
+                    let guest = usize::try_from(number - HOSTS).unwrap_or(usize::MAX);
+                    self.elapse(guest);
+                }
+                Happened::Note { node, volume, note } => self.note(node, volume, note)?,
+                Happened::Answered { line, tag, status, trace } => {
+                    self.answered(line, tag, status, trace)?;
+                }
+                Happened::Changed { replica, offset, len, bytes } => {
+                    self.changed(replica, offset, len, bytes.as_deref())?;
+                }
+                Happened::Pool { note: braid_pool::Note::Failed { .. }, .. } => {
+                    self.seen.mark("pool failed");
+                }
+                Happened::Pool { .. } | Happened::Ended { .. } | Happened::Errand { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the store has committed since.
+    fn read_commits(&mut self) {
+        while let Some((volume, record)) = self.cluster.commits().get(self.commits).cloned() {
+            self.commits += 1;
+            let judged = &mut self.volumes[volume];
+            if record.epoch > judged.epoch {
+                judged.epoch = record.epoch;
+                judged.history.claimed(record.epoch);
+            }
+            judged.learn(&record);
+            if let Some(lossy) = record.lossy.as_ref().filter(|lossy| lossy.epoch > judged.lossy) {
+                judged.lossy = lossy.epoch;
+                judged.history.lost(lossy.epoch);
+                judged.losses.lost(lossy.epoch);
+                self.seen.mark("lossy activation");
+            }
+        }
+    }
+
+    fn note(&mut self, node: u8, volume: usize, note: Note) -> Verdict {
+        let now = self.cluster.now();
+        if let Note::Serving { epoch, members, suspect, .. } = note {
+            self.activated(node, volume, epoch, members)?;
+            let judged = &mut self.volumes[volume];
+            judged.history.serving();
+            judged.passage.owners.push(node);
+            judged.passage.suspect = suspect;
+            judged.passage.returning.clear();
+            self.seen.mark("serving");
+            self.seen.mark_if(suspect > 0, "suspect regions at a take-over");
+            let owners = &judged.passage.owners;
+            let there_and_back = owners.len() > 2 && owners[owners.len() - 3] == node;
+            self.seen.mark_if(
+                there_and_back && owners[owners.len() - 2] != node,
+                "from A to B and back to A",
+            );
+            self.restarted_members(volume);
+        }
+        self.volumes[volume].passage.heard(&mut self.seen, now, note);
+        Ok(())
+    }
+
+    /// A replica that the record named until now and that answered with another instance.
+    fn restarted_members(&mut self, volume: usize) {
+        let Some(record) = self.cluster.record(volume).cloned() else { return };
+        for slot in 0..8 {
+            let away = record.away() >> slot & 1 == 1;
+            let Some(replica) = record.replica(slot).filter(|_| away) else { continue };
+            let known = self.volumes[volume].instances.get(&replica.uuid).copied();
+            let is_up = self.cluster.replica(&replica.uuid).is_some();
+            self.seen.mark_if(is_up && known.is_some(), "restarted member at a take-over");
+        }
+    }
+
+    /// *SafeActivation*: an owner serves with members that the record names, all of them, and
+    /// that obey it.
+    fn activated(&self, node: u8, volume: usize, epoch: u64, members: u8) -> Verdict {
+        let wrong = |text: String| {
+            let text = format!("n{node} serves volume {volume} in epoch {epoch}, and {text}");
+            Err(Violation::new("SafeActivation", text))
+        };
+        let owner = self.cluster.nexus(node, volume).map(|nexus| nexus.view().owner);
+        let mine = self.cluster.commits().iter().rev().find(|(of, record)| {
+            *of == volume && record.epoch == epoch && Some(record.owner) == owner
+        });
+        let Some((_, record)) = mine else { return wrong("never owned it".into()) };
+        if record.members() != members {
+            let named = record.members();
+            return wrong(format!("uses members {members:08b}; the record has {named:08b}"));
+        }
+        for slot in (0..8).filter(|slot| members >> slot & 1 == 1) {
+            let Some(replica) = record.replica(slot) else { continue };
+            let Some((view, _)) = self.cluster.replica(&replica.uuid) else { continue };
+            let obeys = view.fence.0 > epoch || view.fence == (epoch, record.owner);
+            if !obeys {
+                let fence = view.fence.0;
+                return wrong(format!("the member in slot {slot} obeys epoch {fence}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, line: LineId, tag: u64, status: Status, trace: Trace) -> Verdict {
+        let Some((guest, number)) = self.asked.get(&(line, tag)).copied() else { return Ok(()) };
+        let Guest { volume, id, .. } = self.guests[guest];
+        let Trace { epoch, received, answered, .. } = trace;
+        let record = self.cluster.record(volume).cloned();
+        let judged = &mut self.volumes[volume];
+        let deed = judged.history.operation(number).deed;
+        let flushes = match deed {
+            Deed::Write { durable } | Deed::Zero { durable } => durable,
+            Deed::Flush => true,
+            Deed::Read => false,
+        };
+        match status {
+            Status::Success => {
+                judged.epochs.acknowledged(epoch, received, answered)?;
+                if flushes {
+                    judged.losses.flushed(id, epoch, received)?;
+                }
+                if let Some(record) = record.filter(|_| deed.changes()) {
+                    judged.shadows.acknowledged(&judged.history, number, &record)?;
+                }
+                let copying = |step: &Step| matches!(step, Step::Copying { .. });
+                let overtaken = judged.passage.returning.values().any(copying);
+                self.seen.mark_if(overtaken && deed.changes(), "write during a rebuild");
+            }
+            Status::WriteFault { dnr: true } if flushes => {
+                judged.losses.told(id, epoch, answered);
+                self.seen.mark("host told of a loss");
+            }
+            Status::Inaccessible => self.seen.mark("inaccessible"),
+            Status::Busy => self.seen.mark("busy"),
+            Status::NoSpace => self.seen.mark("no space on any member"),
+            Status::Media(_) => self.seen.mark("media error"),
+            _ => {}
+        }
+        self.seen.mark_if(!self.cluster.has_line(line), "command of a host's dead association");
+        Ok(())
+    }
+
+    fn changed(&mut self, replica: Uuid, offset: u64, len: u64, bytes: Option<&[u8]>) -> Verdict {
+        let Some(volume) = self.cluster.sites().volume_of(&replica) else { return Ok(()) };
+        let judged = &mut self.volumes[volume];
+        match bytes {
+            Some(bytes) => judged.shadows.written(&judged.history, replica, offset, bytes)?,
+            None => judged.shadows.zeroed(replica, offset, len),
+        }
+        Ok(())
+    }
+
+    fn to_host(&mut self, line: LineId, event: HostEvent) -> Verdict {
+        let Some(guest) = self.lines.get(&line).copied() else { return Ok(()) };
+        let now = self.cluster.now();
+        let at = &mut self.guests[guest];
+        let history = &mut self.volumes[at.volume].history;
+        let empty = std::rc::Rc::from([]);
+        let data;
+        let input = match event {
+            HostEvent::Connected => Input::Opened,
+            HostEvent::Refused | HostEvent::Broken => {
+                self.lines.remove(&line);
+                Input::Ended
+            }
+            HostEvent::Ana { optimized, .. } => Input::Ana { optimized },
+            HostEvent::Access { .. } => Input::Access,
+            HostEvent::Resized { bytes } => {
+                at.host.resized(bytes / 512);
+                return Ok(());
+            }
+            HostEvent::Completed { tag, status, data: read, .. } => {
+                data = read.unwrap_or(empty);
+                Input::Completed { tag, status, bytes: &data }
+            }
+        };
+        at.host.take(now, history, line, input)?;
+        self.carry_out(guest);
+        Ok(())
+    }
+
+    fn elapse(&mut self, guest: usize) {
+        let now = self.cluster.now();
+        let at = &mut self.guests[guest];
+        if at.armed.is_none_or(|armed| armed > now) {
+            return;
+        }
+        at.armed = None;
+        at.host.elapse(now, &mut self.volumes[at.volume].history);
+        self.carry_out(guest);
+    }
+
+    /// Does what a host wants.
+    pub(super) fn carry_out(&mut self, guest: usize) {
+        while let Some(output) = self.guests[guest].host.poll() {
+            let Guest { volume, place, id, .. } = self.guests[guest];
+            match output {
+                Output::Open { path } => {
+                    let node = u8::try_from(path).expect("few nodes");
+                    let line = self.cluster.host_connect(place, node, volume, id, 0);
+                    self.lines.insert(line, guest);
+                    self.guests[guest].host.opening(path, line);
+                }
+                Output::Close { line } => {
+                    self.lines.remove(&line);
+                    self.cluster.host_leave(line);
+                }
+                Output::ReadAna { line } => {
+                    self.cluster.host_read_ana(line, 0);
+                }
+                Output::Request { line, tag, number, work, bytes } => {
+                    self.asked.insert((line, tag), (guest, number));
+                    self.cluster.tell(|| {
+                        let history = &self.volumes[volume].history;
+                        format!("h{place} asks on {line}: {tag} is {}", history.describe(number))
+                    });
+                    self.cluster.host_send(line, tag, work, &bytes);
+                }
+            }
+        }
+        self.arm(guest);
+    }
+
+    /// Sees to it that a host is called when it wants to be.
+    fn arm(&mut self, guest: usize) {
+        let now = self.cluster.now();
+        let at = &mut self.guests[guest];
+        let Some(due) = at.host.due().map(|due| due.max(now)) else { return };
+        if at.armed.is_none_or(|armed| due < armed) {
+            at.armed = Some(due);
+            self.cluster.set_timer(due, HOSTS + guest as u64);
+        }
+    }
+
+    /// The lines of a host.
+    pub(super) fn lines_of(&self, guest: usize) -> Vec<LineId> {
+        let mine = self.lines.iter().filter(|(_, of)| **of == guest);
+        mine.map(|(line, _)| *line).collect()
+    }
+
+    /// A host's line is no more, and nobody was told.
+    pub(super) fn forget_line(&mut self, line: LineId) {
+        self.lines.remove(&line);
+    }
+}
+
+impl Judged {
+    fn new(volume: u8) -> Self {
+        Self {
+            history: History::new(volume),
+            epochs: Epochs::default(),
+            losses: Losses::default(),
+            shadows: Shadows::default(),
+            snapshots: Snapshots::default(),
+            asked: BTreeMap::new(),
+            epoch: 0,
+            lossy: 0,
+            instances: BTreeMap::new(),
+            passage: Passage::default(),
+        }
+    }
+
+    /// The store has this record now.
+    fn learn(&mut self, record: &Record) {
+        for (slot, replica) in (0u8..).zip(&record.slots) {
+            if let (Some(replica), Some(instance)) = (replica, record.instance(slot)) {
+                self.instances.insert(replica.uuid, instance);
+            }
+        }
+        for snapshot in &record.snapshots {
+            if let Some((_, named @ None)) = self.asked.get_mut(&snapshot.uuid) {
+                *named = Some(self.history.tick());
+            }
+        }
+    }
+}
+
+impl Passage {
+    /// An owner told something.
+    fn heard(&mut self, seen: &mut Seen, now: Instant, note: Note) {
+        match note {
+            Note::Stopped { .. } => seen.mark("owner stopped"),
+            Note::Failing { slot, refusal } => {
+                seen.mark("member failed");
+                seen.mark_if(refusal == Refusal::NoSpace, "no space on one member");
+                let near = |(other, at): (u8, Instant)| {
+                    other != slot && now.since(at) <= Duration::from_millis(1)
+                };
+                seen.mark_if(self.failed.is_some_and(near), "two members failed at once");
+                self.failed = Some((slot, now));
+                let adding = self.returning.get(&slot) == Some(&Step::Adding);
+                seen.mark_if(adding, "joiner failed while it was added");
+            }
+            Note::Excluded { .. } => seen.mark("member excluded"),
+            Note::Lost => seen.mark("no member has every write"),
+            Note::Held => seen.mark("commit took too long"),
+            Note::Waiting { .. } => seen.mark("waiting for members"),
+            Note::Resynced { copied, .. } => {
+                self.suspect = self.suspect.saturating_sub(1);
+                seen.mark("resynced");
+                seen.mark_if(copied > 0, "fail-over with divergent writes");
+            }
+            Note::Returning { slot, step } => {
+                if step == Step::Failed && self.returning.get(&slot) == Some(&Step::Adding) {
+                    seen.mark("joiner failed while it was added");
+                }
+                self.returning.insert(slot, step);
+                match step {
+                    Step::Member => seen.mark("member returned"),
+                    Step::Failed => seen.mark("return failed"),
+                    Step::Snapshots => seen.mark("missed snapshots copied"),
+                    _ => {}
+                }
+            }
+            Note::Repaired { .. } => seen.mark("repaired"),
+            Note::Snapshot { taken } => {
+                seen.mark(if taken { "snapshot taken" } else { "snapshot not taken" });
+                let copying = |step: &Step| matches!(step, Step::Copying { .. });
+                let rebuild = self.returning.values().any(copying);
+                seen.mark_if(taken && rebuild, "snapshot during a rebuild");
+            }
+            Note::Claimed { .. } | Note::Serving { .. } => {}
+        }
+    }
+}
+
+fn config(
+    seed: u64,
+    profile: &Profile,
+    plant: Option<Plant>,
+    random: &mut Random,
+    story: Story,
+) -> ClusterConfig {
+    let nodes = profile.nodes;
+    let mut volumes = Vec::new();
+    for _ in 0..profile.volumes {
+        let first = random.below(u64::from(nodes));
+        let at = |replica: u8| {
+            u8::try_from((first + u64::from(replica)) % u64::from(nodes)).expect("a node")
+        };
+        volumes.push((profile.sectors * 512, (0..profile.replicas).map(at).collect()));
+    }
+    ClusterConfig {
+        seed,
+        nodes,
+        volumes,
+        disk: DISK,
+        timing: profile.timing,
+        limits: profile.limits,
+        plant,
+        nexus: volume,
+        weather: profile.weather,
+        pace: profile.pace,
+        whims: profile.whims,
+        temper: profile.temper,
+        story,
+    }
+}

@@ -1,0 +1,277 @@
+//! The end of a run: everything heals, must converge, and is judged; and looks on the way there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use braid_nexus::{Record, Uuid};
+
+use super::Layer;
+use super::history::{History, Number, ZERO};
+use super::inspect;
+use super::register;
+use super::run::{PATIENCE, Run, Verdict};
+use crate::image::BLOCK;
+use crate::oracle::Violation;
+use crate::payload::SECTOR;
+
+/// How long hosts go on when faults are over, before they are quiet.
+const AFTERMATH: Duration = Duration::from_secs(1);
+/// Between two looks of who waits.
+const LOOK: Duration = Duration::from_millis(250);
+/// Sectors of a block.
+const PER_BLOCK: u64 = (BLOCK / SECTOR) as u64;
+
+/// What is on all nodes' disks, by node.
+type Shelves = Vec<Vec<Layer>>;
+
+impl Run {
+    /// All faults end, everything runs, and then *ConvergeAfterHeal*: within a time every host has
+    /// its answers, and every volume has all its replicas for members and nothing suspect.
+    pub(super) fn heal(&mut self) -> Verdict {
+        self.cluster.tell(|| "== everything heals".into());
+        self.calm();
+        let began = self.cluster.now();
+        self.until(began + AFTERMATH)?;
+        for guest in 0..self.guests.len() {
+            self.guests[guest].host.set_quiet(true);
+        }
+        let deadline = began + PATIENCE;
+        while let Some(open) = self.unsettled() {
+            if self.cluster.now() >= deadline {
+                return Err(Violation::new("ConvergeAfterHeal", open));
+            }
+            self.attend();
+            let next = self.cluster.now() + LOOK;
+            self.until(next)?;
+        }
+        self.seen.mark("converged");
+        Ok(())
+    }
+
+    /// Nothing goes wrong by itself any more.
+    fn calm(&mut self) {
+        use super::drive::Pace;
+        use super::{Temper, Weather, Whims};
+        self.cluster.heal_all();
+        self.cluster.set_weather(Weather::default());
+        self.cluster.set_whims(Whims::default());
+        self.cluster.set_temper(Temper { doubt_in: 0, move_in: 0, ..Temper::default() });
+        self.cluster.set_pace(Pace::default());
+        self.cluster.set_store_up(true);
+        let afters = std::mem::take(&mut self.afters);
+        for guest in 0..self.guests.len() {
+            self.end(super::fate::After::HostBack(guest));
+        }
+        for after in afters.into_values() {
+            if matches!(after, super::fate::After::Unfill(_)) {
+                self.end(after);
+            }
+        }
+        self.attend();
+    }
+
+    /// Starts what does not run, as whoever watches over a cluster does.
+    fn attend(&mut self) {
+        for node in 0..self.profile.nodes {
+            if self.has_failed(node) {
+                self.kill(node);
+            }
+            if !self.cluster.is_running(node) {
+                self.cluster.restart(node);
+            }
+            if self.cluster.is_filled(node) {
+                self.cluster.unfill(node);
+            }
+        }
+    }
+
+    /// What is not as it shall be at the end, if anything.
+    fn unsettled(&self) -> Option<String> {
+        if let Some(guest) = self.guests.iter().find(|guest| !guest.host.is_idle()) {
+            let number = guest.host.open().next().unwrap_or_default();
+            let operation = self.volumes[guest.volume].history.describe(number);
+            return Some(format!("a host waits for {operation}"));
+        }
+        if let Some(node) = (0..self.profile.nodes).find(|node| !self.cluster.is_ready(*node)) {
+            return Some(format!("n{node} is not ready"));
+        }
+        (0..self.volumes.len()).find_map(|volume| self.unsettled_volume(volume))
+    }
+
+    fn unsettled_volume(&self, volume: usize) -> Option<String> {
+        let record = self.cluster.record(volume)?;
+        let replicas = self.cluster.sites().volumes[volume].replicas.len();
+        let members = record.members().count_ones() as usize;
+        if members < replicas {
+            return Some(format!("volume {volume} has {members} of {replicas} replicas"));
+        }
+        let Some(owner) = self.owner_of(volume) else {
+            return Some(format!("volume {volume} is served by nobody"));
+        };
+        let view = self.cluster.nexus(owner, volume)?.view();
+        let still = view.suspect == 0
+            && view.failing == 0
+            && view.joiner.is_none()
+            && view.locks == 0
+            && view.requests == 0
+            && view.record.as_ref() == Some(record);
+        (!still).then(|| {
+            format!(
+                "volume {volume} at n{owner}: {} regions suspect, failing {:08b}, joiner {:?}, {} \
+                 locks, {} requests, record of version {:?}, {} in the store",
+                view.suspect,
+                view.failing,
+                view.joiner,
+                view.locks,
+                view.requests,
+                view.record.as_ref().map(|record| record.version),
+                record.version
+            )
+        })
+    }
+
+    /// Everything that can be said when all is quiet.
+    pub(super) fn judge(&mut self) -> Verdict {
+        for node in 0..self.profile.nodes {
+            if let Some(finding) = self.cluster.check(node).first() {
+                return Err(Violation::new("SpaceExact", format!("n{node}: {finding}")));
+            }
+        }
+        let shelves = self.shelves(false)?;
+        for volume in 0..self.volumes.len() {
+            let Some(record) = self.cluster.record(volume).cloned() else { continue };
+            let members = self.members(&record, &shelves);
+            inspect::convergence(&named(&members))?;
+            let history = &mut self.volumes[volume].history;
+            for (slot, layer) in &members {
+                let values = values(history, layer)?;
+                history.looked(*slot, &values);
+            }
+        }
+        self.look()?;
+        for judged in &self.volumes {
+            register::check(&judged.history)?;
+        }
+        Ok(())
+    }
+
+    /// Lays replicas side by side, whatever is in work: *MarksCover* and *SnapshotPoint*.
+    pub(super) fn look(&mut self) -> Verdict {
+        let (now, durable) = (self.shelves(false)?, self.shelves(true)?);
+        for volume in 0..self.volumes.len() {
+            let Some(record) = self.cluster.record(volume).cloned() else { continue };
+            let members = self.members(&record, &now);
+            inspect::marks_cover(&named(&members), "in memory")?;
+            let members = self.members_of(&record, &durable, &members);
+            inspect::marks_cover(&named(&members), "on media")?;
+            self.look_at_snapshots(volume, &record, &now)?;
+        }
+        Ok(())
+    }
+
+    fn shelves(&self, durable: bool) -> Verdict<Shelves> {
+        let shelf = |node: u8| {
+            let layers = match durable {
+                true => self.cluster.look_durable(node),
+                false => self.cluster.look(node),
+            };
+            let text = || format!("the pool of n{node} cannot be opened");
+            layers.ok_or_else(|| Violation::new("Opens", text()))
+        };
+        (0..self.profile.nodes).map(shelf).collect()
+    }
+
+    /// The layers of the members, as far as they are the instances that the record names.
+    fn members(&self, record: &Record, shelves: &Shelves) -> Vec<(u8, Layer)> {
+        let of = |slot: u8| {
+            let (replica, instance) = (record.replica(slot)?, record.instance(slot)?);
+            let layer = self.layer(shelves, &replica.uuid, &replica.uuid)?;
+            (layer.info.instance == instance).then(|| (slot, layer.clone()))
+        };
+        (0..8).filter_map(of).collect()
+    }
+
+    /// The same replicas on other shelves.
+    fn members_of(
+        &self,
+        record: &Record,
+        shelves: &Shelves,
+        members: &[(u8, Layer)],
+    ) -> Vec<(u8, Layer)> {
+        let of = |slot: u8| {
+            let replica = record.replica(slot)?;
+            Some((slot, self.layer(shelves, &replica.uuid, &replica.uuid)?.clone()))
+        };
+        members.iter().filter_map(|(slot, _)| of(*slot)).collect()
+    }
+
+    /// A layer on the node of a replica.
+    fn layer<'a>(&self, shelves: &'a Shelves, replica: &Uuid, layer: &Uuid) -> Option<&'a Layer> {
+        let node = self.cluster.sites().node_of(replica)?;
+        shelves[usize::from(node)].iter().find(|at| {
+            let own = at.info.uuid == *replica || at.info.source == Some(*replica);
+            at.info.uuid == *layer && own
+        })
+    }
+
+    fn look_at_snapshots(&mut self, volume: usize, record: &Record, shelves: &Shelves) -> Verdict {
+        for snapshot in &record.snapshots {
+            for slot in (0..8).filter(|slot| snapshot.holders >> slot & 1 == 1) {
+                let Some(replica) = record.replica(slot) else { continue };
+                // One that was made anew has lost it, and will be told.
+                let current = self.layer(shelves, &replica.uuid, &replica.uuid);
+                let known = current.map(|layer| layer.info.instance) == record.instance(slot);
+                let Some(layer) = self.layer(shelves, &replica.uuid, &snapshot.uuid) else {
+                    if known && record.instance(slot).is_some() {
+                        let uuid = snapshot.uuid;
+                        let text = format!(
+                            "the member in slot {slot} lacks snapshot {:02x}{:02x}",
+                            uuid[0], uuid[1]
+                        );
+                        return Err(Violation::new("SnapshotPoint", text));
+                    }
+                    continue;
+                };
+                let name = format!("slot {slot}");
+                let judged = &mut self.volumes[volume];
+                judged.snapshots.looked(snapshot.uuid, (&name, layer))?;
+                let whole = layer.blocks.values().all(Option::is_some);
+                if let Some((asked, Some(named))) = judged.asked.get(&snapshot.uuid).copied()
+                    && whole
+                {
+                    let values = values(&judged.history, layer)?;
+                    register::moment(&judged.history, &values, (asked, named))?;
+                    self.seen.mark("snapshot compared");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(members: &[(u8, Layer)]) -> Vec<(&'static str, &Layer)> {
+    const SLOTS: [&str; 8] =
+        ["slot 0", "slot 1", "slot 2", "slot 3", "slot 4", "slot 5", "slot 6", "slot 7"];
+    members.iter().map(|(slot, layer)| (SLOTS[usize::from(*slot)], layer)).collect()
+}
+
+/// What a layer says in every sector that was ever written, or that is not zero. Blocks that
+/// cannot be read say nothing.
+fn values(history: &History, layer: &Layer) -> Verdict<BTreeMap<u64, Number>> {
+    let mut values: BTreeMap<u64, Number> = history
+        .tracks
+        .keys()
+        .filter(|sector| !matches!(layer.blocks.get(&(*sector / PER_BLOCK)), Some(None)))
+        .map(|sector| (*sector, ZERO))
+        .collect();
+    for (block, bytes) in &layer.blocks {
+        let Some(bytes) = bytes else { continue };
+        for (sector, piece) in (block * PER_BLOCK..).zip(bytes.chunks_exact(SECTOR)) {
+            let value = history.value(piece, sector)?;
+            if value != ZERO {
+                values.insert(sector, value);
+            }
+        }
+    }
+    Ok(values)
+}
