@@ -32,7 +32,10 @@ pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, Strin
     if let Some(plant) = options.selection.plant {
         let name = campaign::plant_name(plant);
         let found = report.findings.first().map(|finding| finding.seed);
-        println!("{name}: {}", found.map_or("not found".into(), |at| format!("found by seed {at}")));
+        println!(
+            "{name}: {}",
+            found.map_or("not found".into(), |at| format!("found by seed {at}"))
+        );
         return Ok(found.is_some());
     }
     let missing = report.seen.missing(&campaign::WANTED);

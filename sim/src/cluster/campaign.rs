@@ -8,8 +8,8 @@ use std::time::Duration;
 use braid_nexus::Plant;
 
 pub use super::profile::{FREE, PLANTS, Profile};
-pub use super::run::Selection;
 use super::run::Run;
+pub use super::run::Selection;
 use crate::guard::guard;
 use crate::oracle::Violation;
 use crate::seen::Seen;
@@ -113,7 +113,12 @@ pub(super) struct Outcome {
 }
 
 /// Runs one seed.
-pub(super) fn run(seed: u64, profile: &'static str, selection: &Selection, story: Story) -> Outcome {
+pub(super) fn run(
+    seed: u64,
+    profile: &'static str,
+    selection: &Selection,
+    story: Story,
+) -> Outcome {
     let chosen = Profile::named(profile, seed).expect("a profile of that name");
     let mut run = None;
     let result = guard(|| {
@@ -122,9 +127,8 @@ pub(super) fn run(seed: u64, profile: &'static str, selection: &Selection, story
     });
     let run = run.as_ref();
     Outcome {
-        simulated: run.map_or(Duration::ZERO, |run| {
-            Duration::from_nanos(run.cluster.now().as_nanos())
-        }),
+        simulated: run
+            .map_or(Duration::ZERO, |run| Duration::from_nanos(run.cluster.now().as_nanos())),
         events: run.map_or(0, |run| run.cluster.happened()),
         seen: run.map_or_else(Seen::default, |run| run.seen.clone()),
         faults: run.map_or(0, |run| run.faults),

@@ -343,9 +343,7 @@ impl Run {
     /// Whether a node's pool does nothing any more.
     pub(super) fn has_failed(&self, node: u8) -> bool {
         let replicas = self.cluster.sites().of_node(node);
-        replicas
-            .filter_map(|(uuid, _)| self.cluster.replica(&uuid))
-            .any(|(guard, _)| guard.failed)
+        replicas.filter_map(|(uuid, _)| self.cluster.replica(&uuid)).any(|(guard, _)| guard.failed)
     }
 
     pub(super) fn kill(&mut self, node: u8) {
@@ -377,9 +375,8 @@ impl Run {
         for volume in 0..self.volumes.len() {
             let Some(record) = self.cluster.record(volume) else { continue };
             let member = (0..8).filter(|slot| record.members() >> slot & 1 == 1).any(|slot| {
-                record.replica(slot).and_then(|replica| {
-                    self.cluster.sites().node_of(&replica.uuid)
-                }) == Some(node)
+                record.replica(slot).and_then(|replica| self.cluster.sites().node_of(&replica.uuid))
+                    == Some(node)
             });
             let suspect = self.volumes[volume].passage.suspect > 0;
             let owner = self.owner_of(volume) != Some(node);

@@ -12,7 +12,7 @@ use crate::oracle::{Tick, Violation};
 use crate::payload::{self, SECTOR, Said};
 
 /// Number of an operation, counted from 1; a write's is what it writes.
-pub type Number = u32;
+pub(crate) type Number = u32;
 
 /// No time at all.
 pub(super) const NEVER: Tick = Tick::MAX;
@@ -21,7 +21,7 @@ pub(super) const ZERO: Number = 0;
 
 /// What a host asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub(crate) enum Deed {
     /// Read.
     Read,
     /// Write its own number.
@@ -41,7 +41,7 @@ pub enum Deed {
 impl Deed {
     /// Whether it changes what is read.
     #[must_use]
-    pub const fn changes(self) -> bool {
+    pub(crate) const fn changes(self) -> bool {
         matches!(self, Self::Write { .. } | Self::Zero { .. })
     }
 
@@ -52,7 +52,7 @@ impl Deed {
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Well: this attempt was acknowledged.
     Done {
         /// Counted from 0.
@@ -64,17 +64,17 @@ pub enum End {
 
 /// One thing that a host asked for, with all its attempts.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// Whose.
-    pub host: usize,
+    pub(crate) host: usize,
     /// What.
-    pub deed: Deed,
+    pub(crate) deed: Deed,
     /// First sector.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Sectors.
-    pub sectors: u64,
+    pub(crate) sectors: u64,
     /// When each attempt was sent; none: it never left its host.
-    pub sent: Vec<Tick>,
+    pub(crate) sent: Vec<Tick>,
     /// Attempts that nobody has answered.
     unanswered: u32,
     end: Option<(Tick, End)>,
@@ -107,8 +107,8 @@ impl Operation {
     }
 
     /// Whether it was answered for good.
-    #[must_use]
-    pub const fn has_ended(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) const fn has_ended(&self) -> bool {
         self.end.is_some()
     }
 
@@ -157,7 +157,7 @@ pub(super) type Flushed = (Tick, Tick);
 
 /// The history of one volume.
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     /// Of which volume: part of what its writes write.
     volume: u8,
     now: Tick,
@@ -179,20 +179,20 @@ const NUMBER_BITS: u32 = 26;
 impl History {
     /// Of this volume, at most 63.
     #[must_use]
-    pub fn new(volume: u8) -> Self {
+    pub(crate) fn new(volume: u8) -> Self {
         assert!(volume < 64, "a volume that cannot be named");
         Self { volume, ..Self::default() }
     }
 
     /// What an operation writes: its number, and its volume's.
     #[must_use]
-    pub fn named(&self, number: Number) -> u32 {
+    pub(crate) fn named(&self, number: Number) -> u32 {
         assert!(number >> NUMBER_BITS == 0, "more operations than can be named");
         u32::from(self.volume) << NUMBER_BITS | number
     }
 
     /// The time, which passes by this.
-    pub const fn tick(&mut self) -> Tick {
+    pub(crate) const fn tick(&mut self) -> Tick {
         self.now += 1;
         self.now
     }
@@ -202,7 +202,7 @@ impl History {
     /// # Panics
     /// If there is none of that number.
     #[must_use]
-    pub fn operation(&self, number: Number) -> &Operation {
+    pub(crate) fn operation(&self, number: Number) -> &Operation {
         &self.operations[number as usize - 1]
     }
 
@@ -211,13 +211,13 @@ impl History {
     }
 
     /// All operations, from number 1.
-    #[must_use]
-    pub fn operations(&self) -> &[Operation] {
+    #[cfg(test)]
+    pub(crate) fn operations(&self) -> &[Operation] {
         &self.operations
     }
 
     /// A host wants something. It is not sent yet.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         at: Instant,
         host: usize,
@@ -226,8 +226,7 @@ impl History {
     ) -> Number {
         let (sent, ended) = (Vec::new(), at);
         let (unanswered, end) = (0, None);
-        let op =
-            Operation { host, deed, first, sectors, sent, unanswered, end, began: at, ended };
+        let op = Operation { host, deed, first, sectors, sent, unanswered, end, began: at, ended };
         self.operations.push(op);
         let number = Number::try_from(self.operations.len()).expect("few operations");
         if deed.changes() {
@@ -239,7 +238,7 @@ impl History {
     }
 
     /// It is sent, for the first time or again; gives the attempt's number.
-    pub fn send(&mut self, number: Number) -> usize {
+    pub(crate) fn send(&mut self, number: Number) -> usize {
         let tick = self.tick();
         let op = self.operation_mut(number);
         op.sent.push(tick);
@@ -248,12 +247,12 @@ impl History {
     }
 
     /// An attempt was answered, and not for good.
-    pub fn bounced(&mut self, number: Number) {
+    pub(crate) fn bounced(&mut self, number: Number) {
         self.operation_mut(number).unanswered -= 1;
     }
 
     /// An attempt was acknowledged: that is the final answer.
-    pub fn acknowledged(&mut self, at: Instant, number: Number, attempt: usize) {
+    pub(crate) fn acknowledged(&mut self, at: Instant, number: Number, attempt: usize) {
         let tick = self.end(at, number, End::Done { attempt });
         let op = self.operation_mut(number);
         op.unanswered -= 1;
@@ -267,7 +266,7 @@ impl History {
     ///
     /// # Errors
     /// If a sector says what no write put there.
-    pub fn was_read(
+    pub(crate) fn was_read(
         &mut self,
         at: Instant,
         number: Number,
@@ -282,7 +281,7 @@ impl History {
     }
 
     /// An operation failed for good. `answered`: the attempt that failed was.
-    pub fn failed(&mut self, at: Instant, number: Number, answered: bool) {
+    pub(crate) fn failed(&mut self, at: Instant, number: Number, answered: bool) {
         self.end(at, number, End::Failed);
         let op = self.operation_mut(number);
         op.unanswered -= u32::from(answered);
@@ -299,20 +298,20 @@ impl History {
     }
 
     /// An epoch was claimed: the store has it.
-    pub fn claimed(&mut self, epoch: u64) {
+    pub(crate) fn claimed(&mut self, epoch: u64) {
         let now = self.tick();
         self.claims.entry(epoch).or_insert(now);
     }
 
     /// An epoch found a loss: the store has it.
-    pub fn lost(&mut self, epoch: u64) {
+    pub(crate) fn lost(&mut self, epoch: u64) {
         let now = self.tick();
         let began = self.claims.get(&epoch).copied().unwrap_or(now);
         self.losing.get_or_insert(began);
     }
 
     /// An epoch serves.
-    pub fn serving(&mut self) {
+    pub(crate) fn serving(&mut self) {
         let ended = self.tick();
         self.servings.push(ended);
         if let Some(began) = self.losing.take() {
@@ -324,7 +323,7 @@ impl History {
     ///
     /// # Errors
     /// If it does not.
-    pub fn value(&self, bytes: &[u8], sector: u64) -> Result<Number, Violation> {
+    pub(crate) fn value(&self, bytes: &[u8], sector: u64) -> Result<Number, Violation> {
         let wrong = |text: String| Violation::new("NeverWrongData", text);
         match payload::said(bytes) {
             Said::Zero => Ok(ZERO),
@@ -384,7 +383,7 @@ impl History {
 
     /// An operation for people.
     #[must_use]
-    pub fn describe(&self, number: Number) -> String {
+    pub(crate) fn describe(&self, number: Number) -> String {
         if number == ZERO {
             return "zeros".into();
         }

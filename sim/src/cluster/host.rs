@@ -54,7 +54,7 @@ pub struct Habits {
 
 /// What happened to a host.
 #[derive(Clone, Debug)]
-pub enum Input<'a> {
+pub(crate) enum Input<'a> {
     /// A line stands.
     Opened,
     /// It does not, or does not any more.
@@ -79,7 +79,7 @@ pub enum Input<'a> {
 
 /// What a host does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// Connect to this portal; the answer is [`Host::opening`].
     Open {
         /// By number of the host's paths.
@@ -114,7 +114,9 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     /// The log is being read; `stale`: something happened meanwhile, so once more.
-    Reading { stale: bool },
+    Reading {
+        stale: bool,
+    },
     Optimized,
     Inaccessible,
 }
@@ -144,7 +146,7 @@ struct Waiting {
 
 /// A host.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     number: usize,
     habits: Habits,
     random: Random,
@@ -164,7 +166,7 @@ pub struct Host {
 impl Host {
     /// A host that connects to so many portals, all at once.
     #[must_use]
-    pub fn new(number: usize, paths: usize, habits: Habits, random: Random) -> Self {
+    pub(crate) fn new(number: usize, paths: usize, habits: Habits, random: Random) -> Self {
         let free = vec![Instant::ZERO; habits.depth];
         Self {
             number,
@@ -183,42 +185,49 @@ impl Host {
     }
 
     /// The next thing it does.
-    pub fn poll(&mut self) -> Option<Output> {
+    pub(crate) fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
     /// Whether nothing is out and nothing waits.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.flying.is_empty() && self.waiting.is_empty()
     }
 
     /// Whether it runs.
     #[must_use]
-    pub const fn is_up(&self) -> bool {
+    pub(crate) const fn is_up(&self) -> bool {
         self.up
     }
 
     /// Operations that were not answered for good.
-    pub fn open(&self) -> impl Iterator<Item = Number> {
+    pub(crate) fn open(&self) -> impl Iterator<Item = Number> {
         let flying = self.flying.values().map(|flight| flight.number);
         flying.chain(self.waiting.iter().map(|waiting| waiting.number))
     }
 
     /// It begins nothing new from now on, or does again.
-    pub const fn set_quiet(&mut self, quiet: bool) {
+    pub(crate) const fn set_quiet(&mut self, quiet: bool) {
         self.quiet = quiet;
     }
 
     /// What it is told to do beside its workload.
-    pub fn add(&mut self, now: Instant, history: &mut History, deed: Deed, range: (u64, u64)) {
+    #[cfg(test)]
+    pub(crate) fn add(
+        &mut self,
+        now: Instant,
+        history: &mut History,
+        deed: Deed,
+        range: (u64, u64),
+    ) {
         let number = history.begin(now, self.number, deed, range);
         self.waiting.push_back(Waiting { number, not_before: now });
         self.act(now, history);
     }
 
     /// It loses its memory. What it asked for is never answered; peers hear nothing of it.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.up = false;
         self.flying.clear();
         self.waiting.clear();
@@ -228,7 +237,7 @@ impl Host {
     }
 
     /// It runs again, under the same name.
-    pub fn restart(&mut self, now: Instant, history: &mut History) {
+    pub(crate) fn restart(&mut self, now: Instant, history: &mut History) {
         self.up = true;
         self.paths.fill(Path::Down { until: now });
         self.free = vec![now; self.habits.depth];
@@ -236,12 +245,12 @@ impl Host {
     }
 
     /// The volume has so many sectors.
-    pub const fn resized(&mut self, sectors: u64) {
+    pub(crate) const fn resized(&mut self, sectors: u64) {
         self.habits.sectors = sectors;
     }
 
     /// It resets a path.
-    pub fn reset(&mut self, now: Instant, history: &mut History, path: usize) {
+    pub(crate) fn reset(&mut self, now: Instant, history: &mut History, path: usize) {
         if self.up {
             self.leave(now, path);
             self.act(now, history);
@@ -249,7 +258,7 @@ impl Host {
     }
 
     /// A line that [`Output::Open`] asked for has this number.
-    pub fn opening(&mut self, path: usize, line: LineId) {
+    pub(crate) fn opening(&mut self, path: usize, line: LineId) {
         self.paths[path] = Path::Opening { line };
     }
 
@@ -257,7 +266,7 @@ impl Host {
     ///
     /// # Errors
     /// If it read what nobody wrote.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         now: Instant,
         history: &mut History,
@@ -279,7 +288,7 @@ impl Host {
     }
 
     /// Time passed: what [`Host::due`] asked for.
-    pub fn elapse(&mut self, now: Instant, history: &mut History) {
+    pub(crate) fn elapse(&mut self, now: Instant, history: &mut History) {
         let late = |flight: &&Flight| flight.since + self.habits.patience <= now;
         let mut late: Vec<LineId> =
             self.flying.values().filter(late).map(|flight| flight.line).collect();
@@ -294,7 +303,7 @@ impl Host {
 
     /// When it wants to be called.
     #[must_use]
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         if !self.up {
             return None;
         }

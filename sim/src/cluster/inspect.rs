@@ -61,13 +61,7 @@ fn difference(one: Named<'_>, other: Named<'_>, of: impl Fn(u64) -> bool) -> Opt
         Some(Some(bytes)) => describe(&bytes[..]),
         _ => "zeros".into(),
     };
-    Some(format!(
-        "block {at} is {} in {} and {} in {}",
-        say(one.1),
-        one.0,
-        say(other.1),
-        other.0
-    ))
+    Some(format!("block {at} is {} in {} and {} in {}", say(one.1), one.0, say(other.1), other.0))
 }
 
 /// A block's content in a few words.

@@ -28,9 +28,9 @@ mod replica;
 mod run;
 pub mod shrink;
 mod store;
-mod verdict;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -58,6 +58,7 @@ pub use clock::Spread;
 pub use drive::Pace;
 pub use fault::DiskFault;
 pub use format::Layer;
+pub use host::Habits;
 pub use net::{LineId, Place, Trace, Weather};
 pub use nexus::{Maker, Nexus, Shape, volume};
 pub use place::{Sites, VolumeSite, replica_uuid, volume_uuid};

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use braid_nexus::{Limits, Plant, Timing};
 
+use super::Spread;
 use super::drive::Pace;
 use super::host::Habits;
 use super::net::Weather;
 use super::planner::Temper;
 use super::store::Whims;
-use super::Spread;
 use crate::random::Random;
 
 /// Sectors of a MiB.

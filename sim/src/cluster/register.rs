@@ -59,11 +59,8 @@ pub(super) fn moment(
     (began, ended): (Tick, Tick),
 ) -> Result<(), Violation> {
     let (mut low, mut high) = (began, ended);
-    let sector = |number: u64| history.tracks.get(&number).map(|track| Sector {
-        history,
-        track,
-        number,
-    });
+    let sector =
+        |number: u64| history.tracks.get(&number).map(|track| Sector { history, track, number });
     let wrong = |number: u64, value: Number, when: (Tick, Tick), left: (Tick, Tick)| {
         let (low, high) = left;
         let value = history.describe(value);
@@ -184,9 +181,11 @@ impl Sector<'_> {
     fn reaches(&self, number: Number, era: usize) -> bool {
         let op = self.history.operation(number);
         let after = self.loss(era).is_none_or(|loss| op.over() > loss.began);
-        let before = self.history.losses.get(era).is_none_or(|loss| {
-            op.start().is_some_and(|start| start < loss.ended)
-        });
+        let before = self
+            .history
+            .losses
+            .get(era)
+            .is_none_or(|loss| op.start().is_some_and(|start| start < loss.ended));
         after && before
     }
 
@@ -218,9 +217,9 @@ impl Sector<'_> {
         if let Some(early) = looks.iter().find(|look| look.until < start) {
             return Err(self.unexplained(early, None));
         }
-        let direct = looks.into_iter().filter(|look| {
-            self.era(look).is_some_and(|era| self.reaches(number, era))
-        });
+        let direct = looks
+            .into_iter()
+            .filter(|look| self.era(look).is_some_and(|era| self.reaches(number, era)));
         let over = op.over();
         let zones = direct.map(|look| Zone {
             value,
@@ -242,17 +241,14 @@ impl Sector<'_> {
     }
 
     /// Looks that saw zeros: fixed where one explanation alone is possible.
-    fn zeros<'a>(
-        &'a self,
-        fixed: &mut Vec<Zone>,
-        open: &mut Vec<(&'a Look, Vec<Zone>)>,
-    ) {
+    fn zeros<'a>(&'a self, fixed: &mut Vec<Zone>, open: &mut Vec<(&'a Look, Vec<Zone>)>) {
         for look in self.looks_at(ZERO) {
             let mut explanations = self.zeros_of(look);
             // Of those that were over when the look began, the newest fits best.
-            let newest = explanations.iter().filter(|zone| zone.first < zone.last).max_by_key(
-                |zone| zone.first,
-            );
+            let newest = explanations
+                .iter()
+                .filter(|zone| zone.first < zone.last)
+                .max_by_key(|zone| zone.first);
             let newest = newest.copied();
             explanations.retain(|zone| zone.first >= zone.last);
             explanations.extend(newest);
@@ -319,13 +315,18 @@ impl Sector<'_> {
         let loss = self.loss(era)?;
         let earlier = (1..era).filter(|era| self.survives(value, *era));
         let survived = earlier.filter_map(|era| self.loss(era)).map(|loss| loss.ended).max();
-        let mut written: Vec<Tick> = self.track.changes.iter().filter_map(|number| {
-            let op = self.history.operation(*number);
-            let same = if op.is_zero() { value == ZERO } else { value == *number };
-            let begun = op.start().is_some_and(|start| start < loss.ended);
-            let over = || self.first_seen(*number).min(op.over());
-            (same && begun).then(over)
-        }).collect();
+        let mut written: Vec<Tick> = self
+            .track
+            .changes
+            .iter()
+            .filter_map(|number| {
+                let op = self.history.operation(*number);
+                let same = if op.is_zero() { value == ZERO } else { value == *number };
+                let begun = op.start().is_some_and(|start| start < loss.ended);
+                let over = || self.first_seen(*number).min(op.over());
+                (same && begun).then(over)
+            })
+            .collect();
         written.extend(survived);
         written.extend((value == ZERO).then_some(0));
         written.into_iter().max()
@@ -350,9 +351,8 @@ impl Sector<'_> {
             (other && self.history.is_durable(*number, loss.began)).then(|| {
                 let loose = self.is_loose(*number) || op.is_zero();
                 let seen = self.looks_at(*number).filter(|look| !loose && look.until < loss.began);
-                let seen = seen.filter(|look| {
-                    self.era(look).is_some_and(|era| self.reaches(*number, era))
-                });
+                let seen = seen
+                    .filter(|look| self.era(look).is_some_and(|era| self.reaches(*number, era)));
                 seen.map(|look| look.since).max().unwrap_or(sent).max(sent)
             })
         });

@@ -81,6 +81,9 @@ enum Job {
     Errand { number: u64 },
 }
 
+/// A write or a zeroing in work: offset, length, and the content but of zeros.
+type Change = (u64, u64, Option<Rc<[u8]>>);
+
 /// The replicas of a process.
 #[derive(Debug, Default)]
 pub(crate) struct Replicas {
@@ -93,8 +96,8 @@ pub(crate) struct Replicas {
     jobs: BTreeMap<u64, Job>,
     /// Commands that wait for a buffer.
     starved: Vec<(u64, Command)>,
-    /// What is being written or zeroed, by tag: offset, length, and the content but of zeros.
-    changes: BTreeMap<u64, (u64, u64, Option<Rc<[u8]>>)>,
+    /// What is being written or zeroed, by tag.
+    changes: BTreeMap<u64, Change>,
     /// Buffers of this process's own commands that are free again.
     released: Vec<(LineId, u64)>,
     /// Errands that ended.

@@ -79,8 +79,6 @@ pub(super) struct Passage {
     returning: BTreeMap<u8, Step>,
     /// When which member failed last.
     failed: Option<(u8, Instant)>,
-    /// Writes that were acknowledged while a return copied.
-    pub(super) snapshot_wanted: bool,
 }
 
 /// A seed at work.
@@ -177,7 +175,7 @@ impl Run {
         self.read_commits();
         while let Some(happened) = self.cluster.poll() {
             match happened {
-                Happened::Host { line, event } => self.to_host(line, event)?,
+                Happened::Host { line, event } => self.host_hears(line, event)?,
                 Happened::Timer(FAULT) if self.faulty => {
                     self.fault()?;
                     self.next_fault();
@@ -339,7 +337,7 @@ impl Run {
         Ok(())
     }
 
-    fn to_host(&mut self, line: LineId, event: HostEvent) -> Verdict {
+    fn host_hears(&mut self, line: LineId, event: HostEvent) -> Verdict {
         let Some(guest) = self.lines.get(&line).copied() else { return Ok(()) };
         let now = self.cluster.now();
         let at = &mut self.guests[guest];

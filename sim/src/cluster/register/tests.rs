@@ -501,9 +501,7 @@ impl Real {
         let flushes = |number: &Number| self.sector.0.operation(*number).deed == Deed::Flush;
         let refused: Vec<Number> = self.open.iter().copied().filter(flushes).collect();
         self.open.retain(|number| !refused.contains(number));
-        self.flying.retain(|(number, _, result)| {
-            !refused.contains(number) && result.is_none()
-        });
+        self.flying.retain(|(number, _, result)| !refused.contains(number) && result.is_none());
         for number in refused {
             self.sector.0.failed(AT, number, true);
         }
