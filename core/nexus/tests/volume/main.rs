@@ -5,7 +5,7 @@
 //! stories: what happens, one thing a line, `----`, and all that came of it. `REWRITE=1 cargo test`
 //! writes what came of it into the files, for review.
 
-mod budgets;
+mod counted;
 mod heap;
 mod replica;
 mod script;
