@@ -27,7 +27,7 @@ use braid_block::{Instant, IoError, Key, Lease, Memory, Slab};
 
 use crate::codec::{self, Stamp};
 use crate::layout::BLOCK;
-use crate::map::PageId;
+use crate::map::{PageId, Touch};
 use crate::transfer::whole;
 use crate::{Effect, Operation, Pool, State, token};
 
@@ -306,7 +306,12 @@ impl Pool {
             if let Some(held) = self.store.held(page).filter(|held| held.is_frozen()) {
                 held.written(lsn);
             }
-            self.store.forget_touches(page, lsn, self.sync.done());
+            let (flush, regions) = (self.sync.done(), &self.regions);
+            let over = |touch: &Touch| {
+                let durable = touch.seq <= lsn && touch.flush < flush;
+                touch.writes == 0 && durable && !regions.is_newer(touch)
+            };
+            self.store.forget_touches(page, over);
         }
         self.checkpoint.frozen = frozen;
         self.store.buried.clear();

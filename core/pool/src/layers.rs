@@ -121,6 +121,9 @@ impl Pool {
             return self.answer(tag, Err(failure));
         }
         self.watch.tick(now);
+        if let Command::Clean { .. } = command {
+            self.regions.clean_asked();
+        }
         self.commands.queue.push_back((tag, command));
         self.layers_on(mem, now);
     }
@@ -151,7 +154,11 @@ impl Pool {
 
     /// Takes a command as far as it goes; tells whether it ended.
     fn run_command<M: Memory>(&mut self, mem: &mut M, now: Instant, mut running: Running) -> bool {
-        match self.step(mem, now, &mut running) {
+        let progress = self.step(mem, now, &mut running);
+        if let (Command::Clean { .. }, Ok(Some(_)) | Err(_)) = (&running.command, &progress) {
+            self.regions.clean_ended();
+        }
+        match progress {
             Ok(None) => {
                 let slot = usize::from(walks(&running.command));
                 self.commands.running[slot] = Some(running);

@@ -144,6 +144,8 @@ pub(crate) struct Touch {
     pub(crate) flush: u64,
     /// Writes in flight.
     pub(crate) writes: u32,
+    /// Cleans that had been asked for when a write to it was submitted last.
+    pub(crate) cleans: u32,
     /// Newest journal block with a cell about it.
     pub(crate) seq: u64,
 }

@@ -7,6 +7,8 @@
 //!    needs a new Open.
 //! 3. A Close enters the buffer only after a flush over which the region was quiet, with no write
 //!    to it since that flush was issued and its cells durable.
+//! 4. A Clean clears no mark of a region that was changed since it was asked for: whoever asked
+//!    knows nothing of that.
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
@@ -49,6 +51,9 @@ pub(crate) struct Regions {
     writes: u32,
     /// The flush that the close of idle regions waits for.
     asked: u64,
+    /// Cleans that were asked for, and those that have ended: in this order, one at a time.
+    cleans: u32,
+    cleaned: u32,
     /// When idle regions were looked at last: what cannot be closed then is looked at again after a
     /// while, not at once.
     looked: Instant,
@@ -62,6 +67,8 @@ impl Regions {
             open: VecDeque::new(),
             writes: 0,
             asked: 0,
+            cleans: 0,
+            cleaned: 0,
             looked: Instant::ZERO,
         }
     }
@@ -69,6 +76,21 @@ impl Regions {
     /// A write request was taken.
     pub(crate) const fn took_write(&mut self) {
         self.writes = self.writes.saturating_add(1);
+    }
+
+    /// A Clean was asked for.
+    pub(crate) const fn clean_asked(&mut self) {
+        self.cleans += 1;
+    }
+
+    /// The oldest Clean that was asked for has ended.
+    pub(crate) const fn clean_ended(&mut self) {
+        self.cleaned += 1;
+    }
+
+    /// Whether a region was changed since the oldest Clean in work was asked for, if one is.
+    pub(crate) fn is_newer(&self, touch: &Touch) -> bool {
+        self.cleaned < self.cleans && touch.cleans > self.cleaned
     }
 
     /// A layer is gone: its number may be given anew.
@@ -158,7 +180,14 @@ impl Pool {
         let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) else { return };
         leaf.cleaned &= !(1 << (region % LEAF));
         let touch = leaf.touch(region);
-        *touch = Touch { flush, writes: touch.writes + 1, seq: touch.seq.max(seq) };
+        let (writes, seq) = (touch.writes + 1, touch.seq.max(seq));
+        *touch = Touch { flush, writes, cleans: self.regions.cleans, seq };
+    }
+
+    /// A region was changed by cells alone, the newest in journal block `seq`.
+    pub(crate) fn region_changed(&mut self, layer: u32, region: u32, seq: u64) {
+        self.region_begin(layer, region, seq);
+        self.region_end(layer, region);
     }
 
     /// It is done.
@@ -280,7 +309,14 @@ impl Pool {
         if flushed { Quiet::Flushed } else { Quiet::Idle }
     }
 
-    /// Clears the mark of a member's region, unless it was written since the last flush. An open
+    fn is_newer(&self, layer: u32, region: u32) -> bool {
+        let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
+        let touch = leaf.and_then(|leaf| Some(leaf.regions.as_ref()?[(region % LEAF) as usize]));
+        touch.is_some_and(|touch| self.regions.is_newer(&touch))
+    }
+
+    /// Clears the mark of a member's region, unless it was written since the last flush, or since
+    /// this was asked for. An open
     /// region is closed with it: an overwrite in an open one would leave no mark.
     pub(crate) fn clean_region(&mut self, layer: u32, region: u32) {
         let leaf = self.store.map.leaves.get(&(layer, region / LEAF));
@@ -291,13 +327,14 @@ impl Pool {
             // It is alike on all members: what it holds counts. Its mark goes when it closes.
             let touch = leaf.regions.as_ref().map(|all| all[(region % LEAF) as usize]);
             let touch = touch.unwrap_or_default();
-            if touch.writes == 0 && touch.flush < self.sync.done() {
+            let newer = self.regions.is_newer(&touch);
+            if touch.writes == 0 && touch.flush < self.sync.done() && !newer {
                 leaf.cleaned |= bit;
                 self.adopt.clean(layer, region / LEAF);
             }
             return;
         }
-        if !dirty || quiet != Quiet::Flushed {
+        if !dirty || quiet != Quiet::Flushed || self.is_newer(layer, region) {
             return;
         }
         let open = self.is_open(layer, region);

@@ -55,8 +55,7 @@ impl Pool {
             self.clear_blocks(layer, lcluster, phys, own & touched)
         };
         // Its cell is the mark; but a Clean must not take the mark away before a flush.
-        self.region_begin(layer, region_of(lcluster), seq);
-        self.region_end(layer, region_of(lcluster));
+        self.region_changed(layer, region_of(lcluster), seq);
         let Some(piece) = self.pieces.get_mut(key) else { return };
         piece.step = Step::Journaled(seq);
         self.when_written(seq, Waiter::Piece(key));

@@ -1,4 +1,10 @@
 //! The marks of regions that other members of a mirror may not have alike: listed, and cleared.
+//!
+//! Invariants:
+//! 1. A list has the marks of the deleted layers that are being merged into the one it is of: no
+//!    other list has them, and what they mark is seen in this one.
+//! 2. Parents are walked through before their children: a mark that moves meanwhile moves to where
+//!    the walk has not been.
 
 use alloc::vec::Vec;
 
@@ -20,6 +26,8 @@ const REGIONS: u32 = LEAF_REGIONS as u32;
 pub(super) struct Walk {
     /// Through this layer: a snapshot gives a replica another, and the walk begins anew.
     layer: u32,
+    /// Layers to be listed, the one at hand last.
+    through: Vec<u32>,
     /// Position in the list of regions.
     at: usize,
     /// Next region of that entry; next leaf of a list.
@@ -43,9 +51,13 @@ impl Pool {
         tag: u64,
         stage: &mut Stage,
     ) -> Progress<Done> {
-        let layer = self.served(uuid).ok_or(Failure::NotFound)?;
-        let walk = walk_of(stage, layer);
+        let head = self.served(uuid).ok_or(Failure::NotFound)?;
+        let walk = walk_of(stage, head);
+        if walk.through.is_empty() {
+            walk.through = self.merging_into(head);
+        }
         for _ in 0..LEAVES_A_TURN {
+            let layer = walk.through.last().copied().unwrap_or(head);
             let leaf = match self.store.map.next_leaf(layer, walk.next) {
                 Next::Leaf(leaf) => leaf,
                 Next::Missing(page) => {
@@ -58,9 +70,15 @@ impl Pool {
                     walk.next = next;
                     continue;
                 }
+                Next::None if walk.through.len() > 1 => {
+                    walk.through.pop();
+                    walk.next = 0;
+                    continue;
+                }
                 Next::None => {
-                    let count = u32::try_from(walk.found.len()).unwrap_or(u32::MAX);
-                    self.commands.marks.insert(tag, core::mem::take(&mut walk.found));
+                    let found = united(core::mem::take(&mut walk.found));
+                    let count = u32::try_from(found.len()).unwrap_or(u32::MAX);
+                    self.commands.marks.insert(tag, found);
                     let handle = self.find(uuid);
                     return Ok(Some(Done { count, handle, ..Done::default() }));
                 }
@@ -85,6 +103,17 @@ impl Pool {
         }
         self.again();
         Ok(None)
+    }
+
+    /// A layer, its parent if that was deleted and is being merged, and so on.
+    fn merging_into(&self, head: u32) -> Vec<u32> {
+        let parent_of = |id: &u32| {
+            let parent = self.state_of(*id)?.parent?;
+            self.state_of(parent)?.deleted.then_some(parent)
+        };
+        // No longer than there are layers, whatever the disk says.
+        let most = self.store.map.layers.len();
+        core::iter::successors(Some(head), parent_of).take(most).collect()
     }
 
     pub(super) fn clean<M: Memory>(
@@ -148,6 +177,24 @@ fn walk_of(stage: &mut Stage, layer: u32) -> &mut Walk {
     walk
 }
 
+/// Regions of several lists, ascending and each once.
+fn united(mut found: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    if found.is_sorted() {
+        return found;
+    }
+    found.sort_unstable();
+    let mut united = Vec::<(u32, u32)>::new();
+    for (first, count) in found {
+        match united.last_mut() {
+            Some((from, have)) if *from + *have >= first => {
+                *have = (*have).max(first + count - *from);
+            }
+            _ => united.push((first, count)),
+        }
+    }
+    united
+}
+
 /// Adds regions to a list, neighbours together.
 fn add(found: &mut Vec<(u32, u32)>, region: u32, count: u32) {
     match found.last_mut() {
@@ -155,3 +202,6 @@ fn add(found: &mut Vec<(u32, u32)>, region: u32, count: u32) {
         _ => found.push((region, count)),
     }
 }
+
+#[cfg(test)]
+mod tests;

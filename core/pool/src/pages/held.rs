@@ -170,10 +170,9 @@ impl Store {
         }
     }
 
-    /// Forgets what happened in the regions of a leaf, if none of them is open, and all of it was
-    /// before journal block `lsn` and the flush `flush`, which are durable.
-    pub(crate) fn forget_touches(&mut self, page: PageId, lsn: u64, flush: u64) {
-        let over = |one: &Touch| one.writes == 0 && one.seq <= lsn && one.flush < flush;
+    /// Forgets what happened in the regions of a leaf, if none of them is open, and all of it is
+    /// over.
+    pub(crate) fn forget_touches(&mut self, page: PageId, over: impl Fn(&Touch) -> bool) {
         if let PageId::Leaf(layer, index) = page
             && let Some(leaf) = self.map.leaves.get_mut(&(layer, index))
             && leaf.page.get().open == 0

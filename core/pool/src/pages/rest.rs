@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! 1. A leaf stays that differs from its page, has a region that is being written, was opened and
-//!    not closed in this incarnation, is to be cleaned once it is adopted, or is not adopted and
-//!    was written in this incarnation: of none of these the page knows all.
+//!    not closed in this incarnation, was changed since a Clean was asked for that is in work, is
+//!    to be cleaned once it is adopted, or is not adopted and was written in this incarnation: of
+//!    none of these the page knows all.
 //! 2. A directory stays as long as one of its leaves does: it says where they are written.
 
 use alloc::collections::BTreeSet;
@@ -12,7 +13,8 @@ use alloc::vec::Vec;
 use braid_block::Instant;
 
 use crate::layout::POINTERS_PER_PAGE;
-use crate::map::Leaf;
+use crate::map::{Leaf, Touch};
+use crate::region::Regions;
 use crate::{Pool, State};
 
 /// When things were let go or read last, and what stayed.
@@ -69,9 +71,9 @@ impl Pool {
     }
 
     fn let_all_go(&mut self) {
-        let before = self.fetches.unclean_before;
+        let (before, regions) = (self.fetches.unclean_before, &self.regions);
         let map = &mut self.store.map;
-        map.leaves.retain(|_, leaf| !can_go(leaf, before));
+        map.leaves.retain(|_, leaf| !can_go(leaf, before, regions));
         let needed: BTreeSet<(u32, u32)> = map.leaves.keys().map(directory_of).collect();
         map.directories.retain(|key, page| page.is_dirty() || needed.contains(key));
         map.leaves.shrink_to_fit();
@@ -91,7 +93,7 @@ impl Pool {
         let slack = most / 16;
         let mut old: Vec<(u32, (u32, u32))> = leaves
             .iter()
-            .filter(|(_, leaf)| can_go(leaf, before))
+            .filter(|(_, leaf)| can_go(leaf, before, &self.regions))
             .map(|(key, leaf)| (turn.wrapping_sub(leaf.used), *key))
             .filter(|(age, _)| *age > FRESH_TURNS)
             .collect();
@@ -112,11 +114,12 @@ const fn directory_of(leaf: &(u32, u32)) -> (u32, u32) {
 }
 
 /// Whether a leaf's page knows all that the leaf does.
-pub(super) fn can_go(leaf: &Leaf, unclean_before: u64) -> bool {
+pub(super) fn can_go(leaf: &Leaf, unclean_before: u64, regions: &Regions) -> bool {
     let opened = leaf.page.get().open & !leaf.unadopted != 0;
     let rewritten = leaf.unadopted != 0 && leaf.page.lsn() >= unclean_before;
-    let writes = leaf.regions.as_ref().is_some_and(|all| all.iter().any(|one| one.writes != 0));
-    let waits = writes || leaf.cleaned != 0;
+    let touched = |one: &Touch| one.writes != 0 || regions.is_newer(one);
+    let touched = leaf.regions.as_ref().is_some_and(|all| all.iter().any(touched));
+    let waits = touched || leaf.cleaned != 0;
     !leaf.page.is_dirty() && !opened && !rewritten && !waits
 }
 

@@ -179,8 +179,8 @@ fn what_was_open_at_the_last_stop_is_not_adopted_and_what_is_changed_stays() {
         let held = &rig.pool.store.map.leaves[&(0, 0)];
         assert_eq!(held.unadopted, unadopted);
         // Open and known to be right: only the memory knows, so that it stays.
-        assert_eq!(rest::can_go(held, unclean_before), unadopted != 0);
-        assert!(!rest::can_go(held, lsn));
+        assert_eq!(rest::can_go(held, unclean_before, &rig.pool.regions), unadopted != 0);
+        assert!(!rest::can_go(held, lsn, &rig.pool.regions));
     }
 }
 

@@ -209,8 +209,7 @@ impl Pool {
         if !was_open {
             self.region_written_first(layer, region, newest);
         }
-        self.region_begin(layer, region, newest);
-        self.region_end(layer, region);
+        self.region_changed(layer, region, newest);
         if let (true, Some(leaf)) =
             (copy.unverified, self.store.map.leaves.get_mut(&(layer, index)))
         {

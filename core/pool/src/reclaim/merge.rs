@@ -233,8 +233,7 @@ impl Pool {
             if !was_open {
                 self.region_written_first(child, region, seq);
             }
-            self.region_begin(child, region, seq);
-            self.region_end(child, region);
+            self.region_changed(child, region, seq);
         }
     }
 }
