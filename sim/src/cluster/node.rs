@@ -78,11 +78,12 @@ impl Node {
 
     /// Ends a turn of the process.
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>) {
-        if self.is_paused() {
-            return;
-        }
-        if let Some(process) = &mut self.process {
-            process.turn(cx, &mut self.drive);
+        let paused = self.is_paused();
+        match &mut self.process {
+            // Whatever wakes it sets another.
+            Some(process) if paused => process.miss_turn(),
+            Some(process) => process.turn(cx, &mut self.drive),
+            None => {}
         }
     }
 }

@@ -272,6 +272,11 @@ impl Process {
         self.touch(cx);
     }
 
+    /// A turn that was set does not come.
+    pub(crate) const fn miss_turn(&mut self) {
+        self.turn_set = false;
+    }
+
     /// Ends a turn.
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>, drive: &mut Drive) {
         self.turn_set = false;
