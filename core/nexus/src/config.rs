@@ -15,6 +15,8 @@ pub struct Timing {
     pub fence: Duration,
     /// A member's command that takes longer counts as failed.
     pub command: Duration,
+    /// The same for a command that walks through a replica's maps.
+    pub walk: Duration,
     /// Writes that are held so long for a commit let the path go inaccessible.
     pub held: Duration,
     /// Pause before a compare-and-swap of unknown outcome is sent again, and before a broken
@@ -34,6 +36,7 @@ impl Default for Timing {
             lease_renew: Duration::from_millis(600),
             fence: Duration::from_secs(3),
             command: Duration::from_secs(3),
+            walk: Duration::from_secs(30),
             held: Duration::from_secs(10),
             retry: Duration::from_millis(200),
             barrier: Duration::from_secs(1),

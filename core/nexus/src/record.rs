@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub uuid: Uuid,
     /// Slots of the replicas that hold it.
     pub holders: u8,
+    /// Bytes of the volume when it was taken.
+    pub bytes: u64,
 }
 
 /// A loss of acknowledged writes that were not flushed.
@@ -148,6 +150,15 @@ impl Record {
         self.snapshots.iter().find(|snapshot| snapshot.uuid == *uuid)
     }
 
+    /// Bytes of a snapshot, or of the volume.
+    #[must_use]
+    pub fn bytes_of(&self, snapshot: Option<&Uuid>) -> u64 {
+        match snapshot {
+            Some(uuid) => self.snapshot(uuid).map_or(0, |snapshot| snapshot.bytes),
+            None => self.bytes,
+        }
+    }
+
     /// A copy with the next version.
     #[must_use]
     pub fn next(&self) -> Box<Self> {
@@ -189,6 +200,7 @@ impl Record {
         for snapshot in &self.snapshots {
             out.extend(snapshot.uuid);
             out.push(snapshot.holders);
+            out.extend(snapshot.bytes.to_le_bytes());
         }
         out.push(u8::from(self.lossy.is_some()));
         if let Some(lossy) = &self.lossy {
@@ -235,7 +247,8 @@ impl Record {
             };
         }
         for _ in 0..from.u8()? {
-            let snapshot = Snapshot { uuid: from.take()?, holders: from.u8()? };
+            let (uuid, holders, bytes) = (from.take()?, from.u8()?, from.u64()?);
+            let snapshot = Snapshot { uuid, holders, bytes };
             record.snapshots.try_push(snapshot).map_err(|_| Malformed)?;
         }
         if from.flag()? {
@@ -312,7 +325,7 @@ mod tests {
             *slot = Some(Replica { uuid: [at; 16], standing });
         }
         for at in 0..64 {
-            record.snapshots.push(Snapshot { uuid: [at; 16], holders: at });
+            record.snapshots.push(Snapshot { uuid: [at; 16], holders: at, bytes: 1 << 40 });
         }
         let told = (0..16).map(|at| [at; 16]).collect();
         record.lossy = Some(Lossy { epoch: 6, told });

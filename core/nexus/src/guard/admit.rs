@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use super::stamps::regions_of;
 use super::{Act, Association, CARRIED_MAX, Guard, Outcome, Promise, SNAPSHOTS_KNOWN_MAX};
 use crate::config::Plant;
+use crate::host::ZERO_MAX;
 use crate::record::Uuid;
 use crate::wire::{Answer, BLOCK, Command, REGION, Refusal, TRANSFER_MAX};
 
@@ -165,7 +166,9 @@ impl Guard {
                 let fits = *len <= TRANSFER_MAX;
                 fits && known(snapshot) && self.is_inside(*offset, u64::from(*len), SECTOR)
             }
-            Command::Zero { offset, len, .. } => self.is_inside(*offset, *len, SECTOR),
+            Command::Zero { offset, len, .. } => {
+                *len <= ZERO_MAX && self.is_inside(*offset, *len, SECTOR)
+            }
             Command::Compare { snapshot, offset, len } => {
                 let fits = u64::from(*len) <= REGION;
                 fits && source(snapshot) && self.is_inside(*offset, u64::from(*len), BLOCK)

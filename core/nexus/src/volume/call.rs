@@ -50,6 +50,8 @@ pub(crate) enum Purpose {
     Snapshot,
     /// A size.
     Resize,
+    /// The deletion of a snapshot, of which there were so many.
+    Delete(u32),
     /// Whatever it answers, nobody waits for it.
     Tell,
 }
@@ -66,12 +68,16 @@ impl Volume {
     ) {
         let nexus = self.nexus.as_ref().expect("an owner sends");
         let association = nexus.links[usize::from(slot)].association().expect("it is associated");
-        let is_fence = matches!(purpose, Purpose::Fence);
         let call = Call { slot, association, sent: now, purpose };
         let Ok(key) = self.calls.insert(call) else { unreachable!("admission counts calls") };
         // A fence waits for a lease and for older commands: who sent it has a time of its own.
-        if !is_fence {
-            self.due.push_back((now + self.config.timing.command, key));
+        // A walk through a replica's maps may take long, and stands in nobody's way.
+        match purpose {
+            Purpose::Fence => {}
+            Purpose::Marks(_) | Purpose::Clean | Purpose::Delete(_) | Purpose::Tell => {
+                self.due_walks.push_back((now + self.config.timing.walk, key));
+            }
+            _ => self.due.push_back((now + self.config.timing.command, key)),
         }
         let token = Token::new(KIND, key);
         self.effects.push_back(Effect::Send { association, token, command, span });
@@ -79,6 +85,8 @@ impl Volume {
 
     /// The earliest deadline of a command that is out.
     pub(crate) fn first_due(&self) -> Option<Instant> {
-        self.due.iter().find(|(_, key)| self.calls.get(*key).is_some()).map(|(due, _)| *due)
+        let out = |(_, key): &&(Instant, Key)| self.calls.get(*key).is_some();
+        let first = [&self.due, &self.due_walks].map(|due| due.iter().find(out));
+        first.into_iter().flatten().map(|(due, _)| *due).min()
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Joiner {
     /// Its add is sent.
     pub(crate) adding: bool,
     instance: u64,
+    /// How large it is.
+    bytes: u64,
     stage: Stage,
     /// All of it is compared: marks do not tell what it lacks.
     whole: bool,
@@ -158,6 +160,7 @@ impl Volume {
             attached: false,
             adding: false,
             instance: 0,
+            bytes: 0,
             stage: Stage::Opening(deadline),
             whole: standing == Some(Standing::Away { whole: true }),
             own: Regions::default(),
@@ -177,6 +180,11 @@ impl Volume {
     pub(crate) fn joiner_failed(&mut self, now: Instant) {
         let again = now + self.config.timing.retry * 2;
         let Some(nexus) = self.nexus.as_mut() else { return };
+        let adding = nexus.joiner.as_ref().filter(|joiner| joiner.adding);
+        if let Some(slot) = adding.map(|joiner| joiner.slot) {
+            // It may be a member already: it counts until its exclusion.
+            return self.fail(now, slot, Refusal::Gone);
+        }
         let Some(joiner) = nexus.joiner.take() else { return };
         let link = &mut nexus.links[usize::from(joiner.slot)];
         if let Some(association) = link.association() {
@@ -184,11 +192,32 @@ impl Volume {
         }
         (link.line, link.asked, link.leased, link.fenced) =
             (Line::None, false, Instant::ZERO, None);
-        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == joiner.slot) {
-            absent.again = again;
-        }
+        self.put_off(joiner.slot, again);
         self.step(joiner.slot, Step::Failed);
         self.settle_all();
+    }
+
+    /// It is tried again then, not before.
+    fn put_off(&mut self, slot: u8, again: Instant) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
+            absent.again = again;
+        }
+    }
+
+    /// The snapshot that is being copied to a joiner goes away.
+    pub(crate) fn layer_goes(&mut self, now: Instant, uuid: &Uuid) {
+        let Some(joiner) = self.nexus.as_ref().and_then(|nexus| nexus.joiner.as_ref()) else {
+            return;
+        };
+        let has = match &joiner.stage {
+            Stage::Marking(_, layer) | Stage::Copying(layer) => layer.as_ref() == Some(uuid),
+            Stage::Sealing(layer) => layer == uuid,
+            _ => false,
+        };
+        if has {
+            self.joiner_failed(now);
+        }
     }
 
     /// A joiner that gets writes, but is not being added, begins anew: members are about to
@@ -215,17 +244,20 @@ impl Volume {
         joiner.whole |= fenced.copy.is_none();
         // What it holds counts as far as the record says that it does, oldest first, unbroken.
         let named = record.snapshots.iter().take_while(|s| s.holders & bit(slot) != 0);
-        let same = named.zip(&fenced.snapshots).take_while(|(named, has)| named.uuid == **has);
+        let known = fenced.snapshots.iter().filter(|uuid| record.snapshot(uuid).is_some());
+        let same = named.zip(known).take_while(|(named, has)| named.uuid == **has);
         let kept = if joiner.whole { 0 } else { same.count() };
-        let drop = fenced.snapshots.iter().skip(kept).take(SNAPSHOTS_KNOWN_MAX);
+        let keeps = |uuid: &&Uuid| record.snapshots.iter().take(kept).any(|s| s.uuid == **uuid);
+        let drop = fenced.snapshots.iter().filter(|uuid| !keeps(uuid)).take(SNAPSHOTS_KNOWN_MAX);
         let drop: Vec<Uuid> = drop.copied().collect();
         let wrong = record.snapshots.iter().skip(kept).filter(|s| s.holders & bit(slot) != 0);
         let wrong: Vec<Uuid> = wrong.map(|snapshot| snapshot.uuid).collect();
         // Marks of a layer that it had as a member may have been cleared: without it they tell
-        // nothing of the others.
+        // nothing of the others. The change says so in the record, too.
         joiner.whole |= !wrong.is_empty();
-        let (bytes, grows) = (record.bytes, fenced.bytes < record.bytes);
-        joiner.stage = Stage::Tidying(drop.len() as u32 + u32::from(grows));
+        joiner.bytes = fenced.bytes;
+        joiner.stage = Stage::Tidying(drop.len() as u32);
+        nexus.flushes = nexus.flushes.max(fenced.flush);
         for uuid in wrong {
             nexus.changes.push_back(Change::Holder { uuid, slot, holds: false });
         }
@@ -233,9 +265,7 @@ impl Volume {
             let command = Command::DeleteSnapshot { uuid: uuid.into() };
             self.send(now, slot, Purpose::Joiner(attempt), command, None);
         }
-        if grows {
-            self.send(now, slot, Purpose::Joiner(attempt), Command::Resize { bytes }, None);
-        }
+        self.stepped = true;
     }
 
     /// A joiner answered something that has no purpose of its own.
@@ -279,9 +309,19 @@ impl Volume {
         }
         let slot = nexus.joiner_slot().expect("it returns");
         let lacks = nexus.record().snapshots.iter().find(|s| s.holders & bit(slot) == 0);
-        let lacks = lacks.map(|snapshot| snapshot.uuid).filter(|_| !forgets);
+        let lacks = lacks.copied().filter(|_| !forgets);
         let grants = nexus.ranges.grants();
-        if let Some(uuid) = lacks {
+        // It grows with the layers, so that each has the size that it has elsewhere.
+        let bytes = lacks.map_or(nexus.record().bytes, |snapshot| snapshot.bytes);
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        if joiner.bytes < bytes {
+            joiner.bytes = bytes;
+            joiner.stage = Stage::Tidying(1);
+            let attempt = joiner.attempt;
+            let command = Command::Resize { bytes };
+            return self.send(now, slot, Purpose::Joiner(attempt), command, None);
+        }
+        if let Some(uuid) = lacks.map(|snapshot| snapshot.uuid) {
             self.step(slot, Step::Snapshots);
             return self.ask_marks(now, Some(uuid));
         }
@@ -328,11 +368,12 @@ impl Volume {
         result: &Result<Answer, Refusal>,
     ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let end = nexus.regions();
+        let record = nexus.record.as_deref().expect("a claimed volume has a record");
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
             return;
         };
         let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
+        let end = regions_of(record.bytes_of(layer.as_ref()));
         let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
         joiner.todo.extend(marks, end);
         if layer.is_none() {
@@ -349,6 +390,7 @@ impl Volume {
         if joiner.whole {
             joiner.todo.insert(0, end);
         }
+        joiner.todo.remove(end, u32::MAX);
         joiner.attached |= layer_is_head(&joiner.stage);
         let (slot, regions) = (joiner.slot, joiner.todo.len());
         self.step(slot, Step::Copying { regions });
@@ -358,19 +400,20 @@ impl Volume {
     pub(crate) fn rebuild_ended(
         &mut self,
         now: Instant,
-        slot: u8,
+        attempt: u32,
         layer: Option<Uuid>,
         region: u32,
         done: bool,
     ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.slot == slot) else {
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
             return;
         };
         if joiner.stage != Stage::Copying(layer) {
             return;
         }
-        joiner.working = joiner.working.saturating_sub(1);
+        joiner.working -= 1;
+        self.stepped = true;
         if done {
             return;
         }
@@ -378,7 +421,9 @@ impl Volume {
         // left on a joiner is no answer to what nobody can read.
         joiner.todo.insert(region, region + 1);
         if core::mem::replace(&mut joiner.wide, true) {
+            let (slot, again) = (joiner.slot, now + self.config.timing.command);
             self.joiner_failed(now);
+            self.put_off(slot, again);
         }
     }
 
@@ -436,6 +481,11 @@ impl Volume {
     }
 }
 
+/// Regions of so many bytes.
+fn regions_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(REGION)).unwrap_or(u32::MAX)
+}
+
 /// Whether what is copied is the volume itself.
 const fn layer_is_head(stage: &Stage) -> bool {
     matches!(stage, Stage::Copying(None))
@@ -449,7 +499,26 @@ impl Nexus {
 
     /// Regions of the volume.
     pub(crate) fn regions(&self) -> u32 {
-        u32::try_from(self.record().bytes.div_ceil(REGION)).unwrap_or(u32::MAX)
+        regions_of(self.record().bytes)
+    }
+
+    /// The bytes of a region of what a segment makes equal.
+    pub(crate) fn region_of(&self, kind: &Kind, region: u32) -> (u64, u64) {
+        let snapshot = match kind {
+            Kind::Rebuild { snapshot, .. } => snapshot.as_ref(),
+            Kind::Resync | Kind::Repair(_) => None,
+        };
+        let first = u64::from(region) * REGION;
+        (first, (first + REGION).min(self.record().bytes_of(snapshot)))
+    }
+
+    /// Slots that commands of a segment can be sent to: those of an earlier return to nobody.
+    pub(crate) fn able_for(&self, kind: &Kind) -> u8 {
+        let Kind::Rebuild { attempt, snapshot, .. } = kind else { return self.able() };
+        let current = self.joiner.as_ref().is_some_and(|joiner| {
+            joiner.attempt == *attempt && joiner.stage == Stage::Copying(*snapshot)
+        });
+        if current { self.able() } else { 0 }
     }
 
     /// The bytes of a region: the first, and the one after the last.
@@ -471,7 +540,8 @@ impl Nexus {
         let joiner = self.joiner.as_ref()?;
         let Stage::Copying(snapshot) = joiner.stage else { return None };
         let region = joiner.todo.first()?;
-        Some((Kind::Rebuild { slot: joiner.slot, snapshot }, region))
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        Some((Kind::Rebuild { slot, attempt, snapshot }, region))
     }
 
     /// A segment over the joiner's region has begun.

@@ -45,7 +45,8 @@ impl Volume {
         let Some(op) = self.ops.get(key) else { return };
         let State::Flushing { number, targets, done } = op.state else { return };
         let Some(nexus) = self.nexus.as_ref() else { return };
-        if op.out == 0 && nexus.need(targets) & !done == 0 {
+        // One that joined since was flushed after all that this flush is about.
+        if op.out == 0 && nexus.need(targets) & targets & !done == 0 {
             self.flushed(number);
             self.conclude(key, Status::Success);
         }

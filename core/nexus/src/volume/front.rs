@@ -119,7 +119,9 @@ impl Volume {
             return false;
         };
         let told = match &nexus.record().lossy {
-            Some(lossy) if op.is_durable() => lossy.told.contains(&host.host),
+            Some(lossy) if op.is_durable() => {
+                lossy.told.contains(&host.host) || nexus.told.contains(&host.host)
+            }
             _ => return false,
         };
         let plant = self.config.plant;
@@ -140,7 +142,13 @@ impl Volume {
             self.wait(key);
             return true;
         }
-        nexus.changes.push_back(Change::Told { host: host.host });
+        let full = nexus.record().lossy.as_ref().is_some_and(|lossy| lossy.told.is_full());
+        if full {
+            // The next owner tells it once more.
+            nexus.told.push(host.host);
+        } else {
+            nexus.changes.push_back(Change::Told { host: host.host });
+        }
         let dnr = plant != Some(Plant::LossyRetryable);
         let _ = now;
         self.fail_flushes(key, &host.host, Status::WriteFault { dnr });
@@ -166,12 +174,9 @@ impl Volume {
 /// to a joiner all snapshots that a replica may have.
 pub(crate) const CALLS_KEPT: usize = 8 * (8 + 8) + SNAPSHOTS_KNOWN_MAX;
 
-/// Adds a host to those that were told; the oldest makes room: it is told once more.
+/// Adds a host to those that were told, if there is room.
 pub(crate) fn tell(told: &mut arrayvec::ArrayVec<Uuid, TOLD_MAX>, host: Uuid) {
-    if told.is_full() {
-        told.remove(0);
-    }
-    if !told.contains(&host) {
+    if !told.contains(&host) && !told.is_full() {
         told.push(host);
     }
 }

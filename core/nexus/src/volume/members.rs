@@ -3,14 +3,35 @@
 //! An association is one incarnation of the nexus, one instance of a replica, one epoch. It is
 //! never resumed: when it ends, all its commands are of unknown outcome and the replica has left.
 
-use braid_block::{Instant, Memory};
+use alloc::collections::VecDeque;
+
+use braid_block::{Instant, Key, Memory, Slab};
 
 use crate::wire::{Command, Refusal};
 use crate::{Effect, Note, Plant};
 
 use super::Volume;
-use super::call::Purpose;
+use super::call::{Call, Purpose};
 use super::state::{Line, Phase, bit, slots};
+
+/// Takes what is overdue; what has ended is skipped.
+fn next_due(due: &mut VecDeque<(Instant, Key)>, calls: &Slab<Call>, now: Instant) -> Option<Key> {
+    // Behind one that is slow those that have ended must not pile up.
+    if due.len() > calls.capacity() * 2 {
+        due.retain(|(_, key)| calls.get(*key).is_some());
+    }
+    while let Some((at, key)) = due.front().copied() {
+        let out = calls.get(key).is_some();
+        if out && at > now {
+            return None;
+        }
+        due.pop_front();
+        if out {
+            return Some(key);
+        }
+    }
+    None
+}
 
 impl Volume {
     /// Asks for an association to the replica in a slot.
@@ -93,13 +114,10 @@ impl Volume {
     /// Looks at the commands that are out for too long.
     pub(crate) fn overdue<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         let _ = mem;
-        while let Some((due, key)) = self.due.front().copied() {
-            let call = self.calls.get(key).copied();
-            if call.is_some() && due > now {
-                break;
-            }
-            self.due.pop_front();
-            let Some(call) = call else { continue };
+        while let Some(key) = next_due(&mut self.due, &self.calls, now)
+            .or_else(|| next_due(&mut self.due_walks, &self.calls, now))
+        {
+            let Some(call) = self.calls.get(key).copied() else { continue };
             let current = self.nexus.as_ref().is_some_and(|nexus| nexus.is_current(&call));
             if current {
                 self.fail(now, call.slot, Refusal::Gone);

@@ -90,6 +90,8 @@ pub struct Volume {
     calls: Slab<Call>,
     /// The same in the order of their deadlines; those that have ended are skipped.
     due: VecDeque<(Instant, Key)>,
+    /// The same for walks through a replica's maps.
+    due_walks: VecDeque<(Instant, Key)>,
     /// Commands that can go on.
     ready: VecDeque<Holder>,
     /// Reads that wait for a lease, a region or writes: looked at when one of these changes.
@@ -99,6 +101,10 @@ pub struct Volume {
     /// The owner came a step further by itself: the next one may be possible at once.
     stepped: bool,
     associations: u32,
+    /// Questions for the record that were not answered, and how many of them an earlier owner
+    /// asked.
+    fetches: u32,
+    old_fetches: u32,
     swaps: u64,
     effects: VecDeque<Effect>,
     completions: VecDeque<Completion>,
@@ -151,6 +157,9 @@ impl Volume {
             segments: Slab::with_capacity(segments),
             calls: Slab::with_capacity(calls),
             due: VecDeque::new(),
+            due_walks: VecDeque::new(),
+            fetches: 0,
+            old_fetches: 0,
             ready: VecDeque::new(),
             waiting: VecDeque::new(),
             stirred: false,
@@ -356,6 +365,7 @@ impl Volume {
             Purpose::Resize => self.on_resize(now, slot, &result),
             // What a purpose without an answer of interest had to tell is whether its sender
             // lives.
+            Purpose::Delete(number) => self.on_deleted(number, slot),
             Purpose::Release | Purpose::Tell => {}
         }
     }

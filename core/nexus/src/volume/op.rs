@@ -22,6 +22,10 @@ pub(crate) struct Op {
     pub(crate) out: u8,
     /// A bad block in it was tried to be written anew.
     pub(crate) repaired: bool,
+    /// Members that could not read it.
+    pub(crate) avoid: u8,
+    /// What was read may have been taken back.
+    pub(crate) stale: bool,
     /// It stands in the list of those who wait.
     pub(crate) listed: bool,
 }
@@ -60,6 +64,8 @@ impl Op {
             state: State::Queued,
             out: 0,
             repaired: false,
+            avoid: 0,
+            stale: false,
             listed: false,
         }
     }
@@ -146,6 +152,8 @@ impl Volume {
         if op.out != 0 {
             return;
         }
+        // Something may wait for the last command to end.
+        self.stepped |= self.nexus.as_ref().is_some_and(|nexus| nexus.watches());
         let Some(Op { tag, lease, .. }) = self.ops.remove(key) else { return };
         self.completions.push_back(Completion { tag, lease, status });
     }

@@ -83,7 +83,8 @@ impl Volume {
         let fences = matches!(nexus.phase, Phase::Fencing { .. });
         let links = nexus.links.iter().filter(|_| fences).filter_map(|link| link.line.again());
         let swap = nexus.swap.as_ref().and_then(super::swap::Swap::again);
-        let held = nexus.held.filter(|_| !nexus.closed).map(|at| at + self.config.timing.held);
+        let serves = nexus.phase == Phase::Serving && !nexus.closed;
+        let held = nexus.held.filter(|_| serves).map(|at| at + self.config.timing.held);
         let rest = [self.snapshot_due(), self.comeback_due(), self.clean_due()];
         [due, phase, swap, held].into_iter().chain(rest).flatten().chain(links).min()
     }

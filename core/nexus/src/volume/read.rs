@@ -36,7 +36,7 @@ impl Volume {
             self.want_regions(from, to);
             return self.wait(key);
         }
-        let slot = if wins { nexus.winner() } else { self.nearest(nexus) };
+        let slot = if wins { nexus.winner() } else { self.nearest(nexus, op.avoid) };
         let Some(slot) = slot else { return self.wait(key) };
         self.want_lease(now);
         if !self.is_leased(now, Some(slot)) {
@@ -51,9 +51,10 @@ impl Volume {
     }
 
     /// The member to be read: the one at this engine, else the one with the fewest reads.
-    fn nearest(&self, nexus: &Nexus) -> Option<u8> {
+    fn nearest(&self, nexus: &Nexus, avoid: u8) -> Option<u8> {
         let near = self.config.near.and_then(|near| nexus.record().slot_of(&near));
         let good = nexus.good();
+        let good = if good & !avoid == 0 { good } else { good & !avoid };
         near.filter(|slot| good & bit(*slot) != 0)
             .or_else(|| slots(good).min_by_key(|slot| nexus.links[usize::from(*slot)].reads))
     }
@@ -69,15 +70,20 @@ impl Volume {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let link = &mut nexus.links[usize::from(slot)];
         link.reads = link.reads.saturating_sub(1);
-        let grants = nexus.ranges.grants();
+        let (grants, good) = (nexus.ranges.grants(), nexus.good());
         let Some(op) = self.ops.get_mut(key) else { return };
         match result {
+            Ok(_) if op.stale => (op.stale, op.state) = (false, State::Reading),
             Ok(_) => op.state = State::Answering { grants },
-            Err(Refusal::Media(at)) if op.repaired => {
-                let at = *at;
-                return self.conclude(key, Status::Media(at));
+            Err(Refusal::Media(at)) if op.repaired && good & !(op.avoid | bit(slot)) == 0 => {
+                return self.conclude(key, Status::Media(*at));
+            }
+            Err(Refusal::Media(_)) if op.repaired => {
+                op.avoid |= bit(slot);
+                op.state = State::Reading;
             }
             Err(Refusal::Media(_)) => {
+                op.avoid |= bit(slot);
                 op.repaired = true;
                 op.state = State::Repairing;
                 let (first, end) = op.range();
@@ -117,6 +123,21 @@ impl Volume {
             return self.wait(key);
         }
         self.conclude(key, Status::Success);
+    }
+
+    /// What was read of a range may be taken back: reads that are under way read again.
+    pub(crate) fn reread(&mut self, first: u64, end: u64) {
+        for (_, op) in self.ops.iter_mut() {
+            let (from, to) = op.range();
+            if from >= end || first >= to {
+                continue;
+            }
+            match op.state {
+                State::Asked => op.stale = true,
+                State::Answering { .. } => op.state = State::Reading,
+                _ => {}
+            }
+        }
     }
 
     /// A bad block was written anew, or could not be: reads on.

@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     /// Blocks that a member could not read, for this host's command.
     Repair(Key),
     /// A joiner's region, as this snapshot has it, or as it is.
-    Rebuild { slot: u8, snapshot: Option<Uuid> },
+    Rebuild { slot: u8, attempt: u32, snapshot: Option<Uuid> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,9 @@ impl Volume {
         }
         nexus.wanted.again = nexus.wanted.again.filter(|again| *again > now);
         let alone = nexus.lessors().count_ones() == 1;
-        if alone && !nexus.suspect.is_empty() && self.segments.is_empty() {
+        let copies = |segment: &Segment| !matches!(segment.kind, Kind::Rebuild { .. });
+        let copying = self.segments.iter().any(|(_, segment)| copies(segment));
+        if alone && !nexus.suspect.is_empty() && !copying {
             nexus.suspect = super::regions::Regions::default();
             self.stirred = true;
         }
@@ -173,7 +175,7 @@ impl Volume {
             }
         }
         let (kind, region) = nexus.next_rebuild()?;
-        let (first, end) = nexus.region(region);
+        let (first, end) = nexus.region_of(&kind, region);
         Some((kind, first, end))
     }
 
@@ -246,12 +248,13 @@ impl Volume {
         let Some(nexus) = self.nexus.as_ref().filter(|nexus| nexus.epoch == segment.epoch) else {
             return;
         };
-        let able = nexus.able();
+        let able = nexus.able_for(&segment.kind);
         if segment.stage != Stage::Locking {
             return;
         }
         if segment.parties & !able != 0 {
             segment.stage = Stage::Ending(false);
+            self.stepped = true;
             return;
         }
         let (parties, kind, first) = (segment.parties, segment.kind, segment.first);
@@ -263,7 +266,7 @@ impl Volume {
             let lease = segment.comparisons[usize::from(slot)].as_ref();
             let span = lease.map(|lease| lease.span(0, comparison_bytes(len)));
             let snapshot = match kind {
-                Kind::Rebuild { slot: joiner, snapshot } if joiner != slot => snapshot,
+                Kind::Rebuild { slot: joiner, snapshot, .. } if joiner != slot => snapshot,
                 _ => None,
             };
             let snapshot = snapshot.map(Into::into);
@@ -290,10 +293,13 @@ impl Volume {
             segment.stage = Stage::Ending(false);
             // A full one cannot be made equal; one that cannot be read after it was compared is
             // compared again.
-            let fatal = !matches!(
-                refusal,
-                Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. } | Refusal::Media(_)
-            );
+            // A snapshot may be deleted while it is read.
+            let deleted = *refusal == Refusal::Invalid && segment.reads_snapshot_of(slot);
+            let fatal = !deleted
+                && !matches!(
+                    refusal,
+                    Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. } | Refusal::Media(_)
+                );
             if fatal {
                 self.fail(now, slot, *refusal);
             }
@@ -363,8 +369,8 @@ impl Volume {
 
     /// Begins the run at this place of the plan.
     fn run(&mut self, now: Instant, key: Key, at: usize) {
-        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
         let Some(segment) = self.segments.get_mut(key) else { return };
+        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able_for(&segment.kind));
         let Some(run) = segment.plan.get(at).copied() else {
             segment.stage = Stage::Ending(true);
             return;
@@ -390,8 +396,8 @@ impl Volume {
     }
 
     fn write_run(&mut self, now: Instant, key: Key, at: usize) {
-        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
         let Some(segment) = self.segments.get_mut(key) else { return };
+        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able_for(&segment.kind));
         let run = segment.plan[at];
         if run.to & !able != 0 {
             segment.stage = Stage::Ending(false);
@@ -463,8 +469,8 @@ impl Volume {
                 }
                 self.repaired(mem, now, op, done);
             }
-            Kind::Rebuild { slot, snapshot } => {
-                self.rebuild_ended(now, slot, snapshot, region, done && bad == 0);
+            Kind::Rebuild { attempt, snapshot, .. } => {
+                self.rebuild_ended(now, attempt, snapshot, region, done && bad == 0);
             }
         }
     }
@@ -472,6 +478,7 @@ impl Volume {
     fn unlock_segment(&mut self, key: Key) {
         if let Some(nexus) = self.nexus.as_mut() {
             nexus.ranges.unlock(Holder::Segment(key), &mut self.ready);
+            self.stepped |= nexus.watches();
             self.stirred = true;
         }
     }
@@ -484,6 +491,11 @@ impl Volume {
 }
 
 impl Segment {
+    /// Whether what it asks this slot for is a snapshot.
+    const fn reads_snapshot_of(&self, from: u8) -> bool {
+        matches!(self.kind, Kind::Rebuild { slot, snapshot: Some(_), .. } if slot != from)
+    }
+
     /// Whether its copies change what the members' marks tell of.
     const fn kind_writes_head(&self) -> bool {
         !matches!(self.kind, Kind::Rebuild { snapshot: Some(_), .. })

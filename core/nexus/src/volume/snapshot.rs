@@ -43,6 +43,15 @@ enum Stage {
     Undoing { waiting: u8, full: bool },
 }
 
+/// A snapshot that is being deleted, by whom not yet, and who waits for that.
+#[derive(Debug)]
+pub(crate) struct Drop {
+    number: u32,
+    uuid: Uuid,
+    pub(crate) tag: Option<u64>,
+    waiting: u8,
+}
+
 /// A size on its way: who did not answer, and who had no space.
 #[derive(Debug)]
 pub(crate) struct Resizing {
@@ -76,6 +85,9 @@ impl Volume {
             Some(Failure::Exists)
         } else if record.snapshots.len() == SNAPSHOTS_MAX {
             Some(Failure::Invalid)
+        } else if nexus.drops.iter().any(|drop| drop.uuid == uuid) {
+            // A deletion of that name is under way: which of both comes first is not known.
+            Some(Failure::Busy)
         } else if nexus.snapshot.is_some() || nexus.leaving.is_some() {
             Some(Failure::Busy)
         } else {
@@ -120,10 +132,12 @@ impl Volume {
                 self.taken_on(now, deadline, waiting, taken);
             }
             Stage::Undoing { waiting: 0, full } => {
-                let uuid = nexus.snapshot.as_ref().map(|snapshot| snapshot.uuid);
-                self.give_snapshot_up(if full { Failure::NoSpace } else { Failure::Busy });
-                if let Some(uuid) = uuid {
-                    self.drop_snapshot(now, uuid);
+                let snapshot = nexus.snapshot.take();
+                let failure = if full { Failure::NoSpace } else { Failure::Busy };
+                self.note(Note::Snapshot { taken: false });
+                if let Some(Barrier { uuid, tag, .. }) = snapshot {
+                    self.end(tag, Err(failure));
+                    self.drop_snapshot(now, uuid, None);
                 }
             }
             Stage::Undoing { .. } | Stage::Naming => {}
@@ -211,17 +225,35 @@ impl Volume {
         self.admit_again();
     }
 
-    /// The record names a snapshot no more.
-    pub(crate) fn dropped(&mut self, now: Instant, uuid: Uuid, tag: u64) {
-        self.drop_snapshot(now, uuid);
-        self.end(tag, Ok(()));
+    /// The record does not name a snapshot, or no more: it is deleted on all who may have it.
+    pub(crate) fn drop_snapshot(&mut self, now: Instant, uuid: Uuid, tag: Option<u64>) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        nexus.dropped += 1;
+        let (number, waiting) = (nexus.dropped, nexus.able());
+        nexus.drops.push(Drop { number, uuid, tag, waiting });
+        for slot in slots(waiting) {
+            let command = Command::DeleteSnapshot { uuid: uuid.into() };
+            self.send(now, slot, Purpose::Delete(number), command, None);
+        }
+        self.deleted();
     }
 
-    fn drop_snapshot(&mut self, now: Instant, uuid: Uuid) {
-        let good = self.nexus.as_ref().map_or(0, |nexus| nexus.good());
-        for slot in slots(good) {
-            let command = Command::DeleteSnapshot { uuid: uuid.into() };
-            self.send(now, slot, Purpose::Tell, command, None);
+    /// One has deleted it, or is gone.
+    pub(crate) fn on_deleted(&mut self, number: u32, slot: u8) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        for drop in nexus.drops.iter_mut().filter(|drop| drop.number == number) {
+            drop.waiting &= !bit(slot);
+        }
+        self.deleted();
+    }
+
+    fn deleted(&mut self) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let done = nexus.drops.iter().filter(|drop| drop.waiting == 0);
+        let tags: alloc::vec::Vec<u64> = done.filter_map(|drop| drop.tag).collect();
+        nexus.drops.retain(|drop| drop.waiting != 0);
+        for tag in tags {
+            self.end(tag, Ok(()));
         }
     }
 

@@ -18,7 +18,7 @@ use super::ranges::Ranges;
 use super::regions::Regions;
 use super::segment::Wanted;
 use super::shutdown::Leaving;
-use super::snapshot::{Barrier, Resizing};
+use super::snapshot::{Barrier, Drop, Resizing};
 use super::swap::{Change, Swap};
 use super::written::Written;
 
@@ -150,8 +150,14 @@ pub(crate) struct Nexus {
     pub(crate) barrier: bool,
     pub(crate) snapshot: Option<Barrier>,
     pub(crate) resizing: Option<Resizing>,
+    /// Snapshots that are being deleted, and how many were.
+    pub(crate) drops: Vec<Drop>,
+    pub(crate) dropped: u32,
     pub(crate) cleaning: Cleaning,
     pub(crate) leaving: Option<Leaving>,
+    /// Hosts that were told of a loss and for whom the record has no room: as many as were
+    /// connected.
+    pub(crate) told: Vec<Uuid>,
     /// Members that the management takes out, and who waits for that.
     pub(crate) excluding: Vec<(u8, u64)>,
     /// Returns that were begun.
@@ -201,8 +207,11 @@ impl Nexus {
             barrier: false,
             snapshot: None,
             resizing: None,
+            drops: Vec::new(),
+            dropped: 0,
             cleaning: Cleaning::default(),
             leaving: None,
+            told: Vec::new(),
             excluding: Vec::new(),
             attempts: 0,
             absent: Vec::new(),
@@ -235,6 +244,11 @@ impl Nexus {
     pub(crate) fn slot_by(&self, association: u32) -> Option<u8> {
         let at = self.links.iter().position(|link| link.association() == Some(association))?;
         u8::try_from(at).ok()
+    }
+
+    /// Whether something waits for commands and segments in work to end.
+    pub(crate) const fn watches(&self) -> bool {
+        self.joiner.is_some() || self.snapshot.is_some() || self.leaving.is_some()
     }
 
     /// Whether hosts' commands are accepted.

@@ -23,11 +23,13 @@ impl Volume {
         self.note(Note::Stopped { epoch: nexus.epoch, why });
         let swap = nexus.swap.map(|swap| swap.change);
         let tags = swap.iter().chain(&nexus.changes).filter_map(tag_of).chain(nexus.tag);
+        let drops = nexus.drops.iter().filter_map(|drop| drop.tag);
         let excluding = nexus.excluding.iter().map(|(_, tag)| *tag);
         let snapshot = nexus.snapshot.as_ref().map(super::snapshot::Barrier::tag);
         let resizing = nexus.resizing.as_ref().map(super::snapshot::Resizing::tag);
         let leaving = nexus.leaving.filter(|_| why != Why::Shutdown).map(|leaving| leaving.tag());
-        let tags = tags.chain(excluding).chain(snapshot).chain(resizing).chain(leaving);
+        let tags =
+            tags.chain(drops).chain(excluding).chain(snapshot).chain(resizing).chain(leaving);
         let tags: alloc::vec::Vec<u64> = tags.collect();
         for tag in tags {
             self.end(tag, Err(Failure::NotOwner));

@@ -111,7 +111,7 @@ impl Volume {
             Swapped::Changed(record) if swap.change == Change::Claim => self.claim_again(record),
             Swapped::Changed(_) => self.stop(Why::SwapLost),
             Swapped::Unknown if self.config.plant == Some(Plant::UnknownByReading) => {
-                self.effects.push_back(Effect::Fetch);
+                self.fetch();
             }
             Swapped::Unknown => swap.stage = Stage::Again(now + self.config.timing.retry),
         }
@@ -126,6 +126,9 @@ impl Volume {
             Some(record) if *record == *swap.new => self.committed(now),
             Some(record) if *record == *swap.old => {
                 let change = nexus.swap.take().map(|swap| swap.change);
+                if let Some(joiner) = nexus.joiner.as_mut() {
+                    joiner.adding = false;
+                }
                 match change {
                     Some(Change::Claim | Change::Activate(_)) => self.stop(Why::SwapLost),
                     Some(Change::Join { .. }) => {
@@ -190,7 +193,7 @@ impl Volume {
             Change::Join { slot, .. } => self.joined(slot),
             Change::Told { .. } => self.stirred = true,
             Change::Name { tag, .. } | Change::Forget { tag, .. } => self.end(tag, Ok(())),
-            Change::DropSnapshot { uuid, tag } => self.dropped(now, uuid, tag),
+            Change::DropSnapshot { uuid, tag } => self.drop_snapshot(now, uuid, Some(tag)),
             Change::Snapshot { .. } => self.snapshot_named(),
             Change::Holder { .. } => {}
             Change::Resize { bytes } => self.resized(bytes),
@@ -245,7 +248,15 @@ impl Volume {
             let nexus = self.nexus.as_mut().expect("it has a change");
             let old = nexus.record.clone().expect("a claimed volume has a record");
             match changed(&old, &change) {
-                Ok(new) => return self.swap(old, new, change),
+                Ok(new) => {
+                    if let Change::DropSnapshot { uuid, .. } = &change {
+                        let uuid = *uuid;
+                        self.layer_goes(now, &uuid);
+                    }
+                    return self.swap(old, new, change);
+                }
+                // What is asked for anew every time would be refused anew every time.
+                Err(_) if matches!(change, Change::Exclude { .. }) => return,
                 Err(failure) => self.refuse(change, failure),
             }
         }
@@ -314,13 +325,19 @@ fn changed(old: &Record, change: &Change) -> Result<Box<Record>, Failure> {
             }
         }
         Change::Snapshot { uuid, holders } => {
-            let snapshot = Snapshot { uuid: *uuid, holders: *holders };
+            let snapshot = Snapshot { uuid: *uuid, holders: *holders, bytes: old.bytes };
             new.snapshots.try_push(snapshot).map_err(|_| Failure::Invalid)?;
         }
         Change::Holder { uuid, slot, holds } => {
             let found = new.snapshots.iter_mut().find(|snapshot| snapshot.uuid == *uuid);
             let holders = &mut found.ok_or(Failure::NotFound)?.holders;
             *holders = if *holds { *holders | bit(*slot) } else { *holders & !bit(*slot) };
+            // Marks of a layer that it had as a member may have been cleared: without it they
+            // tell nothing of the others, now and whenever it is tried again.
+            let replica = at(&mut new, *slot).ok_or(Failure::NotFound)?;
+            if let (false, Standing::Away { whole }) = (*holds, &mut replica.standing) {
+                *whole = true;
+            }
         }
         Change::DropSnapshot { uuid, .. } => {
             old.snapshot(uuid).ok_or(Failure::NotFound)?;

@@ -33,10 +33,22 @@ impl Volume {
         let _ = (mem, now);
         self.stop(Why::Replaced);
         self.nexus = Some(Box::new(Nexus::new(owner, tag, force, self.associations)));
+        self.old_fetches = self.fetches;
+        self.fetch();
+    }
+
+    /// Asks for the record.
+    pub(crate) fn fetch(&mut self) {
+        self.fetches += 1;
         self.effects.push_back(Effect::Fetch);
     }
 
     pub(crate) fn on_fetched(&mut self, now: Instant, record: Option<Box<Record>>) {
+        self.fetches = self.fetches.saturating_sub(1);
+        if self.old_fetches > 0 {
+            self.old_fetches -= 1;
+            return;
+        }
         let again = now + self.config.timing.retry;
         let early = self.planted(Plant::RecordBeforeFence);
         let Some(nexus) = self.nexus.as_mut() else { return };
@@ -97,6 +109,11 @@ impl Volume {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let fenced = match result {
             Ok(Answer::Fenced(fenced)) => fenced,
+            // One that was away while the store was recovered more than once has nothing to say
+            // about this one; one that knows a newer record of it has.
+            Err(Refusal::StoreDiffers) if nexus.joiner_slot() == Some(slot) => {
+                return self.joiner_failed(now);
+            }
             Err(Refusal::CopyNewer { .. } | Refusal::StoreDiffers) => {
                 return self.not_current();
             }
@@ -138,7 +155,7 @@ impl Volume {
         match nexus.phase {
             Phase::Fetching { again: Some(again) } if again <= now => {
                 nexus.phase = Phase::Fetching { again: None };
-                self.effects.push_back(Effect::Fetch);
+                self.fetch();
             }
             Phase::Fencing { deadline } => {
                 self.ask_again(now);

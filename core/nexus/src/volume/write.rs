@@ -119,6 +119,10 @@ impl Volume {
         // joiner that is no member yet reads the marks anew.
         if status != Status::Success {
             self.detach(now);
+            let joiner = self.nexus.as_ref().and_then(|nexus| nexus.joiner_slot());
+            if let Some(slot) = joiner {
+                self.fail(now, slot, Refusal::NoSpace);
+            }
         }
         let op = self.ops.get(key).expect("it is settled");
         let (first, end) = op.range();
@@ -130,6 +134,9 @@ impl Volume {
         }
         nexus.ranges.unlock(Holder::Op(key), &mut self.ready);
         self.stirred = true;
+        if status != Status::Success {
+            self.reread(u64::from(from) * REGION, u64::from(to) * REGION);
+        }
         self.conclude(key, status);
     }
 }
@@ -157,7 +164,11 @@ impl Volume {
         if long == nexus.closed {
             return;
         }
+        let was = nexus.is_open();
         nexus.closed = long;
+        if nexus.is_open() == was {
+            return;
+        }
         self.effects.push_back(crate::Effect::Access { optimized: !long });
         if long {
             self.note(Note::Held);

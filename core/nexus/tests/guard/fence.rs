@@ -22,7 +22,7 @@ fn a_fence_is_kept_with_its_record_and_answered_with_where_the_replica_stands() 
     let mut bench = Bench::of(state, None);
     bench.wait(1000);
     let mut record = record(5, ANNA);
-    record.snapshots.push(Snapshot { uuid: [1; 16], holders: 1 });
+    record.snapshots.push(Snapshot { uuid: [1; 16], holders: 1, bytes: 256 * MIB });
     bench.fence(1, 1, &record);
     assert_eq!(bench.kept(1), ["carry 1 marks"]);
     // A snapshot that the record does not name is about to go: its marks count too.
