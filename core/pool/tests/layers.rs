@@ -586,6 +586,29 @@ fn a_crash_at_any_write_while_space_is_given_back_harms_nobody() {
 }
 
 #[test]
+fn snapshots_of_a_replica_are_listed_oldest_first_and_none_of_others() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(1, 1 << 20);
+    assert_eq!(world.pool.snapshots(handle), [[0; 16]; 0]);
+    for (n, fill) in [(9, 1), (3, 2), (7, 3)] {
+        world.write(handle, 0, fill).unwrap();
+        world.command(snapshot(1, n)).unwrap();
+    }
+    let cloned = world.command(clone(3, 5)).unwrap().handle.unwrap();
+    assert_eq!(world.pool.snapshots(cloned), [[0; 16]; 0]);
+    world.command(snapshot(5, 4)).unwrap();
+    world.command(delete(3)).unwrap();
+    assert_eq!(world.pool.snapshots(handle), [[9; 16], [7; 16]]);
+    assert_eq!(world.pool.snapshots(cloned), [[4; 16]]);
+    world.idle(5);
+    let world = world.kill(config(2));
+    assert_eq!(world.pool.snapshots(world.handle(1)), [[9; 16], [7; 16]]);
+    assert_eq!(world.pool.snapshots(world.handle(5)), [[4; 16]]);
+    assert_eq!(world.pool.snapshots(world.handle(9)), [[0; 16]; 0]);
+    world.leave();
+}
+
+#[test]
 fn a_deleted_layer_with_many_children_waits_until_one_is_left() {
     let mut world = World::fresh(&config(1));
     let handle = world.replica(1, 1 << 20);

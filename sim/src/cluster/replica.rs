@@ -518,12 +518,6 @@ impl Replicas {
             return cx.clock.tell(|| format!("n{} cannot read a replica's record", cx.node));
         };
         let fence = pool.bearing(info.handle).and_then(|bearing| bearing.fence);
-        let mut snapshots: Vec<(u64, Uuid)> = pool
-            .layers()
-            .filter(|layer| layer.snapshot && layer.source == Some(uuid))
-            .map(|layer| (layer.created, layer.uuid))
-            .collect();
-        snapshots.sort_unstable();
         let durable = Durable {
             replica: uuid,
             fence: fence.map_or((0, [0; 16]), |fence| (fence.epoch, fence.owner)),
@@ -531,7 +525,7 @@ impl Replicas {
             kept: kept_of(pool, info.handle),
             flush: info.flush_number,
             bytes: info.bytes,
-            snapshots: snapshots.into_iter().map(|(_, uuid)| uuid).collect(),
+            snapshots: pool.snapshots(info.handle),
         };
         cx.clock.tell(|| {
             let (epoch, instance) = (durable.fence.0, durable.instance & 0xffff);

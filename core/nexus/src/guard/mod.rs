@@ -42,7 +42,17 @@
 //! | `Resize` | `Command::Resize` |
 //!
 //! and [`Act::Keep`] is one `Command::Bear { fence, member: true, record }` with the bytes of
-//! [`Kept::encode`].
+//! [`Kept::encode`]. What a shell asks the pool for [`Durable`], when it starts or a replica is
+//! made:
+//!
+//! | field | of the pool |
+//! |---|---|
+//! | `fence` | `Pool::bearing` |
+//! | `kept` | `Command::Bear` with nothing, which reads its page; then `Pool::bearing` |
+//! | `instance`, `flush`, `bytes` | `Pool::layer` |
+//! | `snapshots` | `Pool::snapshots` |
+//!
+//! A copy that cannot be read is none: the replica counts as wiped, and all of it is compared.
 
 mod admit;
 mod copies;

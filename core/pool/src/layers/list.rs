@@ -1,6 +1,7 @@
 //! Lists, and what the pool says about itself.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::hash::mix;
 use crate::layout::{BLOCK, CLEAN, CLUSTER};
@@ -36,6 +37,31 @@ impl Pool {
             shared: self.beneath_of(layer).saturating_mul(CLUSTER),
             children: layer.children,
         })
+    }
+
+    /// The snapshots that were taken of a replica and are still there, oldest first.
+    #[must_use]
+    pub fn snapshots(&self, replica: Handle) -> Vec<[u8; 16]> {
+        let layers = &self.store.map.layers;
+        let mut found = Vec::new();
+        let Some(head) = self.store.map.layer_of(replica).and_then(|id| layers.get(&id)) else {
+            return found;
+        };
+        let (uuid, mut next) = (head.state().uuid, head.state().parent);
+        // No longer than there are layers, whatever the disk says.
+        for _ in 0..layers.len() {
+            let Some(layer) = next.and_then(|id| layers.get(&id)) else { break };
+            next = layer.state().parent;
+            if layer.state().source != uuid {
+                // What a clone was made of is another replica's.
+                break;
+            }
+            if !layer.state().deleted {
+                found.push(layer.state().uuid);
+            }
+        }
+        found.reverse();
+        found
     }
 
     /// The pool as a whole.
