@@ -5,6 +5,7 @@
 //! out the acts: it hands commands to the pool, keeps the fence, answers. The guard never sees
 //! payload: a command is named by the tag that the shell gave it. Every tag that arrives is
 //! answered exactly once, also when its association has ended: until then its buffer is in use.
+//! A fence that another takes the place of is answered while its act may still be in work.
 //!
 //! Invariants:
 //! 1. A fence is durable, with its record, before it is answered, and from its arrival on nobody
