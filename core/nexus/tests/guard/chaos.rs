@@ -26,6 +26,9 @@ impl Dice {
 /// Regions that are written.
 const REGIONS: u64 = 4;
 
+/// What a replica is to keep: tag, fence, copy.
+type Keep = (u64, Option<(u64, Uuid)>, Box<Kept>);
+
 /// What a checker knows of the world around a guard.
 struct World {
     guard: Guard,
@@ -38,7 +41,7 @@ struct World {
     asked: BTreeMap<u64, (u32, Command)>,
     /// What the pool has in work, as it was asked for: marks for a fence may outlive it.
     carried: BTreeMap<u64, Command>,
-    keeps: Vec<(u64, Option<(u64, Uuid)>, Box<Kept>)>,
+    keeps: Vec<Keep>,
     /// Who was answered last that it is fenced: association, epoch and owner.
     holder: Option<(u32, (u64, Uuid))>,
     /// The highest fence that arrived and was not refused.
