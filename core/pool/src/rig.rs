@@ -100,6 +100,12 @@ impl Rig {
 
     /// Carries out an operation that is in flight, and tells the pool.
     pub(crate) fn finish(&mut self, at: usize) {
+        self.land(at);
+        self.turn();
+    }
+
+    /// The same, in a turn that goes on.
+    pub(crate) fn land(&mut self, at: usize) {
         let effect = self.effects.remove(at);
         let (token, bytes) = match effect {
             Effect::Read { token, span, offset } => {
@@ -122,7 +128,8 @@ impl Rig {
             }
             Effect::Sync { token } | Effect::Discard { token, .. } => (token, 0),
         };
-        self.tell(token, Ok(bytes));
+        let event = Event::Done { token, result: Ok(bytes) };
+        self.pool.handle(&mut self.mem, self.now, event);
     }
 
     /// Lets a read or write that is in flight end short: part of it is not done.

@@ -150,8 +150,9 @@ impl Pool {
             Work::Flush { number } => {
                 if let Some(number) = number {
                     let layer = op.layer;
-                    if !self.journal.has_room() {
-                        // The last blocks of the ring are for what frees it.
+                    if !self.journal.has_room() || !self.unnumbered.is_empty() {
+                        // The last blocks of the ring are for what frees it; and who comes when
+                        // there is room again comes after those who wait, for numbers ascend.
                         self.unnumbered.push_back(key);
                         return self.want_checkpoint();
                     }
@@ -341,8 +342,7 @@ impl Pool {
     pub(crate) fn requests_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         let before = (self.ops.len(), self.pieces.len());
         if self.journal.has_room() {
-            for _ in 0..self.unnumbered.len() {
-                let Some(key) = self.unnumbered.pop_front() else { break };
+            for key in core::mem::take(&mut self.unnumbered) {
                 self.begin(mem, now, key);
             }
             while let Some(key) = self.starved.pop_front() {

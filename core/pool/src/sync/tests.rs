@@ -32,6 +32,31 @@ fn a_flush_ends_when_its_own_cells_are_durable() {
 }
 
 #[test]
+fn flushes_that_waited_for_room_keep_their_order() {
+    let (mut rig, handle) = Rig::new();
+    rig.ended.clear();
+    while rig.pool.journal.has_room() {
+        rig.pool.journal.push(Cell::Open { layer: 99, region: 5, count: 1 });
+    }
+    rig.ask(handle, Work::Flush { number: Some(7) });
+    assert!(!rig.pool.unnumbered.is_empty(), "it waits for room in the ring");
+    let mut asked = false;
+    while !rig.effects.is_empty() {
+        rig.land(0);
+        if !asked && rig.pool.journal.has_room() {
+            // There is room, and who waits does not know yet.
+            assert!(!rig.pool.unnumbered.is_empty());
+            rig.ask(handle, Work::Flush { number: Some(8) });
+            asked = true;
+        }
+        rig.turn();
+    }
+    assert!(asked);
+    assert_eq!(rig.take_ended(), [Ok(0), Ok(0)]);
+    assert_eq!(rig.pool.layer(handle).map(|info| info.flush_number), Some(8));
+}
+
+#[test]
 fn the_last_block_of_the_ring_is_for_a_newer_tail() {
     let (mut rig, _) = Rig::new();
     rig.run();
