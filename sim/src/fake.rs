@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use braid_block::{Class, Instant, Key, Lease, Memory, Token};
+use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Token};
 use braid_pool::{
     Command, Completion, Config, Counters, Done, Effect, Event, Failure, Format, Handle, LayerInfo,
     Note, Plant, PoolInfo, Refusal, Request, State, Work,
@@ -233,6 +233,20 @@ impl Fake {
         self.steps.clear();
     }
 
+    /// Whether a read of a replica is in flight.
+    const fn is_reading(&self) -> bool {
+        matches!(self.flying, Some((Step::Read { .. }, _)))
+    }
+
+    /// A read of a replica meets a sector that cannot be read.
+    fn lose(&mut self) {
+        let Some((Step::Read { offset, .. }, _)) = self.flying.take() else { return };
+        let result = Err(Failure::Media((offset - (1 << 20)) % PLACE));
+        if let Some((tag, lease, _)) = self.current.take() {
+            self.done.push_back(Completion { tag, lease, result });
+        }
+    }
+
     fn landed(&mut self, mem: &mut SimMemory) {
         let (step, lease) = self.flying.take().expect("something in flight");
         if step == Step::Load {
@@ -290,6 +304,7 @@ impl Machine for Fake {
     fn handle(&mut self, mem: &mut SimMemory, _now: Instant, event: Event) {
         match event {
             Event::Done { result: Ok(_), .. } => self.landed(mem),
+            Event::Done { result: Err(IoError::Media), .. } if self.is_reading() => self.lose(),
             Event::Done { result: Err(_), .. } => self.fail(mem),
             Event::Elapsed => {}
         }
@@ -455,7 +470,6 @@ mod tests {
             let finding = crate::corrupt::campaign::<Fake>(&options).finding;
             found.extend(finding.map(|finding| finding.violation.invariant));
         }
-        // It also takes a sector that cannot be read for the end of the disk.
         assert!(found.contains(&"NeverWrongData"), "{found:?}");
     }
 }

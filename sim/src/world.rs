@@ -168,6 +168,11 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Lets the disk end something in a turn that goes on.
+    pub(crate) fn land(&mut self) {
+        self.complete_one();
+    }
+
     /// Steps until the machine reaches a state; false if it never does.
     pub fn run_until(&mut self, reached: impl Fn(&Self) -> bool) -> bool {
         self.turn();

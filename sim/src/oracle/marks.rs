@@ -173,12 +173,15 @@ impl Oracle {
 
     /// A pool says which regions of a replica are marked: where a `Clean` cleared the mark, what was
     /// acknowledged before is on the media.
-    pub(crate) fn believe_clean(&mut self, replica: &Uuid, own: &[(u32, u32)]) {
+    /// After a crash that counts only where a mark was on the media before: others may be lost with
+    /// their writes.
+    pub(crate) fn believe_clean(&mut self, replica: &Uuid, own: &[(u32, u32)], crashed: bool) {
         let layer = self.layers.get_mut(replica).expect("a replica");
-        for (region, numbers) in std::mem::take(&mut layer.marks.excused) {
+        let marks = &mut layer.marks;
+        for (region, numbers) in std::mem::take(&mut marks.excused) {
             if covers(own, region) {
-                layer.marks.excused.insert(region, numbers);
-            } else {
+                marks.excused.insert(region, numbers);
+            } else if !crashed || marks.were.contains(&region) {
                 numbers.iter().for_each(|number| self.ops[*number as usize].durable = true);
             }
         }
@@ -252,13 +255,14 @@ impl Oracle {
     /// Whether a write took effect in a region for certain.
     fn survived(&self, replica: &Uuid, region: u32, number: u32, told: Told<'_>) -> bool {
         let op = &self.ops[number as usize];
-        let kept = op.finish < told.since && told.worst != Some(Crash::Power);
+        let before = op.finish < told.since;
+        let kept = before && (op.durable || told.worst != Some(Crash::Power));
         let visible = || {
             let blocks = u64::from(region) * (REGION / 8)..u64::from(region + 1) * (REGION / 8);
             let mut here = self.layers[replica].blocks.range(blocks);
             !op.zero && here.any(|(_, block)| block.base.contains(&number))
         };
-        !op.void && (op.durable || kept || told.alone && visible())
+        !op.void && (kept || told.alone && visible())
     }
 
     fn unmarked(&self, replica: &Uuid, region: u32, told: Told<'_>) -> Violation {
@@ -380,18 +384,36 @@ mod tests {
     }
 
     #[test]
+    fn a_list_does_not_tell_what_was_written_after_it_was_asked_for() {
+        let mut oracle = member();
+        let since = oracle.tick();
+        let number = begin(&mut oracle, 2);
+        oracle.end_write(number, End::Done { durable: true });
+        let told = Told { own: &[], beneath: None, since, alone: false, worst: None };
+        assert_eq!(oracle.marked(&V, told), Ok(false));
+        let since = oracle.tick();
+        assert!(oracle.marked(&V, Told { since, ..told }).is_err());
+    }
+
+    #[test]
     fn what_a_clean_cleared_is_on_the_media() {
         let mut oracle = member();
         let number = begin(&mut oracle, 0);
         oracle.end_write(number, End::Done { durable: false });
+        let mut unsure = oracle.clone();
+        assert!(told(&mut oracle, &[(0, 1)], None), "it is on the media");
+        let number = begin(&mut oracle, 0);
+        oracle.end_write(number, End::Done { durable: false });
         clean(&mut oracle);
+        clean(&mut unsure);
         let after = |mut oracle: Oracle, own: &[(u32, u32)]| {
             oracle.crash(Crash::Power);
-            oracle.believe_clean(&V, own);
+            oracle.believe_clean(&V, own, true);
             let since = oracle.tick();
             oracle.end_read(&V, 0, &[0; 4096], since).map_err(|violation| violation.invariant)
         };
         assert_eq!(after(oracle.clone(), &[(0, 1)]), Ok(()), "its mark is there still");
+        assert_eq!(after(unsure, &[]), Ok(()), "it may be lost with the write");
         assert_eq!(after(oracle, &[]), Err("FlushedDurable"));
     }
 

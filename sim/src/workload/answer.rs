@@ -88,7 +88,7 @@ impl<M: Machine> Session<M> {
         if seals || self.oracle.member(&layer) != Some(true) {
             return Ok(());
         }
-        self.oracle.believe_clean(&layer, &found);
+        self.oracle.believe_clean(&layer, &found, false);
         let told = Told { own: &found, beneath: None, since, alone: false, worst: None };
         let cleared = self.oracle.marked(&layer, told)?;
         self.seen.mark_if(cleared, "mark cleared");
@@ -96,7 +96,11 @@ impl<M: Machine> Session<M> {
     }
 
     /// After an open: what replicas bear, and their marks.
-    pub(super) fn compare_burdens(&mut self, list: &[LayerInfo]) -> Verdict<Marked> {
+    pub(super) fn compare_burdens(
+        &mut self,
+        list: &[LayerInfo],
+        worst: Option<Crash>,
+    ) -> Verdict<Marked> {
         let replicas = list.iter().filter(|info| !info.snapshot).map(|info| info.uuid);
         let laden: Vec<Uuid> = replicas.filter(|uuid| self.oracle.is_laden(uuid)).collect();
         self.marked = Some(Marked::new());
@@ -114,7 +118,7 @@ impl<M: Machine> Session<M> {
         for layer in laden {
             self.compare_burden(layer, true)?;
             if let Some((_, own)) = marked.get(&layer) {
-                self.oracle.believe_clean(&layer, own);
+                self.oracle.believe_clean(&layer, own, worst.is_some());
             }
         }
         Ok(marked)

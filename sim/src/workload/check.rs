@@ -92,7 +92,7 @@ impl<M: Machine> Session<M> {
         for info in list.iter().filter(|info| !info.snapshot) {
             self.oracle.last_flush(&info.uuid, info.flush_number, true)?;
         }
-        let marked = self.compare_burdens(&list)?;
+        let marked = self.compare_burdens(&list, worst)?;
         for info in &list {
             self.compare_layer(info.uuid)?;
         }

@@ -70,6 +70,8 @@ pub(crate) struct Mix {
     pub(crate) scattered: bool,
     /// Out of so many steps one begins something, the others let the disk work.
     pub(crate) rush: u64,
+    /// Between two things begun in one turn the disk ends something, once in so many times.
+    pub(crate) mingle: u64,
     /// Things begun in all.
     pub(crate) length: u64,
     /// The disk's sectors.
@@ -116,6 +118,7 @@ impl Mix {
             hot: *random.pick(&[2, 4, 12]),
             scattered: random.once_in(5),
             rush: *random.pick(&[2, 3, 4]),
+            mingle: *Random::part(seed, 13).pick(&[2, 8, 1000]),
             length: random.within(30, 250),
             sector: if random.once_in(3) { 4096 } else { 512 },
             small_blocks: random.once_in(2),

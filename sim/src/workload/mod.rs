@@ -160,6 +160,9 @@ impl<M: Machine> Session<M> {
         if self.may_begin() && self.random.below(self.mix.rush) == 0 {
             for _ in 0..self.random.within(1, self.mix.burst) {
                 self.begin()?;
+                if self.random.once_in(self.mix.mingle) {
+                    self.world.land();
+                }
             }
             self.world.turn();
         } else {
