@@ -38,6 +38,13 @@ pub(crate) struct Cleaning {
     written: (Instant, u64),
 }
 
+impl Cleaning {
+    /// A volume that was just taken over is not idle yet.
+    pub(crate) const fn begins(&mut self, now: Instant) {
+        self.written.0 = now;
+    }
+}
+
 impl Volume {
     /// Looks whether all is calm: nothing suspect, nobody away, joining or failing.
     pub(crate) fn calm_on(&mut self) {

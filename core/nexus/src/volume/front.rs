@@ -8,7 +8,6 @@
 
 use alloc::collections::BTreeMap;
 
-use braid_block::Instant;
 use braid_block::Key;
 
 use crate::guard::SNAPSHOTS_KNOWN_MAX;
@@ -110,7 +109,7 @@ impl Volume {
 
     /// Whether a command is kept back, or was answered, because its host has to be told that
     /// acknowledged writes may be lost.
-    pub(crate) fn must_be_told(&mut self, now: Instant, key: Key) -> bool {
+    pub(crate) fn must_be_told(&mut self, key: Key) -> bool {
         let (Some(op), Some(nexus)) = (self.ops.get(key), self.nexus.as_mut()) else {
             return false;
         };
@@ -138,8 +137,10 @@ impl Volume {
         if excused || (told && !telling) {
             return false;
         }
+        let dnr = plant != Some(Plant::LossyRetryable);
         if telling {
-            self.wait(key);
+            // Its host sent it before it could know.
+            self.conclude(key, Status::WriteFault { dnr });
             return true;
         }
         let full = nexus.record().lossy.as_ref().is_some_and(|lossy| lossy.told.is_full());
@@ -149,8 +150,6 @@ impl Volume {
         } else {
             nexus.changes.push_back(Change::Told { host: host.host });
         }
-        let dnr = plant != Some(Plant::LossyRetryable);
-        let _ = now;
         self.fail_flushes(key, &host.host, Status::WriteFault { dnr });
         true
     }

@@ -116,7 +116,7 @@ impl Volume {
         if nexus.barrier {
             return self.wait(key);
         }
-        if self.must_be_told(now, key) {
+        if self.must_be_told(key) {
             return;
         }
         let op = self.ops.get_mut(key).expect("it is in work");

@@ -276,6 +276,7 @@ impl Volume {
             nexus.suspect = super::regions::Regions::default();
         }
         nexus.phase = Phase::Leasing;
+        nexus.cleaning.begins(now);
         self.drop_unnamed(now);
         if !self.is_leased(now, None) {
             self.want_lease(now);
