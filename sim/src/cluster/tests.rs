@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::random::Random;
 
 const HOST: Uuid = [0x40; 16];
 const BLOCK: u32 = 4096;
@@ -12,6 +13,8 @@ struct Driver {
     cluster: Cluster,
     lines: Vec<LineId>,
     tag: u64,
+    /// Lost its power, and the record may not say so yet.
+    cut: Option<u8>,
 }
 
 impl Driver {
@@ -21,7 +24,7 @@ impl Driver {
             cluster.run_until_ready(node);
         }
         let lines = (0..3).map(|node| cluster.host_connect(0, node, 0, HOST, 0)).collect();
-        let mut driver = Self { cluster, lines, tag: 0 };
+        let mut driver = Self { cluster, lines, tag: 0, cut: None };
         driver.run(Duration::from_millis(100));
         driver
     }
@@ -51,7 +54,9 @@ impl Driver {
                 }
             }
         }
-        panic!("{work:?} on {line} never ends");
+        // As a host does that waited too long.
+        self.cluster.host_leave(line);
+        None
     }
 
     /// Reads the ANA log of a line.
@@ -74,7 +79,10 @@ impl Driver {
 
     /// Sends a command where it is taken, again and again.
     fn at_last(&mut self, work: Work, data: &[u8]) -> (Status, Vec<u8>) {
-        for _ in 0..300 {
+        for round in 0..400 {
+            if round == 100 {
+                self.mend();
+            }
             for at in 0..self.lines.len() {
                 let line = self.lines[at];
                 if !self.is_optimized(line) {
@@ -345,4 +353,113 @@ fn a_seed_is_one_run() {
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7).1, run(8).1);
+}
+
+/// A place that a fault may cut off.
+fn some_place(random: &mut Random) -> Place {
+    match random.below(8) {
+        0 => Place::Store,
+        1 => Place::Planner,
+        _ => Place::Node(u8::try_from(random.below(3)).unwrap()),
+    }
+}
+
+impl Driver {
+    /// Everything that can be made good is.
+    fn mend(&mut self) {
+        self.cluster.heal_all();
+        (0..3).for_each(|node| self.cluster.restart(node));
+    }
+
+    /// Something goes wrong, or right again.
+    fn disturb(&mut self, random: &mut Random) {
+        let node = u8::try_from(random.below(3)).unwrap();
+        let members = self.members();
+        self.cut = self.cut.filter(|node| members >> node & 1 == 1);
+        let whole = members == 0b111 && self.cut.is_none();
+        let cluster = &mut self.cluster;
+        match random.below(12) {
+            0 | 1 => cluster.crash_process(node),
+            // What one node loses the others have, if they are members.
+            2 if whole => {
+                cluster.power_cut(node);
+                self.cut = Some(node);
+            }
+            3..=5 => (0..3).for_each(|node| cluster.restart(node)),
+            6 | 7 => {
+                let (one, other) = (some_place(random), some_place(random));
+                if one != other {
+                    cluster.partition(one, other, random.once_in(2));
+                }
+            }
+            8 | 9 => cluster.heal_all(),
+            10 => cluster.pause(node, Duration::from_millis(random.within(10, 6000))),
+            _ => drop(cluster.disk_fault(node, DiskFault::Stall(Duration::from_secs(4)))),
+        }
+    }
+}
+
+/// One host writes and reads while everything fails, one command at a time: what it reads is what
+/// it wrote last.
+fn soak(seed: u64) {
+    println!("seed {seed}");
+    let mut random = Random::part(seed, 77);
+    let noise = |random: &mut Random| if random.once_in(2) { 0 } else { random.within(5, 300) };
+    let weather = Weather {
+        slow_in: noise(&mut random),
+        reset_in: noise(&mut random) * 4,
+        half_open_in: noise(&mut random) / 4,
+        ..Weather::default()
+    };
+    let whims = Whims {
+        lose_request_in: noise(&mut random) / 4,
+        lose_answer_in: noise(&mut random) / 4,
+        late_in: noise(&mut random) / 4,
+        ..Whims::default()
+    };
+    let temper = Temper { doubt_in: noise(&mut random), ..Temper::default() };
+    let config =
+        ClusterConfig { weather, whims, temper, story: story(), ..ClusterConfig::new(seed) };
+    let mut driver = Driver::new(config);
+    let mut written = BTreeMap::new();
+    for step in 0..60_u64 {
+        if random.once_in(3) {
+            driver.disturb(&mut random);
+        }
+        if step % 20 == 19 {
+            driver.mend();
+        }
+        let block = *random.pick(&[0, 1, 255, 256, 300, 511, 700]);
+        match random.below(8) {
+            0..=3 => {
+                let byte = 1 + u8::try_from(step).unwrap();
+                driver.write(block, byte);
+                written.insert(block, byte);
+            }
+            4..=6 => {
+                let expected = written.get(&block).copied().unwrap_or(0);
+                let read = driver.read(block);
+                assert_eq!(read, expected, "seed {seed} step {step} block {block}");
+            }
+            _ => driver.flush(),
+        }
+    }
+    driver.mend();
+    driver.cluster.set_weather(Weather::default());
+    driver.cluster.set_whims(Whims::default());
+    driver.cluster.set_temper(Temper::default());
+    driver.whole();
+    for (block, byte) in written {
+        assert_eq!(driver.read(block), byte, "seed {seed} at the end, block {block}");
+        assert_eq!(driver.on_disks(block), vec![Some(byte); 3], "seed {seed} block {block}");
+    }
+}
+
+#[test]
+fn one_host_reads_what_it_wrote_whatever_fails() {
+    let number = |name, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
+    let first = number("FIRST", 1);
+    for seed in first..first + number("SEEDS", 20) {
+        soak(seed);
+    }
 }
