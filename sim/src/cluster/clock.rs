@@ -37,6 +37,8 @@ pub(crate) enum Happening {
     Unanswered { line: LineId },
     /// The store has not answered.
     Silence { node: u8, life: u64, question: u64 },
+    /// A process has stopped in order, and ends.
+    Exit { node: u8, life: u64 },
     /// A process tells the planner that it lives.
     Beat { node: u8, life: u64 },
     /// The planner looks around.

@@ -45,6 +45,17 @@ impl Cluster {
         }
     }
 
+    /// A node's process stops in order: what its pool has is durable when it ends, and instances
+    /// are kept even if the machine starts anew.
+    pub fn stop_process(&mut self, node: u8) {
+        self.clock.tell(|| format!("== n{node}: its process stops in order"));
+        self.with(node, |at, cx| {
+            if let Some(process) = &mut at.process {
+                process.stop(cx);
+            }
+        });
+    }
+
     /// A node loses its power: what was not flushed may be gone, and nobody is told anything.
     pub fn power_cut(&mut self, node: u8) {
         self.clock.tell(|| format!("== n{node}: the power is cut"));

@@ -8,6 +8,7 @@
 pub mod campaign;
 mod check;
 mod clock;
+mod clone;
 mod drive;
 mod engine;
 mod fate;
@@ -232,6 +233,8 @@ pub struct Cluster {
     out: VecDeque<Happened>,
     /// Chance of whoever drives, apart from that of the cluster.
     errands: u64,
+    /// Volumes that are being made of snapshots.
+    births: Vec<clone::Birth>,
 }
 
 impl ClusterConfig {
@@ -276,6 +279,7 @@ impl Cluster {
             hosts: BTreeMap::new(),
             out: VecDeque::new(),
             errands: ERRANDS,
+            births: Vec::new(),
             config,
         };
         let mut instances = BTreeMap::new();
@@ -383,8 +387,14 @@ impl Cluster {
                 let input = Input::Silence { question };
                 self.of_life(node, life, |node, cx| node.take(cx, input));
             }
+            Happening::Exit { node, life } => {
+                if self.nodes[usize::from(node)].life == life {
+                    self.crash_process(node);
+                }
+            }
             Happening::Beat { node, life } => self.beat(node, life),
             Happening::Plan => {
+                self.births_on();
                 let Self { clock, net, store, planner, sites, .. } = self;
                 planner.look(clock, net, store, sites);
                 let delay = planner.temper.look;
@@ -736,21 +746,26 @@ impl Cluster {
         self.net.packets()
     }
 
+    /// What a node's engine is told of a volume.
+    fn nexus_shape(&self, node: u8, volume: usize) -> Shape {
+        let site = &self.sites.volumes[volume];
+        let near = site.replicas.iter().find(|(_, at)| *at == node);
+        Shape {
+            volume: site.uuid,
+            bytes: site.bytes,
+            near: near.map(|(uuid, _)| *uuid),
+            timing: self.config.timing,
+            limits: self.config.limits,
+            plant: self.config.plant,
+        }
+    }
+
     /// Starts a process on a node.
     fn start(&mut self, number: u8) {
         let shape = self.pool_shape(number);
         let mut engines = Engines::new();
-        for site in &self.sites.volumes {
-            let near = site.replicas.iter().find(|(_, node)| *node == number);
-            let shape = Shape {
-                volume: site.uuid,
-                bytes: site.bytes,
-                near: near.map(|(uuid, _)| *uuid),
-                timing: self.config.timing,
-                limits: self.config.limits,
-                plant: self.config.plant,
-            };
-            engines.add(self.config.nexus, shape);
+        for volume in 0..self.sites.volumes.len() {
+            engines.add(self.config.nexus, self.nexus_shape(number, volume));
         }
         let beat = self.planner.temper.beat;
         self.with(number, |at, cx| {

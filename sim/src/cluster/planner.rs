@@ -156,6 +156,9 @@ impl Planner {
             return;
         }
         for volume in 0..self.plans.len() {
+            if store.record(volume).is_none() {
+                continue;
+            }
             if self.plans[volume].stale {
                 self.recover(clock, store, sites, volume);
                 continue;

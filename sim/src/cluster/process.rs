@@ -105,13 +105,24 @@ pub(crate) struct Process {
     loaded: bool,
     turn_set: bool,
     wake: Option<Instant>,
+    /// It ends as soon as its pool has stopped.
+    stopping: bool,
 }
 
 impl Process {
     pub(crate) fn new(pool: Pool, engines: Engines) -> Self {
         let mem = SimMemory::new(ARENA);
         let replicas = Replicas::default();
-        Self { mem, pool, replicas, engines, loaded: false, turn_set: false, wake: None }
+        Self {
+            mem,
+            pool,
+            replicas,
+            engines,
+            loaded: false,
+            turn_set: false,
+            wake: None,
+            stopping: false,
+        }
     }
 
     /// Whether its pool is open and its replicas are served.
@@ -289,6 +300,18 @@ impl Process {
             self.touch(cx);
         }
         self.set_wake(cx);
+        if self.stopping && matches!(self.pool.state(), State::Stopped | State::Failed) {
+            self.stopping = false;
+            let (node, life) = (cx.node, cx.life);
+            cx.clock.after(Duration::ZERO, Happening::Exit { node, life });
+        }
+    }
+
+    /// Begins to stop in order: no more I/O, and the process ends when its pool has stopped.
+    pub(crate) fn stop(&mut self, cx: &mut Context<'_>) {
+        self.pool.stop(&mut self.mem, cx.clock.now());
+        self.stopping = true;
+        self.touch(cx);
     }
 
     /// Lets everybody go on once; whether anything was done.

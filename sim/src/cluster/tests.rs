@@ -339,6 +339,51 @@ fn all_nodes_without_power_keep_what_was_flushed() {
 }
 
 #[test]
+fn a_node_that_stops_in_order_is_the_same_member_after_its_machine_started_anew() {
+    for seed in 1..10 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        let node = driver.other();
+        let instance = |driver: &Driver| driver.cluster.record(0).unwrap().instance(node);
+        let before = instance(&driver);
+        driver.cluster.stop_process(node);
+        driver.run(Duration::from_secs(2));
+        assert!(!driver.cluster.is_running(node), "seed {seed}");
+        driver.write(0, 2);
+        driver.cluster.power_cut(node);
+        driver.cluster.restart(node);
+        driver.whole();
+        assert_eq!(instance(&driver), before, "seed {seed}");
+        assert_eq!(driver.on_disks(0), vec![Some(2); 3], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_volume_made_of_a_snapshot_has_what_was_there_then() {
+    for seed in 1..10 {
+        let mut driver = driver(seed);
+        driver.write(0, 1);
+        driver.write(300, 2);
+        let snapshot = [0x55; 16];
+        let owner = driver.owner().unwrap();
+        let command = Command::Snapshot { uuid: snapshot };
+        driver.cluster.command(owner, 0, command).unwrap();
+        driver.run(Duration::from_secs(2));
+        driver.write(0, 3);
+        let volume = driver.cluster.clone_volume(0, &snapshot).unwrap();
+        driver.run(Duration::from_secs(2));
+        assert!(driver.cluster.record(volume).is_some(), "seed {seed}");
+        driver.lines.clone().into_iter().for_each(|line| driver.cluster.host_leave(line));
+        driver.lines =
+            (0..3).map(|node| driver.cluster.host_connect(0, node, volume, HOST, 0)).collect();
+        driver.run(Duration::from_millis(100));
+        assert_eq!((driver.read(0), driver.read(300), driver.read(5)), (1, 2, 0), "seed {seed}");
+        driver.write(5, 4);
+        assert_eq!((driver.read(5), driver.on_disks(5)), (4, vec![Some(0); 3]));
+    }
+}
+
+#[test]
 fn a_seed_is_one_run() {
     let run = |seed| {
         let mut driver = driver(seed);
