@@ -449,7 +449,7 @@ impl Driver {
 fn soak(seed: u64) -> (u64, Duration) {
     println!("seed {seed}");
     let mut random = Random::part(seed, 77);
-    let noise = |random: &mut Random| if random.once_in(2) { 0 } else { random.within(5, 300) };
+    let noise = |random: &mut Random| if random.once_in(2) { 0 } else { random.within(8, 300) };
     let weather = Weather {
         slow_in: noise(&mut random),
         reset_in: noise(&mut random) * 4,
