@@ -163,7 +163,7 @@ impl Planner {
                 self.recover(clock, store, sites, volume);
                 continue;
             }
-            self.see_to_owner(clock, net, volume);
+            self.see_to_owner(clock, net, store, volume);
             self.see_to_replicas(clock, net, store, volume);
         }
     }
@@ -178,16 +178,22 @@ impl Planner {
     }
 
     /// Appoints an owner if there is none, or just so.
-    fn see_to_owner(&mut self, clock: &mut Clock, net: &mut Net, volume: usize) {
+    fn see_to_owner(&mut self, clock: &mut Clock, net: &mut Net, store: &Store, volume: usize) {
         let now = clock.now();
         if let Some(appointed) = self.plans[volume].appointed {
             let standing = self.standing(appointed.node, volume);
             let serves = standing.serving && standing.owner == appointed.owner;
             let gone = !self.is_heard(now, appointed.node);
             let late = !serves && now.since(appointed.at) > self.temper.patience;
-            if gone || late {
+            // An order that was late made another the owner, who is none any more.
+            let usurped = serves && store.record(volume).is_some_and(|r| r.owner != standing.owner);
+            if gone || late || usurped {
                 clock.tell(|| {
-                    let why = if gone { "is gone" } else { "does not serve" };
+                    let why = match (gone, late) {
+                        (true, _) => "is gone",
+                        (_, true) => "does not serve",
+                        _ => "is not the owner that the record names",
+                    };
                     format!("planner: n{} {why}, v{volume} needs an owner", appointed.node)
                 });
                 self.plans[volume].appointed = None;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use braid_nexus::Work;
+
 use super::*;
 use crate::random::Random;
 
@@ -280,6 +282,22 @@ fn a_paused_owner_takes_nothing_when_it_goes_on() {
         assert_eq!(driver.read(0), 2, "seed {seed}");
         driver.whole();
         assert_eq!(driver.on_disks(0), vec![Some(2); 3]);
+    }
+}
+
+#[test]
+fn a_process_goes_on_after_any_pause() {
+    for seed in 1..40 {
+        let mut driver = driver(seed);
+        let line = driver.lines[0];
+        for block in 0..4 {
+            driver.cluster.host_read_ana(line, 1000 + block);
+            driver.run(Duration::from_micros(200 * seed));
+            (0..3).for_each(|node| driver.cluster.pause(node, Duration::from_millis(3)));
+            driver.run(Duration::from_millis(5));
+        }
+        driver.write(0, 1);
+        assert_eq!(driver.on_disks(0), vec![Some(1); 3], "seed {seed}");
     }
 }
 
