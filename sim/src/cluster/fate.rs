@@ -319,7 +319,7 @@ impl Run {
             After::PowerCut(node) => self.cut_power(node),
             After::Start(node) => self.cluster.restart(node),
             After::Replace(node) => {
-                if self.has_failed(node) {
+                if self.cluster.has_failed(node) {
                     self.kill(node);
                     self.cluster.restart(node);
                 }
@@ -340,14 +340,12 @@ impl Run {
         }
     }
 
-    /// Whether a node's pool does nothing any more.
-    pub(super) fn has_failed(&self, node: u8) -> bool {
-        let replicas = self.cluster.sites().of_node(node);
-        replicas.filter_map(|(uuid, _)| self.cluster.replica(&uuid)).any(|(guard, _)| guard.failed)
-    }
-
+    /// A process dies. A machine whose disk failed is switched off: what a flush that failed was
+    /// to make durable is nobody's any more.
     pub(super) fn kill(&mut self, node: u8) {
-        if self.cluster.is_running(node) {
+        if self.cluster.has_failed(node) {
+            self.cut_power(node);
+        } else if self.cluster.is_running(node) {
             self.note_death(node);
             self.cluster.crash_process(node);
         }

@@ -254,6 +254,13 @@ impl Cluster {
         process.is_some_and(|process| process.pool.find(&FILLER).is_some())
     }
 
+    /// Whether a node's pool does nothing any more.
+    #[must_use]
+    pub fn has_failed(&self, node: u8) -> bool {
+        let process = self.nodes[usize::from(node)].process.as_ref();
+        process.is_some_and(|process| process.pool.state() == braid_pool::State::Failed)
+    }
+
     /// The disks take so long from now on.
     pub fn set_pace(&mut self, pace: Pace) {
         self.config.pace = pace;

@@ -155,6 +155,12 @@ impl Profile {
         self
     }
 
+    /// Whether disks damage what they hold.
+    pub(super) fn rots(&self) -> bool {
+        let rot = [Fault::BitFlip, Fault::LatentError, Fault::Misdirect];
+        self.faults.iter().any(|(fault, _)| rot.contains(fault))
+    }
+
     /// The profile of that name.
     #[must_use]
     pub fn named(name: &str, seed: u64) -> Option<Self> {

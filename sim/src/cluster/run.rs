@@ -140,12 +140,27 @@ impl Run {
         for guest in 0..self.guests.len() {
             self.arm(guest);
         }
+        self.begin()?;
         let end = self.cluster.now() + self.profile.faulty;
         self.next_fault();
         self.until(end)?;
         self.faulty = false;
         self.heal()?;
         self.judge()
+    }
+
+    /// Steps until every volume has been served: before, there is nothing that could be lost.
+    fn begin(&mut self) -> Verdict {
+        let patience = self.cluster.now() + PATIENCE;
+        while self.volumes.iter().any(|judged| judged.history.servings.is_empty()) {
+            if self.cluster.now() > patience {
+                let text = "a new volume is served by nobody".into();
+                return Err(Violation::new("ConvergeAfterHeal", text));
+            }
+            self.cluster.step();
+            self.observe()?;
+        }
+        Ok(())
     }
 
     /// Steps until then.
