@@ -62,6 +62,7 @@ impl Run {
 
     fn strike(&mut self, fault: Fault) -> Verdict {
         match fault {
+            Fault::Look if self.profile.rots() => {}
             Fault::Look => return self.look(),
             Fault::Kill | Fault::KillTwo | Fault::PowerCut | Fault::Blackout | Fault::Wipe => {
                 self.strike_process(fault);

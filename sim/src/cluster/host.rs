@@ -213,7 +213,6 @@ impl Host {
     }
 
     /// What it is told to do beside its workload.
-    #[cfg(test)]
     pub(crate) fn add(
         &mut self,
         now: Instant,
