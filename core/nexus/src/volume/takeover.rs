@@ -192,11 +192,13 @@ impl Volume {
             return;
         }
         let all = answered == nexus.members;
-        let known = if known == 0 { answered } else { known };
         let (keep, lossy) = match named {
-            0 if answered != 0 && (all || nexus.force) => (known, true),
+            // Those without a copy are new or were wiped: if nobody has one, what was flushed is
+            // gone too, and only an operator may say that this is no loss.
+            0 if known != 0 && (all || nexus.force) => (known, true),
+            0 if answered != 0 && nexus.force => (answered, true),
             0 => {
-                let missing = nexus.members & !answered;
+                let missing = nexus.members & !known;
                 return self.wait_for_members(now, deadline, missing);
             }
             // A forced take-over goes on with those whose instance is named, like any other.
