@@ -3,7 +3,8 @@
 
 mod common;
 
-use braid_pool::{Scope, State, check};
+use braid_block::Memory;
+use braid_pool::{Command, Scope, State, Work, check};
 use common::{BLOCK, Disk, UUID, World, config};
 
 /// Numbers without a pattern.
@@ -145,6 +146,18 @@ fn live(disk: Disk, seed: u64, dice: &mut Dice) {
             2 => drop(world.snapshot(1, 90 + n)),
             3 => drop(world.delete_snapshot(100 + n)),
             4 => world.idle(3),
+            5 => {
+                let work = Work::Compare { offset: (block / 256) << 20, len: 1 << 20 };
+                let done = world.request(*handle, work, None);
+                done.lease.into_iter().for_each(|lease| world.mem.free(lease));
+            }
+            6 => {
+                let uuid = world.pool.layer(*handle).map_or([0; 16], |layer| layer.uuid);
+                let _ = world.command(Command::Marks { uuid });
+                let _ = world.pool.take_marks(world.tag);
+                let regions = [(0, 2), (4, u32::MAX)].into();
+                let _ = world.command(Command::Clean { uuid, regions });
+            }
             _ => {}
         }
         if world.pool.state() != State::Open {

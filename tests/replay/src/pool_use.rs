@@ -188,6 +188,12 @@ fn read_all(plain: &mut Plain) {
             let lease = plain.mem.filled(&vec![0; len as usize]);
             let _ = plain.io(handle, Work::Read { offset, len }, Some(lease), TURNS);
         }
+        for offset in (0..4 * MIB).step_by(1 << 20).chain([64 * MIB, bytes / MIB * MIB]) {
+            let len = u32::try_from(bytes.saturating_sub(offset).min(MIB)).unwrap_or(0);
+            let lease = plain.mem.filled(&[0; 8192]);
+            let work = Work::Compare { offset, len: len / 4096 * 4096 };
+            let _ = plain.io(handle, work, Some(lease), TURNS);
+        }
         let lease = plain.mem.filled(&[0; 4096]);
         let len = bytes.min(256 * MIB);
         let _ = plain.io(handle, Work::Status { offset: 0, len }, Some(lease), TURNS);

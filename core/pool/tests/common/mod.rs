@@ -9,7 +9,7 @@ use std::ops::Range;
 use braid_block::{BlockSize, Class, Instant, IoError, Lease, LeaseId, Memory, Span};
 use braid_pool::{
     Buffers, Command, Completion, Config, Create, Device, Done, Failure, Format, Handle, Image,
-    Limits, Note, Pool, Request, State, Work, run_blocking,
+    Limits, Note, Pool, Request, State, Work, comparison_bytes, run_blocking,
 };
 
 /// Bytes of a block.
@@ -347,6 +347,7 @@ impl World {
         self.tag += 1;
         let len = match work {
             Work::Read { len, .. } | Work::Write { len, .. } => Some(len),
+            Work::Compare { len, .. } => Some(comparison_bytes(len)),
             _ => None,
         };
         let lease = len.map(|len| self.mem.alloc(Class::holding(len).unwrap()).unwrap());
