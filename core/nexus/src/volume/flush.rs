@@ -17,7 +17,8 @@ impl Volume {
         nexus.flushes += 1;
         let number = nexus.flushes;
         let op = self.ops.get_mut(key).expect("it is in work");
-        op.state = State::Flushing { number, targets, done: 0 };
+        // A member that failed before counts as well, until it is excluded.
+        op.state = State::Flushing { number, counts: nexus.need(targets), done: 0 };
         op.out = targets;
         for slot in slots(targets) {
             self.send(now, slot, Purpose::Op(key), Command::Flush { number }, None);
@@ -43,10 +44,10 @@ impl Volume {
 
     pub(crate) fn settle_flush(&mut self, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
-        let State::Flushing { number, targets, done } = op.state else { return };
+        let State::Flushing { number, counts, done } = op.state else { return };
         let Some(nexus) = self.nexus.as_ref() else { return };
         // One that joined since was flushed after all that this flush is about.
-        if op.out == 0 && nexus.need(targets) & targets & !done == 0 {
+        if op.out == 0 && nexus.need(counts) & counts & !done == 0 {
             self.flushed(number);
             self.conclude(key, Status::Success);
         }

@@ -39,8 +39,8 @@ pub(crate) enum State {
     Locking,
     /// Sent to these, applied by these; these had no space.
     Writing { targets: u8, applied: u8, full: u8 },
-    /// Sent to these, done by these.
-    Flushing { number: u64, targets: u8, done: u8 },
+    /// Sent; these had to do it then, these did.
+    Flushing { number: u64, counts: u8, done: u8 },
     /// To be read, as soon as that is allowed.
     Reading,
     /// Sent to a member.
@@ -182,7 +182,8 @@ impl Volume {
         let nexus = self.nexus.as_ref().expect("its members changed");
         let there = nexus.members | nexus.joiner_slot().map_or(0, bit);
         for (key, op) in self.ops.iter_mut() {
-            if let State::Writing { targets, .. } | State::Flushing { targets, .. } = &mut op.state
+            if let State::Writing { targets, .. } | State::Flushing { counts: targets, .. } =
+                &mut op.state
             {
                 // Who left was not sent this by the association that it may come back with.
                 *targets &= there;

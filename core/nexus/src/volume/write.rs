@@ -102,7 +102,8 @@ impl Volume {
         if lacking == 0 {
             return self.settled(now, key, Status::Success);
         }
-        let full = full & !nexus.failing;
+        // Who has left needs no space any more.
+        let full = full & targets & !nexus.failing;
         if full == 0 {
             return;
         }

@@ -340,7 +340,8 @@ impl World {
                 None => {}
             }
         }
-        panic!("it never comes to rest");
+        let last = self.told.len().saturating_sub(40);
+        panic!("it never comes to rest:\n{}", self.told[last..].join("\n"));
     }
 
     /// Time passes.
