@@ -341,6 +341,10 @@ impl Volume {
             None => u8::MAX,
         };
         let mut asked = nexus.good() & holders;
+        if asked == 0 {
+            // There is nobody to tell what it lacks, nor to copy it from.
+            return self.joiner_failed(now);
+        }
         let joiner = nexus.joiner.as_mut().expect("it returns");
         let (slot, attempt) = (joiner.slot, joiner.attempt);
         if alone {

@@ -7,6 +7,7 @@
 
 mod counted;
 mod heap;
+mod random;
 mod replica;
 mod script;
 mod store;

@@ -125,7 +125,7 @@ impl Day {
     }
 
     fn offset(place: u64) -> u64 {
-        (place / 4 << 20) + place % 4 * BLOCK
+        place / 4 * (1 << 20) + place % 4 * BLOCK
     }
 
     fn write(&mut self) {

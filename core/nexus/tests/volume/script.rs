@@ -193,6 +193,8 @@ fn replica(world: &mut World, verb: &str, name: char, rest: &[&str]) -> Option<(
     let at = world.index(name);
     let kind = || Some(rest.first()?.to_string());
     match verb {
+        // What comes later is not held; what was held stays so.
+        "pass" => world.rules.retain(|(of, which, _)| *of != at || which != rest[0]),
         "late" => world.rules.push((at, kind()?, Rule::Late)),
         "hold" => world.rules.push((at, kind()?, Rule::Hold)),
         "release" => world.release(at, rest.first()?),
