@@ -24,6 +24,8 @@ pub(crate) struct Op {
     pub(crate) repaired: bool,
     /// Members that could not read it.
     pub(crate) avoid: u8,
+    /// The byte that a member could not read to write a part of its block.
+    pub(crate) bad: Option<u64>,
     /// What was read may have been taken back.
     pub(crate) stale: bool,
     /// It stands in the list of those who wait.
@@ -37,6 +39,9 @@ pub(crate) enum State {
     Queued,
     /// Waits for its range.
     Locking,
+    /// A member could not read a block that the write changes a part of: its region is made equal
+    /// first, then it is written again.
+    Mending,
     /// Sent to these, applied by these; these had no space.
     Writing { targets: u8, applied: u8, full: u8 },
     /// Sent; these had to do it then, these did.
@@ -65,6 +70,7 @@ impl Op {
             out: 0,
             repaired: false,
             avoid: 0,
+            bad: None,
             stale: false,
             listed: false,
         }
@@ -99,6 +105,7 @@ impl Volume {
         match op.state {
             State::Queued => self.admit(mem, now, key),
             State::Locking => self.send_write(now, key),
+            State::Mending => self.mend(now, key),
             State::Writing { .. } => self.settle_write(now, key),
             State::Flushing { .. } => self.settle_flush(key),
             State::Reading => self.send_read(now, key),
@@ -196,7 +203,7 @@ impl Volume {
     /// Ends all commands that change nothing and wait: hosts shall ask elsewhere.
     pub(crate) fn refuse_waiting(&mut self) {
         let waits = |op: &Op| {
-            let unsent = matches!(op.state, State::Queued | State::Reading);
+            let unsent = matches!(op.state, State::Queued | State::Reading | State::Mending);
             op.out == 0 && (unsent || matches!(op.state, State::Answering { .. }))
         };
         let keys: Box<[Key]> =

@@ -76,6 +76,7 @@ impl Volume {
         match result {
             Ok(_) => *applied |= bit(slot),
             Err(Refusal::NoSpace) => *full |= bit(slot),
+            Err(Refusal::Media(at)) => op.bad = Some(*at),
             Err(Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. }) => {}
             Err(refusal) => self.fail(now, slot, *refusal),
         }
@@ -102,6 +103,9 @@ impl Volume {
         if lacking == 0 {
             return self.settled(now, key, Status::Success);
         }
+        if let Some(at) = op.bad {
+            return self.mend_first(now, key, at);
+        }
         // Who has left needs no space any more.
         let full = full & targets & !nexus.failing;
         if full == 0 {
@@ -115,30 +119,68 @@ impl Volume {
         }
     }
 
-    fn settled(&mut self, now: Instant, key: Key, status: Status) {
-        // Of what no member had space for a part may have taken effect, here and not there: a
-        // joiner that is no member yet reads the marks anew.
-        if status != Status::Success {
-            self.detach(now);
-            let joiner = self.nexus.as_ref().and_then(|nexus| nexus.joiner_slot());
-            if let Some(slot) = joiner {
-                self.fail(now, slot, Refusal::NoSpace);
-            }
+    /// A member holds a bad block of which this write changes a part. Others have it: so the region
+    /// counts as suspect, is made equal, and the write is repeated; once.
+    fn mend_first(&mut self, now: Instant, key: Key, at: u64) {
+        let op = self.ops.get_mut(key).expect("it is in work");
+        if core::mem::replace(&mut op.repaired, true) {
+            return self.settled(now, key, Status::Media(at));
         }
+        (op.bad, op.state) = (None, State::Mending);
+        self.unsettle(now, key);
+        self.wait(key);
+    }
+
+    /// Writes again, when the region is equal everywhere.
+    pub(crate) fn mend(&mut self, now: Instant, key: Key) {
+        let Some(op) = self.ops.get(key) else { return };
+        let (first, end) = op.range();
+        let (from, to) = regions(first, end);
+        let Some(nexus) = self.nexus.as_ref() else { return };
+        if nexus.suspect.overlaps(from, to) {
+            self.want_regions(from, to);
+            return self.wait(key);
+        }
+        self.lock_write(now, key);
+    }
+
+    fn settled(&mut self, now: Instant, key: Key, status: Status) {
+        if status == Status::Success {
+            self.release_write(key);
+        } else {
+            self.unsettle(now, key);
+        }
+        self.conclude(key, status);
+    }
+
+    /// Gives the range of a write back.
+    fn release_write(&mut self, key: Key) {
         let op = self.ops.get(key).expect("it is settled");
         let (first, end) = op.range();
         let (from, to) = regions(first, end);
         let nexus = self.nexus.as_mut().expect("it is serving");
         nexus.written.end(from, to, nexus.flushes);
-        if status != Status::Success && nexus.lessors().count_ones() > 1 {
-            nexus.suspect.insert(from, to);
-        }
         nexus.ranges.unlock(Holder::Op(key), &mut self.ready);
         self.stirred = true;
-        if status != Status::Success {
-            self.reread(u64::from(from) * REGION, u64::from(to) * REGION);
+    }
+
+    /// The same for one that took effect on some and not on others, or in parts.
+    fn unsettle(&mut self, now: Instant, key: Key) {
+        // A joiner that is no member yet reads the marks anew; one that is being added has to go.
+        self.detach(now);
+        let joiner = self.nexus.as_ref().and_then(|nexus| nexus.joiner_slot());
+        if let Some(slot) = joiner {
+            self.fail(now, slot, Refusal::NoSpace);
         }
-        self.conclude(key, status);
+        let op = self.ops.get(key).expect("it is settled");
+        let (first, end) = op.range();
+        let (from, to) = regions(first, end);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        if nexus.lessors().count_ones() > 1 {
+            nexus.suspect.insert(from, to);
+        }
+        self.release_write(key);
+        self.reread(u64::from(from) * REGION, u64::from(to) * REGION);
     }
 }
 
