@@ -261,7 +261,7 @@ impl Pool {
             State::Open | State::Stopping => self.work_on(mem, now),
             State::Stopped | State::Failed => {}
         }
-        self.watch_on();
+        self.watch_on(mem, now);
     }
 
     /// What goes on by itself while the pool is open.
@@ -324,6 +324,7 @@ impl Pool {
             self.reclaim_due(),
             self.regions_due(),
             self.watch.due(),
+            self.gives_up_at(),
         ]
         .into_iter()
         .flatten()

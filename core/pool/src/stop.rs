@@ -8,6 +8,7 @@
 //! 1. The marker of an orderly stop is written when everything else is durable: the maps hold
 //!    every cell, no region is open but those nobody adopted, and nothing is in flight.
 //! 2. After a failure nothing is marked: the next open replays, and makes instances new.
+//! 3. It ends: a device that does not answer for long has failed (`watch`).
 
 use braid_block::{Instant, Memory};
 

@@ -11,10 +11,13 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use braid_block::{Instant, Token};
+use braid_block::{Instant, IoError, Memory, Token};
 
-use crate::{Note, Pool};
+use crate::{Note, Operation, Pool, State};
 
+/// So long a pool that is to stop waits for a device that does not answer, after that was told:
+/// one that resets itself or its path is back by then.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Spans that are told apart: the four that make up the limit, and the one that goes on.
 const SPANS: u32 = 5;
 
@@ -36,8 +39,8 @@ pub(crate) struct Watch {
     late: u32,
     /// Operations whose owner keeps no mark: few, for they are not those of requests.
     others: Vec<(Token, Mark)>,
-    /// It was told that the device does not answer.
-    told: bool,
+    /// Since when it is told that the device does not answer.
+    told: Option<Instant>,
 }
 
 impl Watch {
@@ -51,7 +54,7 @@ impl Watch {
             counts: [0; SPANS as usize],
             late: 0,
             others: Vec::new(),
-            told: false,
+            told: None,
         }
     }
 
@@ -104,26 +107,36 @@ impl Watch {
 
     /// When to look whether something is late by then.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let waits = !self.told && self.counts.iter().any(|count| *count != 0);
+        let waits = self.told.is_none() && self.counts.iter().any(|count| *count != 0);
         waits.then_some(self.end)
     }
 
     /// What is to be told, if anything changed.
-    fn news(&mut self) -> Option<Note> {
-        if (self.late != 0) == self.told {
+    fn news(&mut self, now: Instant) -> Option<Note> {
+        let late = self.late != 0;
+        if late == self.told.is_some() {
             return None;
         }
-        self.told = self.late != 0;
+        self.told = late.then_some(now);
         let limit = u64::from(SPANS - 1).saturating_mul(self.width);
         let seconds = u32::try_from(limit / 1_000_000_000).unwrap_or(u32::MAX);
-        Some(if self.told { Note::Stalled { seconds } } else { Note::Moving })
+        Some(if late { Note::Stalled { seconds } } else { Note::Moving })
     }
 }
 
 impl Pool {
     /// Tells when the device does not answer for too long, and when it does again.
-    pub(crate) fn watch_on(&mut self) {
-        self.notes.extend(self.watch.news());
+    pub(crate) fn watch_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        self.notes.extend(self.watch.news(now));
+        if self.gives_up_at().is_some_and(|due| due <= now) {
+            self.fail(mem, Operation::Flush, 0, IoError::TimedOut);
+        }
+    }
+
+    /// When a pool that is to stop does not wait for its device any longer.
+    pub(crate) fn gives_up_at(&self) -> Option<Instant> {
+        let since = self.watch.told.filter(|_| self.state == State::Stopping);
+        since.map(|since| since + PATIENCE)
     }
 }
 
@@ -155,12 +168,12 @@ mod tests {
             }
             watch.tick(at(begun + 10));
             assert_eq!(watch.late, 1, "begun at {begun}");
-            assert!(matches!(watch.news(), Some(Note::Stalled { seconds: 8 })));
+            assert!(matches!(watch.news(at(0)), Some(Note::Stalled { seconds: 8 })));
             assert_eq!(watch.due(), None, "it is told when it ends");
             watch.tick(at(begun + 100_000));
             watch.end(mark);
             assert_eq!((watch.late, watch.counts), (0, [0; SPANS as usize]));
-            assert_eq!(watch.news(), Some(Note::Moving));
+            assert_eq!(watch.news(at(0)), Some(Note::Moving));
         }
     }
 
@@ -215,5 +228,32 @@ mod tests {
             rig.run();
             assert!(rig.notes.contains(&Note::Moving), "kind {kind}: {:?}", rig.notes);
         }
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_ever_for_a_device_that_does_not_answer() {
+        let (mut rig, handle) = Rig::new();
+        rig.wait(1);
+        rig.write(handle, 3, 0x33);
+        rig.pool.stop(&mut rig.mem, rig.now);
+        rig.turn();
+        let mut seconds = 0;
+        while rig.pool.state() == State::Stopping {
+            let due = rig.pool.poll_timeout().expect("it waits for a time, not for ever");
+            assert!(due > rig.now, "it is looked at when it is due");
+            rig.wait(1);
+            rig.turn();
+            seconds += 1;
+            assert!(seconds < 200);
+        }
+        assert!(seconds > 60, "gave up after {seconds} s");
+        assert_eq!(rig.pool.state(), State::Failed);
+        let late = |note: &Note| matches!(note, Note::Failed { error: IoError::TimedOut, .. });
+        assert!(rig.notes.iter().any(late));
+        // The device's buffers stay with it until it lets go.
+        rig.run();
+        assert_eq!(rig.take_ended().last(), Some(&Err(crate::Failure::Failed)));
+        rig.pool.drop_leases(&mut rig.mem);
+        assert_eq!(rig.mem.leased(), 0);
     }
 }
