@@ -66,6 +66,7 @@ impl Format {
         block.block_bytes = u32::try_from(BLOCK).unwrap_or(0).into();
         block.cluster_bytes = u32::try_from(CLUSTER).unwrap_or(0).into();
         block.session = random(seed, 1);
+        block.birth = mix(seed, 4).max(1).into();
         block.last_crc = u32::try_from(mix(seed, 2) >> 32).unwrap_or(0).into();
         block.tail = 1.into();
         block.scrub = u64::MAX.into();
@@ -172,7 +173,7 @@ impl Pool {
 
     /// Goes on with making a pool.
     pub(crate) fn create_on<M: Memory>(&mut self, mem: &mut M, _now: Instant, c: &mut Creating) {
-        self.store.seed = M::crc_bytes(&self.superblock.uuid, 0);
+        self.store.seed = crate::superblock::seed::<M>(&self.superblock);
         if c.zeros.is_none() {
             c.zeros = mem.alloc(Class::Large);
             let Some(lease) = c.zeros.as_ref() else { return self.again() };
@@ -334,5 +335,46 @@ fn header(kind: Kind, address: u64, owner: u64) -> PageHeader {
         address: address.into(),
         lsn: 0.into(),
         owner: owner.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::rig::Rig;
+
+    #[test]
+    fn what_an_earlier_pool_of_the_same_name_left_is_not_taken_for_ours() {
+        let (mut rig, handle) = Rig::new();
+        for block in 0..14 {
+            rig.write(handle, block, 0x11);
+            rig.run();
+        }
+        // Its pages are written, and say that they hold cells up to a late journal block.
+        rig.let_go();
+        let late = rig.pool.journal.written;
+        let mut rig = rig.made_anew(2);
+        let handle = rig.create();
+        for block in 0..4 {
+            rig.write(handle, block, 0x22);
+            rig.run();
+        }
+        assert!(rig.pool.journal.written < late);
+        // Its region closes; what is written there counts, or is lost.
+        rig.wait(1);
+        rig.run();
+        assert_eq!(rig.pool.counters().regions_closed, 1);
+        let checkpoints = rig.pool.counters().checkpoints;
+        while rig.pool.journal.written <= late {
+            rig.write(handle, 16_384, 0x33);
+            rig.ask(handle, crate::Work::Flush { number: None });
+            rig.run();
+        }
+        assert_eq!(rig.pool.counters().checkpoints, checkpoints, "the journal has it all");
+        let mut rig = rig.reopen();
+        for block in 0..4 {
+            rig.read(handle, block);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Ok(0x22)], "block {block}");
+        }
     }
 }

@@ -392,7 +392,7 @@ impl Pool {
     /// The superblock is known: what follows depends on how the pool was left.
     fn know<M: Memory>(&mut self, o: &mut Opening, found: Superblock) -> Progress {
         let layout = crate::superblock::layout(&found, &self.config.device)?;
-        let seed = M::crc_bytes(&found.uuid, 0);
+        let seed = crate::superblock::seed::<M>(&found);
         let limits = &self.config.limits;
         let sums = Sums::new(limits.delta_max, limits.cache_bytes);
         let reserve = u64::from(found.reserve_clusters.get());

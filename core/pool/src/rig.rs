@@ -56,6 +56,13 @@ impl Rig {
         let mut rig = Self::around(Pool::open(config()), made.blocks);
         rig.run();
         assert_eq!(rig.pool.state(), State::Open, "{:?}", rig.notes);
+        let handle = rig.create();
+        rig.notes.clear();
+        (rig, handle)
+    }
+
+    /// Makes a replica of 4 GiB.
+    pub(crate) fn create(&mut self) -> Handle {
         let create = Create {
             uuid: [1; 16],
             name: String::from("one"),
@@ -64,11 +71,18 @@ impl Rig {
             thick: false,
             created: 1,
         };
-        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Create(create.into()));
-        rig.run();
-        let handle = rig.pool.find(&[1; 16]).expect("a replica");
-        rig.notes.clear();
-        (rig, handle)
+        self.pool.command(&mut self.mem, self.now, 1, Command::Create(create.into()));
+        self.run();
+        self.pool.find(&[1; 16]).expect("a replica")
+    }
+
+    /// A new pool of the same identity on a disk that has one, with nothing in it.
+    pub(crate) fn made_anew(self, seed: u64) -> Self {
+        let config = Config { seed, ..config() };
+        let format = Format::for_device([7; 16], BYTES);
+        let mut made = Self::around(Pool::create(config, format), self.blocks);
+        made.run();
+        made.reopen()
     }
 
     fn around(pool: Pool, blocks: BTreeMap<u64, Vec<u8>>) -> Self {

@@ -122,6 +122,12 @@ pub(crate) fn encode<M: Memory>(found: &Superblock, address: u64, bytes: &mut [u
     bytes[..BYTES as usize].copy_from_slice(copy.as_bytes());
 }
 
+/// The CRC32C from which those of all pages and journal blocks of a pool go on.
+pub(crate) fn seed<M: Memory>(block: &Superblock) -> u32 {
+    let seed = M::crc_bytes(&block.uuid, 0);
+    if block.birth.get() == 0 { seed } else { M::crc_bytes(block.birth.as_bytes(), seed) }
+}
+
 /// Where the version on its way is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {

@@ -91,6 +91,8 @@ fn whole() -> Vec<Structure> {
             scrub: "cluster at which the running scrub goes on; all ones: none runs",
             segments: "first byte and bytes of each stretch: one at first, one more each time \
                        the pool grew",
+            birth: "random, from when the pool was made; not 0: the CRC32C from which others go on \
+                    covers it after the uuid",
             reserved: "zeros",
         }),
     ]

@@ -79,7 +79,10 @@ pub(crate) struct Superblock {
     /// begun.
     pub(crate) scrub: U64,
     pub(crate) segments: [Segment; SEGMENTS_MAX],
-    pub(crate) reserved: [u8; 2824],
+    /// Random, from when the pool was made: what an earlier pool of the same identity left on the
+    /// device is not taken for this one's.
+    pub(crate) birth: U64,
+    pub(crate) reserved: [u8; 2816],
 }
 
 const _: () = assert!(size_of::<Superblock>() == 4096);
