@@ -8,6 +8,8 @@
 //! read again under its lock, and counts only if the map says of it before and after what it said
 //! at first. A crash or a stop costs no more than the leaves since the last note in the superblock.
 
+mod pages;
+
 use core::time::Duration;
 
 use braid_block::{Class, Instant, Key, Memory};
@@ -19,6 +21,8 @@ use crate::store::{binding, mask, place_cluster};
 use crate::sums::Sum;
 use crate::write::{BLOCK_BYTES, bits};
 use crate::{Done, Note, Pool, State};
+
+use pages::Pages;
 
 /// Blocks of one read: a large buffer.
 const BLOCKS: u32 = Class::Large.bytes() / BLOCK_BYTES;
@@ -44,6 +48,7 @@ pub(crate) struct Scrub {
     /// When the next read is due.
     due: Instant,
     check: Option<Check>,
+    pages: Pages,
     /// Blocks read and blocks lost.
     blocks: u64,
     errors: u64,
@@ -89,6 +94,8 @@ impl Pool {
             (self.scrub.blocks, self.scrub.errors) = (0, 0);
             self.scrub.due = now;
             self.scrub.noted = now;
+            self.list_base_pages();
+            self.list_layer_pages(self.scrub.layer);
         } else if rate == 0 && self.scrub.rate > 0 {
             self.note_scrub(now);
         }
@@ -105,8 +112,9 @@ impl Pool {
 
     /// When the next read is due.
     pub(crate) fn scrub_due(&self) -> Option<Instant> {
-        let runs = self.scrub.rate > 0 && self.scrub.check.is_none() && self.state == State::Open;
-        runs.then_some(self.scrub.due)
+        let runs = self.scrub.rate > 0 && self.state == State::Open;
+        let waits = self.scrub.check.is_some() || self.scrub.pages.is_busy();
+        (runs && !waits).then_some(self.scrub.due)
     }
 
     /// Reads a little more.
@@ -120,11 +128,17 @@ impl Pool {
                 return;
             }
         }
+        if !self.page_check_on(mem) {
+            return;
+        }
         if self.scrub.rate == 0 || now < self.scrub.due || self.state != State::Open {
             return;
         }
         if now.since(self.scrub.noted) >= NOTED {
             self.note_scrub(now);
+        }
+        if self.next_page_check(mem, now) {
+            return;
         }
         for _ in 0..LEAVES_A_TURN {
             let (layer, leaf) = (self.scrub.layer, self.scrub.leaf);
@@ -132,6 +146,7 @@ impl Pool {
                 let next = self.store.map.layers.range(layer..).next();
                 let Some(next) = next.map(|(id, _)| *id) else { return self.end_scrub() };
                 self.scrub.go_to(next, 0);
+                self.list_layer_pages(next);
                 continue;
             }
             match self.store.map.next_leaf(layer, leaf) {
@@ -139,6 +154,9 @@ impl Pool {
                 Next::Leaf(_) => {
                     match self.store.map.look(layer, leaf) {
                         Look::Missing(page) => return self.fetch(mem, now, page, Waiter::Job),
+                        Look::Here if self.scrub.pages.add_leaf(layer, leaf) => {
+                            return self.again();
+                        }
                         Look::Here if self.next_check(mem, now) => return,
                         Look::Here | Look::Absent | Look::Lost(_) => {}
                     }
@@ -181,9 +199,7 @@ impl Pool {
             self.job_read(job, (at - first) * BLOCK_BYTES, count * BLOCK_BYTES, offset);
         }
         let bytes = u64::from(blocks.count_ones()) * BLOCK;
-        let pause = bytes.saturating_mul(1_000_000_000) / self.scrub.rate;
-        // Time that was lost is not made good at once.
-        self.scrub.due = self.scrub.due.max(now) + Duration::from_nanos(pause);
+        self.scrub.pace(now, bytes);
         self.scrub.blocks += u64::from(blocks.count_ones());
         self.scrub.check = Some(Check {
             job,
@@ -358,6 +374,13 @@ impl Pool {
 }
 
 impl Scrub {
+    /// So many bytes are read: the next are due later.
+    fn pace(&mut self, now: Instant, bytes: u64) {
+        let pause = bytes.saturating_mul(1_000_000_000) / self.rate.max(1);
+        // Time that was lost is not made good at once.
+        self.due = self.due.max(now) + Duration::from_nanos(pause);
+    }
+
     /// Goes on with another leaf.
     const fn go_to(&mut self, layer: u32, leaf: u32) {
         self.layer = layer;
