@@ -78,9 +78,11 @@ pub struct LayerInfo {
     pub instance: u64,
     /// Number of the last numbered flush.
     pub flush_number: u64,
-    /// Space that would come free if it went away.
+    /// Space of which it is the owner: all space has one. If nothing depends on it, so much comes
+    /// free when it goes away; if one layer does, that one keeps what it sees of it; if more do,
+    /// nothing comes free before.
     pub own: u64,
-    /// Space that it shares with others.
+    /// Space of the snapshots beneath it, of which it may see something.
     pub shared: u64,
     /// Clones and later snapshots that depend on it.
     pub children: u32,

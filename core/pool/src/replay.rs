@@ -363,11 +363,10 @@ impl Pool {
                 r.candidates.insert((layer, lblock), Candidate { crc });
                 self.unsettle_blocks(layer, lblock, 1, seq);
             }
-            Cell::Free { phys, .. } => {
-                let space = &mut self.store.space;
-                if space.exists(phys) && !space.is_used(phys) {
-                    space.hold(phys, seq, 0);
-                }
+            Cell::Free { phys, .. }
+                if self.store.exists(phys) && !self.store.space.is_used(phys) =>
+            {
+                self.store.space.hold(phys, seq, 0);
             }
             Cell::Alloc { phys, .. } if self.store.space.is_used(phys) => {
                 self.store.space.release(phys);

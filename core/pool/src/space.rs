@@ -113,11 +113,6 @@ impl Space {
         (at < held.clusters).then_some((slab as usize, (at / 64) as usize, 1 << (at % 64)))
     }
 
-    /// Whether there is such a cluster.
-    pub(crate) fn exists(&self, cluster: u32) -> bool {
-        self.place(cluster).is_some()
-    }
-
     /// Whether a cluster is in use.
     pub(crate) fn is_used(&self, cluster: u32) -> bool {
         self.place(cluster).is_some_and(|(s, w, bit)| self.slabs[s].bits.get()[w] & bit != 0)

@@ -70,6 +70,11 @@ impl Store {
         Self { layout, seed, map: Map::new(), space, sums, changed: Vec::new(), pairs, buried }
     }
 
+    /// Whether there is such a cluster.
+    pub(crate) fn exists(&self, cluster: u32) -> bool {
+        self.layout.slab_of(cluster).is_some()
+    }
+
     /// Carries a cell of journal block `seq` out; `payload` is what follows an image or a record.
     pub(crate) fn apply(&mut self, seq: u64, cell: Cell, payload: &[u8]) {
         if let Cell::Transfer { .. } | Cell::Image { .. } | Cell::Remove { .. } = cell {
@@ -146,7 +151,7 @@ impl Store {
     }
 
     fn apply_alloc(&mut self, seq: u64, layer: u32, lcluster: u32, phys: u32) {
-        if !self.space.exists(phys) {
+        if !self.exists(phys) {
             return;
         }
         self.list_bitmap(seq, phys, true);
@@ -156,7 +161,7 @@ impl Store {
     }
 
     fn apply_free(&mut self, seq: u64, layer: u32, lcluster: u32, phys: u32, opaque: bool) {
-        if let Some(phys) = somewhere(phys).filter(|phys| self.space.exists(*phys)) {
+        if let Some(phys) = somewhere(phys).filter(|phys| self.exists(*phys)) {
             self.list_bitmap(seq, phys, false);
             self.change_layer(seq, layer, |state| {
                 state.clusters = state.clusters.saturating_sub(1);
@@ -184,7 +189,7 @@ impl Store {
     }
 
     fn apply_map_cluster(&mut self, seq: u64, phys: u32, set: bool) {
-        if !self.space.exists(phys) {
+        if !self.exists(phys) {
             return;
         }
         self.list_bitmap(seq, phys, set);
@@ -376,7 +381,7 @@ impl Store {
             return;
         };
         let phys = somewhere(moved.phys.get());
-        if phys.is_some_and(|phys| !self.space.exists(phys)) {
+        if phys.is_some_and(|phys| !self.exists(phys)) {
             return;
         }
         let (index, at) = place_cluster(lcluster);

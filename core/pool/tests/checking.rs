@@ -47,6 +47,31 @@ fn a_sound_pool_has_nothing_to_be_found() {
 }
 
 #[test]
+fn a_sound_pool_is_sound_however_long_nobody_did_anything() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 30);
+    for leaf in 0..6 {
+        world.write(handle, leaf * 16_384, 7).unwrap();
+    }
+    world.stop();
+    let mut disk = world.leave();
+    for seconds in [0, 1, 59, 61, 1_000_000] {
+        let mut world = World::open(disk, config(2));
+        // Some of its maps are in memory: those that stay, and a leaf with what leads to it.
+        let World { pool, mem, disk: image, now, .. } = &mut world;
+        check(pool, mem, image, *now, Scope::default());
+        world.idle(200);
+        assert_eq!(world.read(world.handle(7), 3 * 16_384), Ok(7));
+        let at = world.now + std::time::Duration::from_secs(seconds);
+        let World { pool, mem, disk: image, .. } = &mut world;
+        let report = check(pool, mem, image, at, Scope::default());
+        assert_eq!((report.findings, report.blocks), (vec![], 6), "after {seconds} s");
+        world.stop();
+        disk = world.leave();
+    }
+}
+
+#[test]
 fn a_pool_that_was_not_stopped_in_order_is_sound_too() {
     let mut world = World::fresh(&config(1));
     let handle = world.replica(7, 4 << 20);
