@@ -42,6 +42,8 @@ pub struct Record {
     pub bytes: u64,
     /// The last owner left in order: saves waiting, decides nothing.
     pub clean: bool,
+    /// It was just made: no owner accepted I/O yet, so nothing can be lost.
+    pub unused: bool,
     /// Replicas, by slot.
     pub slots: [Option<Replica>; REPLICAS_MAX],
     /// Snapshots, oldest first.
@@ -186,6 +188,7 @@ impl Record {
         out.extend(self.owner);
         out.extend(self.bytes.to_le_bytes());
         out.push(u8::from(self.clean));
+        out.push(u8::from(self.unused));
         for slot in &self.slots {
             put_option(&mut out, slot.as_ref().map(|replica| &replica.uuid));
             let (kind, value) = match slot.map(|replica| replica.standing) {
@@ -230,6 +233,7 @@ impl Record {
             owner: from.take()?,
             bytes: from.u64()?,
             clean: from.flag()?,
+            unused: from.flag()?,
             ..Self::default()
         };
         for slot in &mut record.slots {
@@ -314,6 +318,7 @@ mod tests {
             owner: [4; 16],
             bytes: 1 << 44,
             clean: true,
+            unused: true,
             ..Record::default()
         };
         for (at, slot) in (0u8..).zip(&mut record.slots) {

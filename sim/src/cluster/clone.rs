@@ -62,7 +62,9 @@ impl Cluster {
                 uuids.zip(made.iter().map(|(instance, _)| *instance)).collect();
             self.sites.volumes[birth.volume].bytes =
                 made.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
-            let record = self.first_record(birth.volume, &instances);
+            // What it was made of is more than nothing.
+            let mut record = self.first_record(birth.volume, &instances);
+            record.unused = false;
             self.store.put(birth.volume, record);
             self.clock.tell(|| format!("== v{} is made", birth.volume));
         }

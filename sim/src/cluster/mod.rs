@@ -265,6 +265,7 @@ impl Cluster {
             store: self.store.id(),
             version: 1,
             bytes: site.bytes,
+            unused: true,
             ..Record::default()
         };
         for (slot, (uuid, _)) in record.slots.iter_mut().zip(&site.replicas) {

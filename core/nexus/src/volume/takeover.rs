@@ -193,6 +193,8 @@ impl Volume {
         }
         let all = answered == nexus.members;
         let (keep, lossy) = match named {
+            // Of a volume that nobody used any replica has all there is.
+            0 if answered != 0 && record.unused => (answered, false),
             // Those without a copy are new or were wiped: if nobody has one, what was flushed is
             // gone too, and only an operator may say that this is no loss.
             0 if known != 0 && (all || nexus.force) => (known, true),
@@ -233,6 +235,7 @@ impl Volume {
                 replica.standing = standing;
             }
         }
+        new.unused = false;
         if lossy {
             new.lossy = Some(Lossy { epoch: nexus.epoch, ..Lossy::default() });
         }

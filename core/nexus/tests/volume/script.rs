@@ -45,6 +45,7 @@ fn setup(case: &TestCase) -> Setup {
     setup.members = argument("members").cloned().unwrap_or(setup.members);
     setup.away = argument("away").cloned().unwrap_or_default();
     setup.spare = argument("spare").cloned().unwrap_or_default();
+    setup.unused = case.args.contains_key("unused");
     setup.near = argument("near").and_then(|near| near.chars().next());
     let number = |name: &str| argument(name).and_then(|n| size(n));
     setup.bytes = number("size").unwrap_or(setup.bytes);

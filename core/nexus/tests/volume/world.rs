@@ -29,6 +29,8 @@ pub(crate) struct Setup {
     pub(crate) away: String,
     /// Replicas that exist, but that the record does not name.
     pub(crate) spare: String,
+    /// Nobody ever used it.
+    pub(crate) unused: bool,
     pub(crate) bytes: u64,
     pub(crate) near: Option<char>,
     pub(crate) limits: Limits,
@@ -41,6 +43,7 @@ impl Default for Setup {
             members: "ab".into(),
             away: String::new(),
             spare: String::new(),
+            unused: false,
             bytes: 64 << 20,
             near: None,
             limits: Limits { requests_max: 64, hosts_max: 4, segments_max: 4 },
@@ -111,6 +114,7 @@ impl World {
             store: words::uuid('S'),
             version: 1,
             bytes: setup.bytes,
+            unused: setup.unused,
             ..Record::default()
         };
         let all: String = [&*setup.members, &*setup.away, &*setup.spare].concat();
@@ -129,7 +133,8 @@ impl World {
             Replica::new(durable, Instant::ZERO)
         });
         let mut replicas: Vec<Replica> = replicas.collect();
-        for replica in replicas.iter_mut().filter(|r| !setup.spare.contains(words::name(&r.uuid))) {
+        let knows = |r: &&mut Replica| !setup.unused && !setup.spare.contains(words::name(&r.uuid));
+        for replica in replicas.iter_mut().filter(knows) {
             // They were members once, and know the record.
             let copy = Box::new(record.clone());
             replica.durable.kept = Some(Kept { copy, complete: true });
