@@ -474,7 +474,8 @@ impl Volume {
 
     pub(crate) fn comeback_due(&self) -> Option<Instant> {
         let nexus = self.nexus.as_deref().filter(|nexus| nexus.phase == Phase::Serving)?;
-        let wanted = nexus.wanted.again();
+        // While a snapshot drains none is begun.
+        let wanted = nexus.wanted.again().filter(|_| !nexus.barrier);
         let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
             Some(Stage::Opening(deadline)) => Some(*deadline),
             Some(_) => None,

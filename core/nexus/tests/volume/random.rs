@@ -377,12 +377,24 @@ impl Day {
     }
 }
 
+/// Says which day it was when something below panics.
+struct Today(u64);
+
+impl Drop for Today {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("it was day {}", self.0);
+        }
+    }
+}
+
 #[test]
 fn random_days_end_well() {
     let mut reached = BTreeSet::new();
     let one = number("DAY");
     let days = one.map_or(1..=number("DAYS").unwrap_or(200), |day| day..=day);
     for seed in days {
+        let _today = Today(seed);
         let mut day = Day::new(seed);
         let result = day.live().and_then(|()| day.heal()).and_then(|()| day.at_rest());
         if let Err(what) = result {

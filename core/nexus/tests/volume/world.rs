@@ -362,7 +362,12 @@ impl World {
             let Some(due) = due.filter(|due| *due <= until) else { break };
             stood = if due > self.now { 0 } else { stood + 1 };
             let volume = self.volume.poll_timeout() == Some(due);
-            assert!(stood < 100, "asked for again and again, by the volume: {volume}");
+            let last = self.told.len().saturating_sub(40);
+            assert!(
+                stood < 100,
+                "asked for again and again, by the volume: {volume}\n{}",
+                self.told[last..].join("\n")
+            );
             self.now = self.now.max(due);
             for replica in 0..self.replicas.len() {
                 self.replicas[replica].handle(self.now, Arrival::Elapsed);
