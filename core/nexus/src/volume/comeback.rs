@@ -307,6 +307,10 @@ impl Volume {
         if nexus.swap.is_some() || !nexus.changes.is_empty() || nexus.barrier {
             return;
         }
+        // A member that has a snapshot more than the record has its marks there, and tells less.
+        if nexus.snapshot.is_some() || !nexus.drops.is_empty() {
+            return;
+        }
         let slot = nexus.joiner_slot().expect("it returns");
         let lacks = nexus.record().snapshots.iter().find(|s| s.holders & bit(slot) == 0);
         let lacks = lacks.copied().filter(|_| !forgets);

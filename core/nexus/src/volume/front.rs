@@ -169,9 +169,9 @@ impl Volume {
 }
 
 /// Commands to replicas for which there must be room before a host's command is admitted, for what
-/// an owner needs for itself: to each of 8 replicas one of 8 kinds, and 8 snapshots to be deleted;
-/// to a joiner all snapshots that a replica may have.
-pub(crate) const CALLS_KEPT: usize = 8 * (8 + 8) + SNAPSHOTS_KNOWN_MAX;
+/// an owner needs for itself: to each of 8 replicas one of 8 kinds, and the deletion of as many
+/// snapshots as a replica may have; the same once more to a joiner.
+pub(crate) const CALLS_KEPT: usize = 8 * 8 + 9 * SNAPSHOTS_KNOWN_MAX;
 
 /// Adds a host to those that were told, if there is room.
 pub(crate) fn tell(told: &mut arrayvec::ArrayVec<Uuid, TOLD_MAX>, host: Uuid) {

@@ -7,6 +7,7 @@
 
 use braid_block::Instant;
 
+use crate::guard::SNAPSHOTS_KNOWN_MAX;
 use crate::record::{SNAPSHOTS_MAX, Uuid};
 use crate::wire::{Answer, Command, Refusal};
 use crate::{Effect, Failure, Note};
@@ -16,10 +17,6 @@ use super::call::Purpose;
 use super::op::State;
 use super::state::{bit, slots};
 use super::swap::Change;
-
-/// Snapshots of a member that are deleted at a take-over, at most. One is left over when an owner
-/// ends between its taking and its naming.
-const DELETES_MAX: usize = 8;
 
 /// A snapshot on its way.
 #[derive(Debug)]
@@ -227,9 +224,14 @@ impl Volume {
 
     /// The record does not name a snapshot, or no more: it is deleted on all who may have it.
     pub(crate) fn drop_snapshot(&mut self, now: Instant, uuid: Uuid, tag: Option<u64>) {
+        let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
+        self.drop_from(now, uuid, tag, able);
+    }
+
+    fn drop_from(&mut self, now: Instant, uuid: Uuid, tag: Option<u64>, waiting: u8) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         nexus.dropped += 1;
-        let (number, waiting) = (nexus.dropped, nexus.able());
+        let number = nexus.dropped;
         nexus.drops.push(Drop { number, uuid, tag, waiting });
         for slot in slots(waiting) {
             let command = Command::DeleteSnapshot { uuid: uuid.into() };
@@ -264,12 +266,10 @@ impl Volume {
             let nexus = self.nexus.as_ref().expect("it takes over");
             let Some(fenced) = nexus.links[usize::from(slot)].fenced.as_deref() else { continue };
             let unnamed = |uuid: &&Uuid| nexus.record().snapshot(uuid).is_none();
-            // What is left for later is told again by the next fence.
-            let unnamed = fenced.snapshots.iter().filter(unnamed).take(DELETES_MAX);
+            let unnamed = fenced.snapshots.iter().filter(unnamed).take(SNAPSHOTS_KNOWN_MAX);
             let unnamed: alloc::vec::Vec<Uuid> = unnamed.copied().collect();
             for uuid in unnamed {
-                let command = Command::DeleteSnapshot { uuid: uuid.into() };
-                self.send(now, slot, Purpose::Tell, command, None);
+                self.drop_from(now, uuid, None, bit(slot));
             }
         }
     }

@@ -276,6 +276,7 @@ fn content(world: &mut World, verb: &str, at: usize, rest: &[&str]) -> Option<()
         "imprint" => {
             let uuid = words::uuid(rest.first()?.chars().next()?);
             let layer = replica.head.clone();
+            replica.head.marks.clear();
             replica.snapshots.push((uuid, layer));
             replica.start(braid_block::Instant::ZERO);
         }
