@@ -109,7 +109,10 @@ impl PoolShape {
     /// none could.
     pub(crate) fn look(&self, image: &Image, boot: u64, life: u64) -> Option<Vec<Layer>> {
         let mut still = Still(image.clone());
-        let mut desk = Desk::new(Pool::open(self.config(boot, life)));
+        let config = self.config(boot, life);
+        // One request at a time: tables for many take longer to make than to use.
+        let limits = Limits { requests_max: 16, ..config.limits };
+        let mut desk = Desk::new(Pool::open(Config { limits, ..config }));
         desk.run(&mut still);
         if desk.pool.state() != State::Open {
             return None;
