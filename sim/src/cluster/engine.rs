@@ -27,6 +27,9 @@ struct Engine {
     nexus: Box<dyn Nexus>,
     /// What happened to it meanwhile.
     news: VecDeque<Event>,
+    /// The last epoch in which it took I/O: what it completes with success is of that one, also
+    /// when it is no owner any more by the time the completion is taken.
+    epoch: u64,
 }
 
 /// A line to a replica.
@@ -108,7 +111,7 @@ impl Engines {
 
     /// Adds the next volume.
     pub(crate) fn add(&mut self, maker: fn(Shape) -> Box<dyn Nexus>, shape: Shape) {
-        self.list.push(Engine { nexus: maker(shape), news: VecDeque::new() });
+        self.list.push(Engine { nexus: maker(shape), news: VecDeque::new(), epoch: 0 });
     }
 
     /// The volumes.
@@ -295,7 +298,7 @@ impl Engines {
     }
 
     fn trace(&self, cx: &Context<'_>, volume: usize, received: Instant) -> Trace {
-        let epoch = self.list[volume].nexus.view().epoch;
+        let epoch = self.list[volume].epoch;
         Trace { node: cx.node, epoch, received, answered: cx.clock.now() }
     }
 
@@ -348,7 +351,7 @@ impl Engines {
 
     /// Tells a volume what happened.
     fn catch_up(&mut self, now: Instant, mem: &mut SimMemory, volume: usize) {
-        let Engine { nexus, news } = &mut self.list[volume];
+        let Engine { nexus, news, .. } = &mut self.list[volume];
         for event in news.drain(..) {
             nexus.handle(mem, now, event);
         }
@@ -380,6 +383,9 @@ impl Engines {
             }
             while let Some(note) = self.list[volume].nexus.poll_note() {
                 moved = true;
+                if let Note::Serving { epoch, .. } = note {
+                    self.list[volume].epoch = epoch;
+                }
                 cx.note(volume, note);
             }
         }

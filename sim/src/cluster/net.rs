@@ -99,7 +99,7 @@ pub(crate) enum Frame {
 pub struct Trace {
     /// By which node it was answered.
     pub node: u8,
-    /// The epoch of that engine when it answered.
+    /// The last epoch in which that engine took I/O.
     pub epoch: u64,
     /// When the command was received.
     pub received: Instant,
