@@ -52,8 +52,6 @@ pub(crate) enum Purpose {
     Resize,
     /// The deletion of a snapshot, of which there were so many.
     Delete(u32),
-    /// Whatever it answers, nobody waits for it.
-    Tell,
 }
 
 impl Volume {
@@ -74,7 +72,7 @@ impl Volume {
         // A walk through a replica's maps may take long, and stands in nobody's way.
         match purpose {
             Purpose::Fence => {}
-            Purpose::Marks(_) | Purpose::Clean | Purpose::Delete(_) | Purpose::Tell => {
+            Purpose::Marks(_) | Purpose::Clean | Purpose::Delete(_) => {
                 self.due_walks.push_back((now + self.config.timing.walk, key));
             }
             _ => self.due.push_back((now + self.config.timing.command, key)),

@@ -363,10 +363,9 @@ impl Volume {
             Purpose::OwnFlush => self.on_own_flush(now, slot, &result),
             Purpose::Snapshot => self.on_snapshot(slot, &result),
             Purpose::Resize => self.on_resize(now, slot, &result),
-            // What a purpose without an answer of interest had to tell is whether its sender
-            // lives.
             Purpose::Delete(number) => self.on_deleted(number, slot),
-            Purpose::Release | Purpose::Tell => {}
+            // What its answer had to tell is whether its sender lives.
+            Purpose::Release => {}
         }
     }
 
