@@ -2,7 +2,8 @@
 //! is copied, then flush, lease and add.
 //!
 //! ```text
-//! Opening -> Tidying -> [Marking -> Copying -> Sealing] for each missed snapshot, oldest first
+//! Opening -> Tidying -> [Marking -> Copying -> Clipping -> Sealing] for each missed snapshot,
+//!                        oldest first
 //!         -> Settling -> Marking -> Copying -> Flushing -> Leasing -> Adding -> member
 //! ```
 //!
@@ -25,7 +26,7 @@ use braid_block::{Instant, Memory};
 use crate::guard::SNAPSHOTS_KNOWN_MAX;
 use crate::record::{Standing, Uuid};
 use crate::wire::{Answer, Command, Fenced, REGION, Refusal};
-use crate::{Failure, Note, Plant, Step};
+use crate::{Failure, Note, Plant, Step, ZERO_MAX};
 
 use super::Volume;
 use super::call::Purpose;
@@ -70,6 +71,8 @@ enum Stage {
     Marking(u8, Option<Uuid>),
     /// Regions are compared and copied.
     Copying(Option<Uuid>),
+    /// It is larger than this snapshot: what is behind its end is cleared, from there on.
+    Clipping(Uuid, u64),
     /// It takes this snapshot.
     Sealing(Uuid),
     /// Writes that began before it was attached settle: the grants of then.
@@ -212,7 +215,7 @@ impl Volume {
         };
         let has = match &joiner.stage {
             Stage::Marking(_, layer) | Stage::Copying(layer) => layer.as_ref() == Some(uuid),
-            Stage::Sealing(layer) => layer == uuid,
+            Stage::Clipping(layer, _) | Stage::Sealing(layer) => layer == uuid,
             _ => false,
         };
         if has {
@@ -286,10 +289,15 @@ impl Volume {
         }
         match &mut joiner.stage {
             Stage::Tidying(waiting) => *waiting -= 1,
+            Stage::Clipping(..) => self.clip(now),
             Stage::Sealing(uuid) => {
                 let uuid = *uuid;
-                // It is one layer on: the marks that it had are below now.
+                // It is one layer on: the marks that it had are below now. So are those of what
+                // was cleared behind the end of the snapshot, of which members know nothing.
+                let record = nexus.record.as_deref().expect("a claimed volume has a record");
+                let end = record.bytes_of(Some(&uuid));
                 joiner.own = Regions::default();
+                joiner.own.insert((end / REGION) as u32, regions_of(joiner.bytes));
                 joiner.stage = Stage::Tidying(0);
                 nexus.changes.push_back(Change::Holder { uuid, slot, holds: true });
             }
@@ -441,14 +449,34 @@ impl Volume {
         let (slot, attempt) = (joiner.slot, joiner.attempt);
         let command = match layer {
             Some(uuid) => {
-                joiner.stage = Stage::Sealing(uuid);
-                Command::Snapshot { uuid: uuid.into() }
+                let record = nexus.record.as_deref().expect("a claimed volume has a record");
+                joiner.stage = Stage::Clipping(uuid, record.bytes_of(layer.as_ref()));
+                return self.clip(now);
             }
             None => {
                 joiner.stage = Stage::Flushing;
                 nexus.flushes += 1;
                 Command::Flush { number: nexus.flushes }
             }
+        };
+        self.send(now, slot, Purpose::Joiner(attempt), command, None);
+    }
+
+    /// Clears what a joiner holds behind the end of a snapshot, then lets it take it: who makes a
+    /// volume of it and grows that must find zeros.
+    fn clip(&mut self, now: Instant) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let Stage::Clipping(uuid, from) = &mut joiner.stage else { return };
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        let command = if *from < joiner.bytes {
+            let (offset, len) = (*from, (joiner.bytes - *from).min(ZERO_MAX));
+            *from += len;
+            Command::Zero { offset, len, durable: false }
+        } else {
+            let uuid = *uuid;
+            joiner.stage = Stage::Sealing(uuid);
+            Command::Snapshot { uuid: uuid.into() }
         };
         self.send(now, slot, Purpose::Joiner(attempt), command, None);
     }
