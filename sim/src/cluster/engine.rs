@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use braid_block::{Class, Instant, Memory, Span, Token};
 use braid_nexus::wire::{Answer, Refusal};
-use braid_nexus::{Command, Completion, Effect, Event, Note, Request, Status, Swapped, Uuid, Work};
+use braid_nexus::{
+    Command, Completion, Effect, Event, Note, Plant, Request, Status, Swapped, Uuid, Work,
+};
 
 use super::Happened;
 use super::clock::Happening;
@@ -37,8 +39,13 @@ struct Engine {
 struct Mirror {
     volume: usize,
     association: u32,
+    replica: Uuid,
     far: Place,
     up: bool,
+    /// Its number at the far end, once it stood: what goes on when rules are switched off.
+    number: Option<u32>,
+    /// What was sent and not answered, to be sent again then.
+    sent: BTreeMap<u64, (braid_nexus::wire::Command, Data)>,
     /// By number: token, and buffer.
     waiting: BTreeMap<u64, (Token, Option<Span>)>,
 }
@@ -154,9 +161,16 @@ impl Engines {
     }
 
     /// A line to a replica stands.
-    pub(crate) fn opened(&mut self, line: LineId) {
+    pub(crate) fn opened(&mut self, cx: &mut Context<'_>, line: LineId, number: u32) {
         if let Some(mirror) = self.mirrors.get_mut(&line) {
             mirror.up = true;
+            if mirror.number.replace(number).is_some() {
+                for (number, (command, data)) in mirror.sent.clone() {
+                    let frame = Frame::Command { number, command, data };
+                    cx.send(mirror.far, Body::Frame { line, near: true, frame });
+                }
+                return;
+            }
             let (volume, association) = (mirror.volume, mirror.association);
             self.tell(volume, Event::Associated { association });
         }
@@ -168,8 +182,23 @@ impl Engines {
     }
 
     /// A line to a replica ended, from the other side, or came to nothing.
-    pub(crate) fn broken(&mut self, replicas: &Replicas, line: LineId, refused: bool) {
-        let Some(mirror) = self.mirrors.remove(&line) else { return };
+    pub(crate) fn broken(
+        &mut self,
+        cx: &mut Context<'_>,
+        replicas: &Replicas,
+        line: LineId,
+        refused: bool,
+    ) {
+        let Some(mut mirror) = self.mirrors.remove(&line) else { return };
+        let resumes = cx.plant == Some(Plant::ResumeAssociation);
+        if let Some(association) = mirror.number.filter(|_| resumes) {
+            // As a transport does that connects again by itself.
+            let line = cx.open(mirror.far, Target::Again { replica: mirror.replica, association });
+            mirror.up = false;
+            self.lines.insert((mirror.volume, mirror.association), line);
+            self.mirrors.insert(line, mirror);
+            return;
+        }
         let (volume, association) = (mirror.volume, mirror.association);
         self.lines.remove(&(volume, association));
         self.tell(volume, Event::Broken { association, refused });
@@ -205,6 +234,7 @@ impl Engines {
     ) {
         let Some(mirror) = self.mirrors.get_mut(&line) else { return };
         let Some((token, span)) = mirror.waiting.remove(&number) else { return };
+        mirror.sent.remove(&number);
         let volume = mirror.volume;
         if let (Data::Bytes(bytes), Some(span)) = (data, span) {
             let len = u32::try_from(bytes.len()).expect("a transfer");
@@ -220,16 +250,16 @@ impl Engines {
         line: LineId,
         place: Place,
         (volume, host, origin): (usize, Uuid, u64),
-    ) -> bool {
+    ) -> Option<u32> {
         if volume >= self.list.len() {
-            return false;
+            return None;
         }
         self.associations += 1;
         let association = self.associations;
         self.guests.insert(line, Guest { volume, association, place });
         self.portals.insert((volume, association), line);
         self.tell(volume, Event::HostConnected { association, host, origin });
-        true
+        Some(association)
     }
 
     /// A host's line ended, from its side.
@@ -424,6 +454,9 @@ impl Engines {
                     Some(span) if is_write => Data::Bytes(mem.span(span).into()),
                     _ => Data::None,
                 };
+                if cx.plant == Some(Plant::ResumeAssociation) {
+                    mirror.sent.insert(number, (command.clone(), data.clone()));
+                }
                 let frame = Frame::Command { number, command, data };
                 cx.send(mirror.far, Body::Frame { line: *line, near: true, frame });
             }
@@ -451,8 +484,17 @@ impl Engines {
         };
         let far = Place::Node(node);
         let line = cx.open(far, Target::Replica(*replica));
-        let waiting = BTreeMap::new();
-        self.mirrors.insert(line, Mirror { volume, association, far, up: false, waiting });
+        let mirror = Mirror {
+            volume,
+            association,
+            replica: *replica,
+            far,
+            up: false,
+            number: None,
+            sent: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+        };
+        self.mirrors.insert(line, mirror);
         self.lines.insert((volume, association), line);
     }
 

@@ -59,6 +59,8 @@ impl fmt::Display for LineId {
 pub(crate) enum Target {
     /// A replica, for a nexus.
     Replica(Uuid),
+    /// The same, to go on with an older association: `Plant::ResumeAssociation`.
+    Again { replica: Uuid, association: u32 },
     /// A volume's portal, for a host.
     Portal { volume: usize, host: Uuid, origin: u64 },
 }
@@ -112,8 +114,8 @@ pub struct Trace {
 pub(crate) enum Body {
     /// Opens a line.
     Open { line: LineId, target: Target },
-    /// The line stands.
-    Opened { line: LineId },
+    /// The line stands, under this number at its far end.
+    Opened { line: LineId, association: u32 },
     /// Nobody is there for it.
     Refused { line: LineId },
     /// The sender's end is no more; `near`: that end is the near one.

@@ -59,7 +59,7 @@ impl Cluster {
     /// Something comes to a host.
     pub(super) fn at_host(&mut self, packet: Packet) {
         let (line, event) = match packet.body {
-            Body::Opened { line } => {
+            Body::Opened { line, .. } => {
                 let Some(known) = self.hosts.get_mut(&line) else { return };
                 known.up = true;
                 (line, HostEvent::Connected)

@@ -151,7 +151,7 @@ impl Process {
             Input::Unanswered(line) => {
                 if self.engines.is_opening(line) {
                     cx.clock.tell(|| format!("n{}: nobody answers on {line}", cx.node));
-                    self.engines.broken(&self.replicas, line, false);
+                    self.engines.broken(cx, &self.replicas, line, false);
                 }
             }
             Input::Silence { question } => {
@@ -192,7 +192,7 @@ impl Process {
         self.touch(cx);
     }
 
-    fn lost(&mut self, cx: &Context<'_>, line: LineId, near: bool) {
+    fn lost(&mut self, cx: &mut Context<'_>, line: LineId, near: bool) {
         if !self.has(line, near) {
             return;
         }
@@ -201,12 +201,12 @@ impl Process {
     }
 
     /// The other end of a line, its near one or its far one, is no more.
-    fn gone(&mut self, cx: &Context<'_>, line: LineId, near: bool) {
+    fn gone(&mut self, cx: &mut Context<'_>, line: LineId, near: bool) {
         if near {
             self.replicas.closed(cx, line);
             self.engines.guest_gone(line);
         } else {
-            self.engines.broken(&self.replicas, line, false);
+            self.engines.broken(cx, &self.replicas, line, false);
         }
     }
 
@@ -216,15 +216,18 @@ impl Process {
             Body::Open { line, target } => {
                 let taken = match target {
                     Target::Replica(uuid) => self.replicas.open(cx, from, line, &uuid),
+                    Target::Again { replica, association } => {
+                        self.replicas.open_again(from, line, &replica, association)
+                    }
                     Target::Portal { volume, host, origin } => {
                         self.engines.guest(line, from, (volume, host, origin))
                     }
                 };
-                let answer = if taken { Body::Opened { line } } else { Body::Refused { line } };
-                cx.send(from, answer);
+                let opened = |association| Body::Opened { line, association };
+                cx.send(from, taken.map_or(Body::Refused { line }, opened));
             }
-            Body::Opened { line } => self.engines.opened(line),
-            Body::Refused { line } => self.engines.broken(&self.replicas, line, true),
+            Body::Opened { line, association } => self.engines.opened(cx, line, association),
+            Body::Refused { line } => self.engines.broken(cx, &self.replicas, line, true),
             Body::End { line, near } => {
                 if self.has(line, !near) {
                     cx.clock.tell(|| format!("{from} > n{}: {line} ends", cx.node));

@@ -156,23 +156,37 @@ impl Replicas {
         self.order(cx, parts, Job::Errand { number }, command);
     }
 
-    /// Somebody opens a line to a replica; false if it is not here.
+    /// Somebody opens a line to a replica; its number, if that is here.
     pub(crate) fn open(
         &mut self,
         cx: &Context<'_>,
         peer: Place,
         line: LineId,
         uuid: &Uuid,
-    ) -> bool {
-        let Some(replica) = self.list.iter().position(|replica| replica.uuid == *uuid) else {
-            return false;
-        };
+    ) -> Option<u32> {
+        let replica = self.list.iter().position(|replica| replica.uuid == *uuid)?;
         self.associations += 1;
         let association = self.associations;
         self.lines.insert(association, Line { line, peer, replica });
         self.numbers.insert(line, association);
         self.list[replica].guard.handle(cx.clock.now(), Event::Opened { association });
-        true
+        Some(association)
+    }
+
+    /// Somebody goes on with an association as if its line had not ended.
+    pub(crate) fn open_again(
+        &mut self,
+        peer: Place,
+        line: LineId,
+        uuid: &Uuid,
+        association: u32,
+    ) -> Option<u32> {
+        let replica = self.list.iter().position(|replica| replica.uuid == *uuid)?;
+        self.associations = self.associations.max(association);
+        self.lines.insert(association, Line { line, peer, replica });
+        self.numbers.retain(|_, number| *number != association);
+        self.numbers.insert(line, association);
+        Some(association)
     }
 
     /// Whether a line ends here.

@@ -302,6 +302,23 @@ fn a_process_goes_on_after_any_pause() {
 }
 
 #[test]
+fn only_an_association_that_is_resumed_hides_that_a_member_lost_its_memory() {
+    for plant in [None, Some(Plant::ResumeAssociation)] {
+        let config = ClusterConfig { plant, story: story(), ..ClusterConfig::new(1) };
+        let mut driver = Driver::new(config);
+        driver.write(0, 1);
+        let node = driver.other();
+        let versions = |driver: &Driver| driver.cluster.record(0).unwrap().version;
+        let before = versions(&driver);
+        driver.cluster.power_cut(node);
+        driver.cluster.restart(node);
+        driver.write(1, 2);
+        driver.run(Duration::from_secs(2));
+        assert_eq!(versions(&driver) == before, plant.is_some(), "{plant:?}");
+    }
+}
+
+#[test]
 fn a_store_that_loses_requests_and_answers_holds_nobody_up_for_good() {
     for seed in 1..20 {
         let whims = Whims { lose_request_in: 3, lose_answer_in: 3, late_in: 5, ..Whims::default() };
