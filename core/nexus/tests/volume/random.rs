@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use braid_nexus::wire::Refusal;
-use braid_nexus::{Command, Event, Status, Work};
+use braid_nexus::{Command, Event, Plant, Status, Work};
 
 use super::store::Mood;
 use super::words;
@@ -89,8 +89,9 @@ struct Day {
 }
 
 impl Day {
-    fn new(seed: u64) -> Self {
-        let setup = Setup { members: "abc".into(), bytes: 8 << 20, ..Setup::default() };
+    fn new(seed: u64, plant: Option<Plant>) -> Self {
+        let bytes = 8 << 20;
+        let setup = Setup { members: "abc".into(), bytes, plant, ..Setup::default() };
         Self {
             world: World::serving(&setup),
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -411,7 +412,7 @@ fn random_days_end_well() {
     let days = if one.is_some() { 1 } else { number("DAYS").unwrap_or(200) };
     for seed in first..first + days {
         let _today = Today(seed);
-        let mut day = Day::new(seed);
+        let mut day = Day::new(seed, None);
         let result = day.live().and_then(|()| day.heal()).and_then(|()| day.at_rest());
         if let Err(what) = result {
             let told = day.world.take_told();
@@ -426,6 +427,30 @@ fn random_days_end_well() {
 /// `DAYS` is how many days there are, from `FIRST` on; `DAY` is the only one, told as a whole.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The first day on which a rule that is switched off is missed.
+fn missed(plant: Plant, days: u64) -> Option<u64> {
+    (1..=days).find(|seed| {
+        let mut day = Day::new(*seed, Some(plant));
+        day.live().and_then(|()| day.heal()).and_then(|()| day.at_rest()).is_err()
+    })
+}
+
+#[test]
+fn rules_that_are_switched_off_are_missed() {
+    // Those that such days miss at once; the simulator has all.
+    let plants = [
+        Plant::AckBeforeExclude,
+        Plant::DeltaOfJoinerAlone,
+        Plant::ForgetSnapshot,
+        Plant::ReadUnsettled,
+        Plant::SkipHoles,
+        Plant::NoLock,
+    ];
+    for plant in plants {
+        assert!(missed(plant, 1000).is_some(), "{plant:?}");
+    }
 }
 
 #[test]
