@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 
 use crate::Pool;
 use crate::hash::Fixed;
-use crate::layout::{Cell, LEAF_REGIONS};
+use crate::layout::{Cell, LEAF_REGIONS, REGION_BLOCKS};
 use crate::map::Touch;
 use crate::op::Waiter;
 
@@ -134,12 +134,15 @@ impl Pool {
         leaf.is_some_and(|leaf| leaf.page.get().open >> (region % LEAF) & 1 != 0)
     }
 
-    /// Marks a region, and some ahead of a sequential stream.
+    /// Marks a region, and some ahead of a sequential stream, as far as the layer goes.
     fn open_regions(&mut self, layer: u32, region: u32) -> u64 {
         let Some(held) = self.store.map.layers.get_mut(&layer) else { return 0 };
         let (next, last) = held.stream;
         let ahead = if region == next { (2 * last).min(AHEAD_MAX) } else { 1 };
-        let count = ahead.min(LEAF - region % LEAF);
+        // Not past the end: a region that is not there cannot be compared with another member's.
+        let end = held.state().blocks.div_ceil(REGION_BLOCKS);
+        let left = u32::try_from(end).unwrap_or(u32::MAX).saturating_sub(region).max(1);
+        let count = ahead.min(LEAF - region % LEAF).min(left);
         held.stream = (region + count, ahead);
         let known = |pool: &Self, region| {
             pool.is_open(layer, region)
@@ -365,3 +368,6 @@ enum Closed {
     /// It is not open any more.
     Gone,
 }
+
+#[cfg(test)]
+mod tests;

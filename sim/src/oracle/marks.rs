@@ -165,7 +165,7 @@ impl Oracle {
                 traces.retain(stays);
             }
         }
-        let end = region((layer.bytes / 512).max(1) - 1);
+        let end = region(layer.resizing.unwrap_or(layer.bytes).max(512) / 512 - 1);
         marks.cleaned.extend((0..=end).filter(here));
         marks.told.retain(|region| !here(region));
         marks.sealed.retain(|region| !here(region));
