@@ -363,7 +363,7 @@ impl Volume {
             Purpose::OwnFlush => self.on_own_flush(now, slot, &result),
             Purpose::Snapshot => self.on_snapshot(slot, &result),
             Purpose::Resize => self.on_resize(now, slot, &result),
-            Purpose::Delete(number) => self.on_deleted(number, slot),
+            Purpose::Delete(number) => self.on_deleted(now, number, slot, &result),
             // What its answer had to tell is whether its sender lives.
             Purpose::Release => {}
         }

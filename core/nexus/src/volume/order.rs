@@ -63,6 +63,7 @@ impl Volume {
         self.held_on(now);
         self.calm_on();
         self.snapshot_on(now);
+        self.drops_on(now);
         self.segments_on(mem, now);
         // After what may end suspicion: nothing else would look at a return again.
         self.comeback_on(mem, now);
@@ -85,7 +86,7 @@ impl Volume {
         let swap = nexus.swap.as_ref().and_then(super::swap::Swap::again);
         let serves = nexus.phase == Phase::Serving && !nexus.closed;
         let held = nexus.held.filter(|_| serves).map(|at| at + self.config.timing.held);
-        let rest = [self.snapshot_due(), self.comeback_due(), self.clean_due()];
+        let rest = [self.snapshot_due(), self.drops_due(), self.comeback_due(), self.clean_due()];
         [due, phase, swap, held].into_iter().chain(rest).flatten().chain(links).min()
     }
 }

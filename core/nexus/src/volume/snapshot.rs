@@ -47,6 +47,9 @@ pub(crate) struct Drop {
     uuid: Uuid,
     pub(crate) tag: Option<u64>,
     waiting: u8,
+    /// These did not do it, and are asked again then.
+    refused: u8,
+    again: Option<Instant>,
 }
 
 /// A size on its way: who did not answer, and who had no space.
@@ -232,7 +235,7 @@ impl Volume {
         let Some(nexus) = self.nexus.as_mut() else { return };
         nexus.dropped += 1;
         let number = nexus.dropped;
-        nexus.drops.push(Drop { number, uuid, tag, waiting });
+        nexus.drops.push(Drop { number, uuid, tag, waiting, refused: 0, again: None });
         for slot in slots(waiting) {
             let command = Command::DeleteSnapshot { uuid: uuid.into() };
             self.send(now, slot, Purpose::Delete(number), command, None);
@@ -241,19 +244,58 @@ impl Volume {
     }
 
     /// One has deleted it, or is gone.
-    pub(crate) fn on_deleted(&mut self, number: u32, slot: u8) {
+    pub(crate) fn on_deleted(
+        &mut self,
+        now: Instant,
+        number: u32,
+        slot: u8,
+        result: &Result<Answer, Refusal>,
+    ) {
+        let again = now + self.config.timing.command;
         let Some(nexus) = self.nexus.as_mut() else { return };
+        let left =
+            matches!(result, Err(Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. }));
         for drop in nexus.drops.iter_mut().filter(|drop| drop.number == number) {
             drop.waiting &= !bit(slot);
+            // Who does not delete it now is asked again: its marks are hidden in that layer.
+            if result.is_err() && !left {
+                drop.refused |= bit(slot);
+                drop.again = Some(again);
+            }
         }
         self.deleted();
     }
 
+    /// Asks those again who did not delete a snapshot.
+    pub(crate) fn drops_on(&mut self, now: Instant) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let able = nexus.able();
+        let mut asks = alloc::vec::Vec::new();
+        for drop in nexus.drops.iter_mut().filter(|drop| drop.again.is_some_and(|at| at <= now)) {
+            drop.again = None;
+            // Who has left tells of it when it is fenced.
+            drop.waiting |= drop.refused & able;
+            drop.refused = 0;
+            asks.push((drop.number, drop.uuid, drop.waiting));
+        }
+        for (number, uuid, mask) in asks {
+            for slot in slots(mask) {
+                let command = Command::DeleteSnapshot { uuid: uuid.into() };
+                self.send(now, slot, Purpose::Delete(number), command, None);
+            }
+            self.deleted();
+        }
+    }
+
+    pub(crate) fn drops_due(&self) -> Option<Instant> {
+        self.nexus.as_ref()?.drops.iter().filter_map(|drop| drop.again).min()
+    }
+
     fn deleted(&mut self) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let done = nexus.drops.iter().filter(|drop| drop.waiting == 0);
-        let tags: alloc::vec::Vec<u64> = done.filter_map(|drop| drop.tag).collect();
-        nexus.drops.retain(|drop| drop.waiting != 0);
+        let done = nexus.drops.iter_mut().filter(|drop| drop.waiting == 0);
+        let tags: alloc::vec::Vec<u64> = done.filter_map(|drop| drop.tag.take()).collect();
+        nexus.drops.retain(|drop| drop.waiting | drop.refused != 0);
         for tag in tags {
             self.end(tag, Ok(()));
         }
