@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use braid_nexus::{Command, Uuid};
+use braid_nexus::{Command, Record, Uuid};
 use braid_pool::Operation;
 
 use super::profile::Fault;
@@ -64,7 +64,7 @@ impl Run {
         match fault {
             Fault::Look if self.profile.rots() => {}
             Fault::Look => return self.look(),
-            Fault::Kill | Fault::KillTwo | Fault::PowerCut | Fault::Blackout | Fault::Wipe => {
+            Fault::Kill | Fault::KillOwner | Fault::KillTwo | Fault::PowerCut | Fault::Blackout | Fault::Wipe => {
                 self.strike_process(fault);
             }
             Fault::Pause => {
@@ -91,6 +91,10 @@ impl Run {
                 self.cluster.restore_store(kept);
             }
             Fault::HostCrash | Fault::HostReset => self.strike_host(fault),
+            Fault::Usurp => {
+                self.strike_host(Fault::HostCrash);
+                self.order(Fault::TakeOver);
+            }
             Fault::TakeOver
             | Fault::Shutdown
             | Fault::Snapshot
@@ -106,6 +110,16 @@ impl Run {
         let time = self.lasting();
         match fault {
             Fault::Kill => {
+                self.kill(node);
+                self.later(time, After::Start(node));
+            }
+            Fault::KillOwner => {
+                // A host dies with it, sometimes: nobody sends its writes again.
+                if self.random.once_in(2) {
+                    self.strike_host(Fault::HostCrash);
+                }
+                let volume = self.random.index(self.volumes.len());
+                let node = self.owner_of(volume).unwrap_or(node);
                 self.kill(node);
                 self.later(time, After::Start(node));
             }
@@ -132,6 +146,7 @@ impl Run {
             }
             Fault::Wipe if self.may_wipe(node) => {
                 self.forget(node);
+                self.note_wipe(node);
                 self.cluster.wipe(node);
                 self.later(time, After::Start(node));
             }
@@ -139,24 +154,60 @@ impl Run {
         }
     }
 
-    /// Whether nothing is lost for good with a node's disk: its volumes have other members, and
-    /// none of these lost its disk before.
+    /// Whether nothing is lost for good with a node's disk: the other replicas of its volumes are
+    /// members, and none of these lost its disk since it became one.
     fn may_wipe(&self, node: u8) -> bool {
         let sites = self.cluster.sites();
         (0..sites.volumes.len()).all(|volume| {
-            let mine = |uuid: &Uuid| sites.node_of(uuid) == Some(node);
-            if !sites.volumes[volume].replicas.iter().any(|(uuid, _)| mine(uuid)) {
+            let replicas = &sites.volumes[volume].replicas;
+            if replicas.iter().all(|(_, at)| *at != node) {
                 return true;
             }
             let Some(record) = self.cluster.record(volume) else { return false };
-            let others = record.slots.iter().flatten().filter(|replica| !mine(&replica.uuid));
-            // All others are members that never lost their disks since.
-            others.clone().count() > 0
-                && others.clone().all(|replica| {
-                    record.slot_of(&replica.uuid).and_then(|slot| record.instance(slot)).is_some()
-                        && self.cluster.replica(&replica.uuid).is_some()
-                })
+            let mut others = replicas.iter().filter(|(_, at)| *at != node).peekable();
+            others.peek().is_some() && others.all(|(uuid, _)| self.is_whole(record, uuid))
         })
+    }
+
+    /// Whether a replica is a member that did not lose its disk since.
+    fn is_whole(&self, record: &Record, replica: &Uuid) -> bool {
+        let instance = record.slot_of(replica).and_then(|slot| record.instance(slot));
+        let wiped = self.wiped.get(replica);
+        instance.is_some() && wiped.is_none_or(|before| *before != instance)
+    }
+
+    fn note_wipe(&mut self, node: u8) {
+        let replicas: Vec<Uuid> =
+            self.cluster.sites().of_node(node).map(|(uuid, _)| uuid).collect();
+        for replica in replicas {
+            let volume = self.cluster.sites().volume_of(&replica);
+            let record = volume.and_then(|volume| self.cluster.record(volume));
+            let instance = record.and_then(|record| record.instance(record.slot_of(&replica)?));
+            self.wiped.insert(replica, instance);
+        }
+    }
+
+    /// A take-over found what differs: a member dies before that is mended, often.
+    pub(super) fn pursue(&mut self, volume: usize) {
+        if self.profile.pursuit_in == 0 || !self.random.once_in(self.profile.pursuit_in) {
+            return;
+        }
+        let Some(record) = self.cluster.record(volume) else { return };
+        let sites = self.cluster.sites();
+        let owner = self.owner_of(volume);
+        let members: Vec<u8> = (0..8)
+            .filter(|slot| record.members() >> slot & 1 == 1)
+            .filter_map(|slot| sites.node_of(&record.replica(slot)?.uuid))
+            .filter(|node| Some(*node) != owner)
+            .collect();
+        if members.is_empty() {
+            return;
+        }
+        let node = *self.random.pick(&members);
+        let soon = self.profile.pursuit.draw(&mut self.random);
+        let time = self.lasting();
+        self.later(soon, After::Kill(node));
+        self.later(soon + time, After::Start(node));
     }
 
     fn strike_network(&mut self, fault: Fault) {
@@ -399,6 +450,7 @@ impl Run {
 const fn name(fault: Fault) -> &'static str {
     match fault {
         Fault::Kill => "kill",
+        Fault::KillOwner => "kill of an owner",
         Fault::KillTwo => "two kills",
         Fault::PowerCut => "power cut",
         Fault::Blackout => "blackout",
@@ -419,6 +471,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::HostReset => "path reset",
         Fault::HostCut => "path cut",
         Fault::TakeOver => "needless take-over",
+        Fault::Usurp => "take-over as a host dies",
         Fault::Shutdown => "orderly move",
         Fault::Snapshot => "snapshot asked for",
         Fault::DeleteSnapshot => "snapshot deleted",

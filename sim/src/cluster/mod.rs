@@ -124,6 +124,11 @@ pub enum Happened {
         /// When, and in which epoch.
         trace: Trace,
     },
+    /// A replica has cleared marks.
+    Cleaned {
+        /// Which.
+        replica: Uuid,
+    },
     /// A replica has carried out a write or a zeroing.
     Changed {
         /// Which.

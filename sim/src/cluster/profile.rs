@@ -21,6 +21,8 @@ const MIB: u64 = 2048;
 pub enum Fault {
     /// A process dies, and starts again.
     Kill,
+    /// The process that serves a volume dies, sometimes with a host.
+    KillOwner,
     /// Two processes die within a millisecond.
     KillTwo,
     /// A node loses its power for a while.
@@ -61,6 +63,8 @@ pub enum Fault {
     HostCut,
     /// Another engine shall own a volume, for no reason.
     TakeOver,
+    /// The same as a host dies: nobody sends its writes again.
+    Usurp,
     /// An owner leaves in order.
     Shutdown,
     /// A snapshot is taken.
@@ -110,6 +114,13 @@ pub struct Profile {
     pub pause: Spread,
     /// How long what lasts a while lasts.
     pub lasts: Spread,
+    /// One take-over in so many that finds something suspect is followed by a member's death; 0:
+    /// none.
+    pub pursuit_in: u64,
+    /// How soon after.
+    pub pursuit: Spread,
+    /// Replicas are laid side by side whenever marks were cleared.
+    pub watches_marks: bool,
     /// What befalls it, by weight.
     pub faults: Vec<(Fault, u32)>,
 }
@@ -146,6 +157,9 @@ impl Profile {
             faulty: Duration::from_secs(12),
             pause: Spread::millis(200, 3000),
             lasts: Spread::millis(100, 6000),
+            pursuit_in: 0,
+            pursuit: Spread::millis(1, 400),
+            watches_marks: false,
             faults: Vec::new(),
         }
     }
@@ -197,6 +211,8 @@ impl Profile {
         profile.limits.requests_max = *random.pick(&[8, 64, 1024]);
         profile.limits.segments_max = *random.pick(&[1, 4]);
         profile.faulty = Duration::from_secs(random.within(4, 20));
+        profile.pursuit_in = *random.pick(&[0, 2]);
+        profile.watches_marks = random.once_in(8);
         profile.pause = *random.pick(&[
             Spread::millis(50, 1000),
             Spread::millis(200, 3000),
@@ -219,8 +235,9 @@ impl Profile {
 pub const FREE: &str = "free";
 
 /// What may befall a cluster whose disks keep what they have.
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 24] = [
     Fault::Kill,
+    Fault::KillOwner,
     Fault::KillTwo,
     Fault::PowerCut,
     Fault::Blackout,
@@ -237,6 +254,7 @@ const FAULTS: [Fault; 22] = [
     Fault::HostReset,
     Fault::HostCut,
     Fault::TakeOver,
+    Fault::Usurp,
     Fault::Shutdown,
     Fault::Snapshot,
     Fault::DeleteSnapshot,
@@ -323,7 +341,7 @@ fn free_whims(random: &mut Random) -> Whims {
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 16] = [
+const NAMED: [(&str, Make); 22] = [
     ("calm", |profile| profile.with(&[(Fault::Look, 1)])),
     ("overlap", |mut profile| {
         profile.habits.hot = (0, 16);
@@ -348,18 +366,125 @@ const NAMED: [(&str, Make); 16] = [
         profile.weather.slow_in = 200;
         profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 2), (Fault::OneWay, 1)])
     }),
-    ("ghosts", |mut profile| {
-        // Writes of an older epoch or association are still in work when the next one begins.
-        profile.temper.doubt_in = 8;
-        profile.pace.write = Spread::micros(50, 60_000);
-        profile.pace.stall_in = 100;
-        profile.pace.stall = Spread::millis(20, 2500);
-        profile.weather.slow_in = 60;
-        profile.weather.slow = Spread::millis(20, 2500);
-        profile.weather.reset_in = 3000;
-        profile.habits.heat = 100;
+    ("divergence", |mut profile| {
+        // Owners die in the middle of writes that reach some members late; what differs is read,
+        // and members die before it is mended.
+        profile.nodes = 4;
+        profile.sectors = 8 * MIB;
+        profile.habits.sectors = 8 * MIB;
+        profile.limits.segments_max = 1;
+        profile.pace.read = Spread::micros(200, 20_000);
+        profile.weather.slow_in = 20;
+        profile.weather.slow = Spread::millis(5, 900);
+        profile.habits.weights = [12, 6, 1, 1];
+        profile.habits.think = Duration::from_millis(4);
+        profile.habits.heat = 60;
+        profile.habits.hot = (0, 64);
+        profile.hosts = 3;
+        profile.pursuit_in = 1;
+        profile.pause = Spread::millis(2000, 5000);
+        profile.lasts = Spread::millis(500, 2000);
+        profile.faulty = Duration::from_secs(20);
+        profile.with(&[(Fault::KillOwner, 1)])
+    }),
+    ("late-writes", |mut profile| {
+        // Members fail and return at once, in the same epoch; the replica did not hear that the
+        // older association ended, and what was sent on it comes after.
+        profile.weather.slow_in = 20;
+        profile.weather.slow = Spread::millis(100, 4000);
+        profile.weather.half_open_in = 2;
+        profile.weather.lapse = Spread::millis(2000, 4000);
         profile.habits.hot = (0, 32);
-        profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 1)])
+        profile.habits.heat = 100;
+        profile.habits.weights = [4, 10, 1, 0];
+        profile.habits.think = Duration::from_millis(2);
+        profile.habits.depth = 8;
+        profile.faulty = Duration::from_secs(20);
+        profile.pause = Spread::millis(200, 1500);
+        profile.lasts = Spread::millis(20, 500);
+        profile.with(&[(Fault::Exclude, 1)])
+    }),
+    ("late-hosts", |mut profile| {
+        // Hosts give paths up, engines do not hear of it, and what was sent there comes when
+        // that engine owns the volume again.
+        profile.nodes = 2;
+        profile.replicas = 2;
+        profile.weather.half_open_in = 2;
+        profile.weather.slow_in = 10;
+        profile.weather.slow = Spread::millis(100, 3000);
+        profile.weather.lapse = Spread::millis(2000, 4000);
+        profile.habits.reconnect = Duration::from_secs(3);
+        profile.habits.hot = (0, 32);
+        profile.habits.heat = 100;
+        profile.habits.weights = [4, 10, 1, 0];
+        profile.habits.think = Duration::from_millis(2);
+        profile.habits.depth = 12;
+        profile.hosts = 3;
+        profile.faulty = Duration::from_secs(30);
+        profile.pause = Spread::millis(100, 800);
+        profile.with(&[(Fault::HostReset, 2), (Fault::TakeOver, 3)])
+    }),
+    ("slow-resync", |mut profile| {
+        // Comparing takes seconds; winners die meanwhile, and others return.
+        profile.nodes = 4;
+        profile.sectors = 12 * MIB;
+        profile.habits.sectors = 12 * MIB;
+        profile.limits.segments_max = 2;
+        profile.pace.read = Spread::micros(500, 60_000);
+        profile.weather.slow_in = 25;
+        profile.weather.slow = Spread::millis(5, 1200);
+        profile.habits.weights = [6, 10, 1, 0];
+        profile.habits.think = Duration::from_millis(20);
+        profile.habits.heat = 30;
+        profile.hosts = 3;
+        profile.pursuit_in = 1;
+        profile.pursuit = Spread::millis(50, 3000);
+        profile.pause = Spread::millis(1000, 5000);
+        profile.lasts = Spread::millis(200, 2000);
+        profile.faulty = Duration::from_secs(20);
+        profile.with(&[(Fault::KillOwner, 3), (Fault::Exclude, 1)])
+    }),
+    ("fresh-regions", |mut profile| {
+        // Members return while hosts write to regions that are not marked.
+        profile.sectors = 16 * MIB;
+        profile.habits.sectors = 16 * MIB;
+        profile.habits.weights = [1, 10, 1, 3];
+        profile.habits.think = Duration::from_millis(600);
+        profile.habits.heat = 0;
+        profile.habits.transfer = 8;
+        profile.hosts = 3;
+        profile.timing.idle = Duration::from_millis(20);
+        profile.weather.delay = Spread::micros(500, 30_000);
+        profile.faulty = Duration::from_secs(20);
+        profile.pause = Spread::millis(300, 2500);
+        profile.with(&[(Fault::Exclude, 1)])
+    }),
+    ("leases", |mut profile| {
+        // A take-over does not wait for members that do not answer, so leases alone protect reads.
+        profile.timing.fence = Duration::from_millis(50);
+        profile.habits.weights = [14, 6, 1, 0];
+        profile.habits.think = Duration::from_millis(2);
+        profile.habits.hot = (0, 16);
+        profile.habits.heat = 100;
+        profile.hosts = 3;
+        profile.temper.doubt_in = 6;
+        profile.temper.twice_in = 1;
+        profile.lasts = Spread::millis(300, 3000);
+        profile.pause = Spread::millis(100, 1200);
+        profile.with(&[(Fault::Isolate, 3), (Fault::Split, 4), (Fault::TakeOver, 4)])
+    }),
+    ("ghosts", |mut profile| {
+        // Writes of an older epoch are on their way or in work when the next one begins.
+        profile.pace.write = Spread::micros(50, 250_000);
+        profile.pace.read = Spread::micros(20, 200);
+        profile.weather.delay = Spread::micros(100, 20_000);
+        profile.habits.heat = 20;
+        profile.habits.weights = [4, 12, 1, 0];
+        profile.habits.think = Duration::from_millis(10);
+        profile.hosts = 3;
+        profile.pause = Spread::millis(300, 2000);
+        profile.faulty = Duration::from_secs(20);
+        profile.with(&[(Fault::Usurp, 5), (Fault::TakeOver, 1)])
     }),
     ("returns", |mut profile| {
         profile.pause = Spread::millis(200, 1500);
@@ -374,17 +499,14 @@ const NAMED: [(&str, Make); 16] = [
         ])
     }),
     ("store", |mut profile| {
-        profile.whims.lose_request_in = 5;
-        profile.whims.lose_answer_in = 4;
-        profile.whims.late_in = 4;
-        profile.whims.late = Spread::millis(1000, 8000);
-        profile.temper.doubt_in = 20;
-        profile.with(&[
-            (Fault::Exclude, 4),
-            (Fault::Kill, 1),
-            (Fault::TakeOver, 2),
-            (Fault::StoreDown, 1),
-        ])
+        // Commits of returns come late, when the joiner was given up.
+        profile.whims.lose_request_in = 0;
+        profile.whims.lose_answer_in = 6;
+        profile.whims.late_in = 3;
+        profile.whims.late = Spread::millis(1000, 6000);
+        profile.lasts = Spread::millis(500, 4000);
+        profile.pause = Spread::millis(300, 2000);
+        profile.with(&[(Fault::Exclude, 6), (Fault::Split, 3), (Fault::Kill, 1)])
     }),
     ("power", |profile| {
         profile.with(&[(Fault::PowerCut, 4), (Fault::TakeOver, 1), (Fault::Look, 1)])
@@ -397,11 +519,16 @@ const NAMED: [(&str, Make); 16] = [
         profile.with(&[(Fault::Blackout, 4), (Fault::PowerCut, 1), (Fault::HostReset, 2)])
     }),
     ("marks", |mut profile| {
-        // Regions are cleaned often, and looked at.
+        // Regions are cleaned often, while writes are late at one member and members are away.
         profile.habits.weights = [2, 8, 1, 6];
-        profile.habits.think = Duration::from_millis(400);
-        profile.timing.idle = Duration::from_millis(300);
-        profile.with(&[(Fault::Exclude, 2), (Fault::TakeOver, 1), (Fault::Look, 6)])
+        profile.habits.think = Duration::from_millis(300);
+        profile.timing.idle = Duration::from_millis(20);
+        profile.weather.slow_in = 20;
+        profile.weather.slow = Spread::millis(20, 1500);
+        profile.lasts = Spread::millis(1500, 6000);
+        profile.faulty = Duration::from_secs(8);
+        profile.watches_marks = true;
+        profile.with(&[(Fault::Kill, 3), (Fault::Exclude, 2), (Fault::TakeOver, 1)])
     }),
     ("holes", |mut profile| {
         profile.habits.weights = [6, 6, 6, 1];
@@ -454,27 +581,27 @@ pub const PLANTS: [(&str, Plant, &str); 30] = [
     ("no-lock", Plant::NoLock, "overlap"),
     ("fence-without-drain", Plant::FenceWithoutDrain, "ghosts"),
     ("record-before-fence", Plant::RecordBeforeFence, "duel"),
-    ("joiner-late", Plant::JoinerLate, "returns"),
+    ("joiner-late", Plant::JoinerLate, "fresh-regions"),
     ("ack-without-joiner", Plant::AckWithoutJoiner, "returns"),
-    ("add-counts-late", Plant::AddCountsLate, "returns"),
-    ("return-without-fence", Plant::ReturnWithoutFence, "ghosts"),
-    ("return-while-suspect", Plant::ReturnWhileSuspect, "returns"),
+    ("add-counts-late", Plant::AddCountsLate, "store"),
+    ("return-without-fence", Plant::ReturnWithoutFence, "late-writes"),
+    ("return-while-suspect", Plant::ReturnWhileSuspect, "slow-resync"),
     ("delta-of-joiner-alone", Plant::DeltaOfJoinerAlone, "returns"),
     ("mark-after-data", Plant::MarkAfterData, "power"),
     ("clean-early", Plant::CleanEarly, "marks"),
     ("clean-across-change", Plant::CleanAcrossChange, "marks"),
     ("skip-holes", Plant::SkipHoles, "holes"),
     ("forget-snapshot", Plant::ForgetSnapshot, "snapshots"),
-    ("no-write-back", Plant::NoWriteBack, "kills"),
-    ("read-unsettled", Plant::ReadUnsettled, "kills"),
-    ("copies-released", Plant::CopiesReleased, "returns"),
+    ("no-write-back", Plant::NoWriteBack, "divergence"),
+    ("read-unsettled", Plant::ReadUnsettled, "divergence"),
+    ("copies-released", Plant::CopiesReleased, "slow-resync"),
     ("same-instance", Plant::SameInstance, "power"),
-    ("resume-association", Plant::ResumeAssociation, "ghosts"),
-    ("no-lease-check", Plant::NoLeaseCheck, "stale-reads"),
-    ("lease-of-one", Plant::LeaseOfOne, "stale-reads"),
-    ("lease-by-fence", Plant::LeaseByFence, "stale-reads"),
+    ("resume-association", Plant::ResumeAssociation, "late-writes"),
+    ("no-lease-check", Plant::NoLeaseCheck, "leases"),
+    ("lease-of-one", Plant::LeaseOfOne, "leases"),
+    ("lease-by-fence", Plant::LeaseByFence, "leases"),
     ("old-epoch-writes", Plant::OldEpochWrites, "ghosts"),
-    ("no-ana-read", Plant::NoAnaRead, "hosts"),
+    ("no-ana-read", Plant::NoAnaRead, "late-hosts"),
     ("lossy-no-failed-flush", Plant::LossyNoFailedFlush, "blackout"),
     ("lossy-retryable", Plant::LossyRetryable, "blackout"),
     ("lossy-by-association", Plant::LossyByAssociation, "blackout"),

@@ -69,6 +69,8 @@ enum Job {
     Load { uuid: Uuid },
     /// A guard's command, without payload.
     Plain(Owed),
+    /// A guard's clearing of marks.
+    Clean(Owed),
     /// A guard's flush, before its snapshot.
     Flush { owed: Owed, uuid: Uuid },
     /// A guard's list of marks.
@@ -356,6 +358,7 @@ impl Replicas {
                 self.order(cx, parts, Job::Marks(owed), command);
             }
             Command::Clean { regions, .. } => {
+                let plain = Job::Clean(owed);
                 self.order(cx, parts, plain, braid_pool::Command::Clean { uuid, regions });
             }
             Command::Snapshot { uuid } => {
@@ -472,6 +475,11 @@ impl Replicas {
         match job {
             Job::Load { uuid } => self.loaded(cx, parts.pool, uuid, result.is_ok()),
             Job::Plain(owed) => {
+                self.carried(cx, owed, result.map(|_| Outcome::Done).map_err(refusal));
+            }
+            Job::Clean(owed) => {
+                let replica = self.list[owed.replica].uuid;
+                cx.out.push_back(Happened::Cleaned { replica });
                 self.carried(cx, owed, result.map(|_| Outcome::Done).map_err(refusal));
             }
             Job::Flush { owed, uuid } => match result {

@@ -29,6 +29,8 @@ const DISK: u64 = 48 << 20;
 const FAULT: u64 = 0;
 const HOSTS: u64 = 16;
 const AFTERS: u64 = 1 << 20;
+/// Clearings of marks after which replicas are laid side by side, in a run: that takes long.
+const CLEANS_WATCHED: u32 = 60;
 /// How long a cluster may take to converge when nothing is wrong any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -73,6 +75,8 @@ pub(super) struct Judged {
 pub(super) struct Passage {
     /// Nodes that served, the last ones.
     owners: Vec<u8>,
+    /// The epoch in which each node served last.
+    served: BTreeMap<u8, u64>,
     /// Regions that are suspect.
     pub(super) suspect: u64,
     /// Steps of returns, by slot.
@@ -94,6 +98,9 @@ pub(super) struct Run {
     pub(super) faults: u32,
     pub(super) afters: BTreeMap<u64, After>,
     pub(super) faulty: bool,
+    cleans: u32,
+    /// Wiped replicas, and the instance that the record named then.
+    pub(super) wiped: BTreeMap<Uuid, Option<u64>>,
     lines: BTreeMap<LineId, usize>,
     asked: BTreeMap<(LineId, u64), (usize, Number)>,
     commits: usize,
@@ -128,6 +135,8 @@ impl Run {
             faults: 0,
             afters: BTreeMap::new(),
             faulty: true,
+            cleans: 0,
+            wiped: BTreeMap::new(),
             lines: BTreeMap::new(),
             asked: BTreeMap::new(),
             commits: 0,
@@ -209,6 +218,7 @@ impl Run {
                 Happened::Answered { line, tag, status, trace } => {
                     self.answered(line, tag, status, trace)?;
                 }
+                Happened::Cleaned { replica } => self.cleaned(&replica)?,
                 Happened::Changed { replica, offset, len, bytes } => {
                     self.changed(replica, offset, len, bytes.as_deref())?;
                 }
@@ -247,6 +257,7 @@ impl Run {
             let judged = &mut self.volumes[volume];
             judged.history.serving();
             judged.passage.owners.push(node);
+            judged.passage.served.insert(node, epoch);
             judged.passage.suspect = suspect;
             judged.passage.returning.clear();
             self.seen.mark("serving");
@@ -258,6 +269,9 @@ impl Run {
                 "from A to B and back to A",
             );
             self.restarted_members(volume);
+            if suspect > 0 && self.faulty {
+                self.pursue(volume);
+            }
         }
         self.volumes[volume].passage.heard(&mut self.seen, now, note);
         Ok(())
@@ -317,6 +331,9 @@ impl Run {
         };
         match status {
             Status::Success => {
+                // An owner that ended in the same moment tells no epoch: it is the last that served.
+                let served = judged.passage.served.get(&trace.node).copied();
+                let epoch = if epoch > 0 { epoch } else { served.unwrap_or(0) };
                 judged.epochs.acknowledged(epoch, received, answered)?;
                 if flushes {
                     judged.losses.flushed(id, epoch, received)?;
@@ -340,6 +357,19 @@ impl Run {
         }
         self.seen.mark_if(!self.cluster.has_line(line), "command of a host's dead association");
         Ok(())
+    }
+
+    /// Marks were cleared: what is not marked now must be equal, now.
+    fn cleaned(&mut self, replica: &Uuid) -> Verdict {
+        self.seen.mark("marks cleared");
+        self.cleans += 1;
+        if !self.profile.watches_marks || self.cleans > CLEANS_WATCHED {
+            return Ok(());
+        }
+        match self.cluster.sites().volume_of(replica) {
+            Some(volume) => self.look_at_marks(volume),
+            None => Ok(()),
+        }
     }
 
     fn changed(&mut self, replica: Uuid, offset: u64, len: u64, bytes: Option<&[u8]>) -> Verdict {

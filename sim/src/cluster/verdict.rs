@@ -206,6 +206,14 @@ impl Run {
         Ok(())
     }
 
+    /// *MarksCover* of one volume, as a process would find it now.
+    pub(super) fn look_at_marks(&mut self, volume: usize) -> Verdict {
+        let shelves = self.shelves(false)?;
+        let Some(record) = self.cluster.record(volume).cloned() else { return Ok(()) };
+        let members = self.members(&record, &shelves);
+        inspect::marks_cover(&named(&members), "in memory")
+    }
+
     fn shelves(&self, durable: bool) -> Verdict<Shelves> {
         let shelf = |node: u8| {
             let layers = match durable {
