@@ -79,6 +79,12 @@ pub(crate) struct Sim {
     /// Switches a rule of replication off and expects that to be found
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+    /// Only these of the seed's faults, or none: as a smaller finding names them
+    #[arg(long, value_name = "NUMBERS")]
+    keep: Option<String>,
+    /// Only so many hosts of each volume
+    #[arg(long)]
+    hosts: Option<u8>,
     /// Seeds at once; 0: as many as there are processors
     #[arg(long, default_value_t = 0)]
     jobs: u64,
@@ -98,7 +104,13 @@ pub(crate) fn sim(options: &Sim) -> Outcome<()> {
     if options.log {
         command.arg("--log");
     }
-    for (name, value) in [("--profile", &options.profile), ("--plant", &options.plant)] {
+    let hosts = options.hosts.map(|hosts| hosts.to_string());
+    for (name, value) in [
+        ("--profile", &options.profile),
+        ("--plant", &options.plant),
+        ("--keep", &options.keep),
+        ("--hosts", &hosts),
+    ] {
         if let Some(value) = value {
             command.args([name, value]);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_nexus::Plant;
 
-pub use super::profile::{FREE, PLANTS, Profile};
+pub use super::profile::{FREE, PLANTS, Profile, UNSEEN};
 use super::run::Run;
 pub use super::run::Selection;
 use crate::guard::guard;

@@ -28,6 +28,8 @@ pub(super) enum After {
     StoreUp,
     /// A host comes back.
     HostBack(usize),
+    /// A node's engine shall own a volume.
+    TakeOver(u8, usize),
 }
 
 /// Within which two things happen "at once".
@@ -91,6 +93,7 @@ impl Run {
                 self.cluster.restore_store(kept);
             }
             Fault::HostCrash | Fault::HostReset => self.strike_host(fault),
+            Fault::AwayAndBack => self.away_and_back(),
             Fault::Usurp => {
                 self.strike_host(Fault::HostCrash);
                 self.order(Fault::TakeOver);
@@ -312,10 +315,8 @@ impl Run {
     fn order(&mut self, fault: Fault) {
         let volume = self.random.index(self.volumes.len());
         if fault == Fault::TakeOver {
-            let owner = self.cluster.new_owner();
             let node = self.some_node();
-            self.cluster.command(node, volume, Command::TakeOver { owner, force: false });
-            return;
+            return self.appoint(node, volume);
         }
         let Some(node) = self.owner_of(volume) else { return };
         let Some(record) = self.cluster.record(volume).cloned() else { return };
@@ -353,6 +354,43 @@ impl Run {
         self.cluster.command(node, volume, command);
     }
 
+    fn appoint(&mut self, node: u8, volume: usize) {
+        let owner = self.cluster.new_owner();
+        self.cluster.command(node, volume, Command::TakeOver { owner, force: false });
+    }
+
+    /// A host gives up its path to the owner; the volume moves away at once, and back soon.
+    fn away_and_back(&mut self) {
+        let guest = self.some_guest();
+        let volume = self.guests[guest].volume;
+        let Some(here) = self.owner_of(volume) else { return };
+        let there = (here + 1) % self.profile.nodes;
+        let now = self.cluster.now();
+        let at = &mut self.guests[guest];
+        at.host.reset(now, &mut self.volumes[volume].history, here.into());
+        self.silent = true;
+        self.carry_out(guest);
+        self.silent = false;
+        self.appoint(there, volume);
+        let back = Duration::from_millis(self.random.within(20, 600));
+        self.later(back, After::TakeOver(here, volume));
+    }
+
+    /// An owner begins to serve: it is cut off from all but its hosts, and another is appointed.
+    pub(super) fn cut_off(&mut self, node: u8, volume: usize) {
+        if self.profile.cut_off_in == 0 || !self.random.once_in(self.profile.cut_off_in) {
+            return;
+        }
+        let time = self.lasting();
+        let others = (0..self.profile.nodes).filter(|other| *other != node).map(Place::Node);
+        for other in others.chain([Place::Store, Place::Planner]) {
+            self.cut(Place::Node(node), other, false, time);
+        }
+        let next = (node + 1) % self.profile.nodes;
+        let soon = Duration::from_millis(self.random.within(1, 300));
+        self.later(soon, After::TakeOver(next, volume));
+    }
+
     /// The node whose engine serves a volume, as the store has it.
     pub(super) fn owner_of(&self, volume: usize) -> Option<u8> {
         let owner = self.cluster.record(volume)?.owner;
@@ -381,6 +419,7 @@ impl Run {
                 self.cluster.unfill(node);
             }
             After::StoreUp => self.cluster.set_store_up(true),
+            After::TakeOver(node, volume) => self.appoint(node, volume),
             After::HostBack(guest) => {
                 let now = self.cluster.now();
                 let at = &mut self.guests[guest];
@@ -472,6 +511,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::HostCut => "path cut",
         Fault::TakeOver => "needless take-over",
         Fault::Usurp => "take-over as a host dies",
+        Fault::AwayAndBack => "away and back",
         Fault::Shutdown => "orderly move",
         Fault::Snapshot => "snapshot asked for",
         Fault::DeleteSnapshot => "snapshot deleted",

@@ -98,6 +98,8 @@ pub(super) struct Run {
     pub(super) faults: u32,
     pub(super) afters: BTreeMap<u64, After>,
     pub(super) faulty: bool,
+    /// Nobody hears of lines that hosts leave.
+    pub(super) silent: bool,
     cleans: u32,
     /// Wiped replicas, and the instance that the record named then.
     pub(super) wiped: BTreeMap<Uuid, Option<u64>>,
@@ -135,6 +137,7 @@ impl Run {
             faults: 0,
             afters: BTreeMap::new(),
             faulty: true,
+            silent: false,
             cleans: 0,
             wiped: BTreeMap::new(),
             lines: BTreeMap::new(),
@@ -269,6 +272,9 @@ impl Run {
                 "from A to B and back to A",
             );
             self.restarted_members(volume);
+            if self.faulty {
+                self.cut_off(node, volume);
+            }
             if suspect > 0 && self.faulty {
                 self.pursue(volume);
             }
@@ -435,7 +441,10 @@ impl Run {
                 }
                 Output::Close { line } => {
                     self.lines.remove(&line);
-                    self.cluster.host_leave(line);
+                    match self.silent {
+                        true => self.cluster.host_vanish(line),
+                        false => self.cluster.host_leave(line),
+                    }
                 }
                 Output::ReadAna { line } => {
                     self.cluster.host_read_ana(line, 0);

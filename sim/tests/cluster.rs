@@ -1,0 +1,67 @@
+//! Simulated clusters: nothing is found where every rule holds, and a seed is one run.
+#![forbid(unsafe_code)]
+
+use braid_sim::Story;
+use braid_sim::cluster::campaign::{FREE, Options, Profile, Report, Selection, campaign};
+use braid_sim::cluster::shrink::shrink;
+
+fn run(profile: &'static str, first: u64, seeds: u64, selection: Selection) -> Report {
+    campaign(&Options {
+        seeds,
+        first,
+        profile,
+        selection,
+        story: Story::Silent,
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        first_finding_ends: false,
+    })
+}
+
+fn clean(report: &Report) {
+    let told: Vec<String> =
+        report.findings.iter().map(|finding| format!("{finding}; {}", finding.replay())).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+}
+
+#[test]
+fn whatever_befalls_a_cluster_what_must_hold_holds() {
+    let report = run(FREE, 1, 60, Selection::default());
+    clean(&report);
+    assert!(report.seen.times("converged") == 60, "{}", report.seen);
+    assert!(report.seen.times("member returned") > 10, "{}", report.seen);
+}
+
+#[test]
+fn every_profile_runs_and_finds_nothing() {
+    for profile in Profile::names() {
+        clean(&run(profile, 1, 4, Selection::default()));
+    }
+}
+
+#[test]
+fn a_seed_is_one_run_whoever_else_runs() {
+    let one = |first| {
+        let report = run(FREE, first, 6, Selection::default());
+        (report.events, report.simulated, report.seen.to_string())
+    };
+    let (events, simulated, seen) = one(11);
+    assert_eq!((events, simulated, seen), one(11));
+    assert!(events > 1000 && events != one(12).0);
+}
+
+#[test]
+fn a_finding_is_made_smaller_and_its_command_shows_it() {
+    let (_, plant, profile) = braid_sim::cluster::campaign::PLANTS
+        .into_iter()
+        .find(|(name, ..)| *name == "skip-holes")
+        .expect("that plant");
+    let selection = Selection { plant: Some(plant), ..Selection::default() };
+    let report = run(profile, 1, 4, selection);
+    let first = report.findings.first().expect("a finding");
+    let smaller = shrink(first);
+    assert_eq!(smaller.violation.invariant, first.violation.invariant);
+    assert!(smaller.selection.keep.as_ref().is_some_and(|keep| keep.len() < 4), "{smaller:?}");
+    assert!(smaller.replay().contains("--plant skip-holes --keep"), "{}", smaller.replay());
+    let again = run(profile, smaller.seed, 1, smaller.selection);
+    assert_eq!(again.findings[0].violation, smaller.violation);
+}
