@@ -66,7 +66,12 @@ impl Run {
         match fault {
             Fault::Look if self.profile.rots() => {}
             Fault::Look => return self.look(),
-            Fault::Kill | Fault::KillOwner | Fault::KillTwo | Fault::PowerCut | Fault::Blackout | Fault::Wipe => {
+            Fault::Kill
+            | Fault::KillOwner
+            | Fault::KillTwo
+            | Fault::PowerCut
+            | Fault::Blackout
+            | Fault::Wipe => {
                 self.strike_process(fault);
             }
             Fault::Pause => {
@@ -256,7 +261,8 @@ impl Run {
     }
 
     fn strike_disk(&mut self, fault: Fault) {
-        let node = self.some_node();
+        // One disk rots: at most one copy of anything is damaged.
+        let node = if self.profile.rots() { self.rotten } else { self.some_node() };
         let time = self.lasting();
         match fault {
             Fault::Stall => {

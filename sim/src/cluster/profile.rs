@@ -271,17 +271,15 @@ const FAULTS: [Fault; 25] = [
 ];
 
 /// What may befall one whose disks rot. No power is cut: what was not durable has no checksum yet
-/// that is, and nobody could tell rot from an unfinished write.
-const ROT: [Fault; 9] = [
+/// that is, and nobody could tell rot from an unfinished write. Nobody is taken out either: one
+/// node's disk rots, and of what it damages there must be another copy.
+const ROT: [Fault; 6] = [
     Fault::BitFlip,
     Fault::LatentError,
     Fault::Misdirect,
-    Fault::Split,
-    Fault::Pause,
     Fault::TakeOver,
     Fault::HostReset,
     Fault::Snapshot,
-    Fault::Exclude,
 ];
 
 fn free_habits(random: &mut Random, sectors: u64) -> Habits {
@@ -581,7 +579,6 @@ const NAMED: [(&str, Make); 22] = [
             (Fault::LatentError, 3),
             (Fault::Misdirect, 3),
             (Fault::TakeOver, 1),
-            (Fault::Exclude, 1),
         ])
     }),
 ];

@@ -101,6 +101,8 @@ pub(super) struct Run {
     /// Nobody hears of lines that hosts leave.
     pub(super) silent: bool,
     cleans: u32,
+    /// The node whose disk rots, if one does.
+    pub(super) rotten: u8,
     /// Wiped replicas, and the instance that the record named then.
     pub(super) wiped: BTreeMap<Uuid, Option<u64>>,
     lines: BTreeMap<LineId, usize>,
@@ -113,6 +115,7 @@ impl Run {
     pub(super) fn new(seed: u64, profile: Profile, selection: Selection, story: Story) -> Self {
         let mut random = Random::part(seed, 60);
         let config = config(seed, &profile, selection.plant, &mut random, story);
+        let rotten = u8::try_from(seed % u64::from(profile.nodes)).expect("a node");
         let volumes: Vec<Judged> = (0..profile.volumes).map(Judged::new).collect();
         let hosts = selection.hosts.unwrap_or(profile.hosts);
         let mut guests = Vec::new();
@@ -139,6 +142,7 @@ impl Run {
             faulty: true,
             silent: false,
             cleans: 0,
+            rotten,
             wiped: BTreeMap::new(),
             lines: BTreeMap::new(),
             asked: BTreeMap::new(),
