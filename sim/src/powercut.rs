@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use braid_block::IoError;
-use braid_pool::{Operation, Plant};
+use braid_pool::{Operation, Plant, State};
 
 use crate::cut::Cuts;
 use crate::disk::Disk;
@@ -98,7 +98,7 @@ impl fmt::Display for Finding {
 }
 
 /// What a campaign of full length must have come across, or it has proved nothing.
-pub const WANTED: [&str; 39] = [
+pub const WANTED: [&str; 40] = [
     "all space back",
     "all states of a moment",
     "block copied",
@@ -107,6 +107,7 @@ pub const WANTED: [&str; 39] = [
     "clean open",
     "cut again after going on",
     "cut again while opening",
+    "cut after a failure",
     "cut beside a bearing",
     "cut beside a flush",
     "cut beside writes",
@@ -360,6 +361,9 @@ impl Run<'_> {
             }
             1..3 => {
                 fork.suffer(some_trouble(random), 100)?;
+                if fork.world.is(State::Failed) && random.once_in(2) {
+                    fork = self.reopen_failed(fork, random)?;
+                }
                 fork = self.again(fork, random);
                 fork.recover();
                 fork.open()?;
@@ -368,6 +372,27 @@ impl Run<'_> {
         }
         self.seen.add(&fork.seen);
         Ok(())
+    }
+
+    /// A pool whose disk failed, and that said so, is opened again on the same boot: what its disk
+    /// shows may be gone when the power goes.
+    fn reopen_failed<M: Machine>(
+        &mut self,
+        mut fork: Session<M>,
+        random: &mut Random,
+    ) -> Verdict<Session<M>> {
+        fork.world.settle();
+        let disk = fork.killed(random);
+        let mut next = fork.fork(disk, Crash::Kill, random.number());
+        self.states += 1;
+        self.seen.add(&fork.seen);
+        // Nothing is read: of what was not flushed, nobody knows what the next cut leaves.
+        next.wait_open()?;
+        for _ in 0..random.below(200) {
+            next.world.step();
+        }
+        self.seen.mark("cut after a failure");
+        Ok(next)
     }
 
     fn again<M: Machine>(&mut self, mut fork: Session<M>, random: &mut Random) -> Session<M> {

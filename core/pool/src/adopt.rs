@@ -13,7 +13,9 @@
 //! 3. A region of a mirror's member is left alone, for what other members have decides, until it
 //!    is known to be alike (`Command::Clean`).
 //! 4. A region whose clusters changed hands since its first block was read is read again.
-//! 5. A region closes like any other: after a flush over which it was quiet, its cells durable.
+//! 5. After a failed flush nothing is adopted until the machine starts again: content that was
+//!    dropped would be gone then, and its checksum would not.
+//! 6. A region closes like any other: after a flush over which it was quiet, its cells durable.
 
 use alloc::collections::BTreeSet;
 use core::time::Duration;
@@ -56,6 +58,8 @@ struct Unit {
 /// How far the pass is.
 #[derive(Debug, Default)]
 pub(crate) struct Adopt {
+    /// What is read may be in a cache that will never be written: nothing is adopted.
+    held: bool,
     /// Some regions may be left.
     wanted: bool,
     /// Plain replicas and sealed layers were gone through.
@@ -81,8 +85,10 @@ pub(crate) struct Adopt {
 type Clusters = [(u32, u64); REGION_CLUSTERS as usize];
 
 impl Adopt {
-    /// The pool is open, and there may be regions to be adopted.
-    pub(crate) const fn begin(&mut self, wanted: bool) {
+    /// The pool is open, and there may be regions to be adopted; `held`: not before the machine
+    /// starts again.
+    pub(crate) const fn begin(&mut self, wanted: bool, held: bool) {
+        self.held = held;
         (self.wanted, self.walked, self.members) = (wanted, false, false);
         self.rewind();
     }
@@ -131,7 +137,7 @@ enum Step {
 impl Pool {
     /// Takes the pass further.
     pub(crate) fn adopt_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        if self.config.read_only {
+        if self.config.read_only || self.adopt.held {
             return;
         }
         self.adopt.paused = false;

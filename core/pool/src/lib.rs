@@ -50,6 +50,7 @@ mod reclaim;
 mod region;
 mod replay;
 mod request;
+mod rewrite;
 #[cfg(test)]
 mod rig;
 mod scan;

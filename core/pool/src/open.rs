@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! Syncing -> Superblocks -> Peek (stopped in order) -------------------> Load -> Claim -> open
-//!                        -> Scan -> Load -> Replay -> Verify -> [Relieve] -> Claim
+//!                        -> Scan -> [Rewrite] -> Load -> Replay -> Verify -> [Relieve] -> Claim
 //!                                                                  -> Clears -> open
 //! ```
 //!
 //! Invariants:
 //! 1. Nothing read is believed before a flush: after a process was killed, what it wrote may be in
 //!    the device's cache only, and a power cut would take back what was recovered.
-//! 2. The superblock with the new incarnation is durable before any other write; then the verdicts
-//!    on first writes that did not reach the device; only then a request is taken.
+//! 2. The superblock with the new incarnation is durable before any other write that changes what
+//!    the device holds; then the verdicts on first writes that did not reach the device; only then
+//!    a request is taken.
 //! 3. A read-only pool recovers in memory and writes nothing.
 //! 4. Whatever the device holds, opening ends in an open pool or a refusal, in bounded memory.
 
@@ -30,7 +31,7 @@ use crate::hash::mix;
 use crate::job::Jobs;
 use crate::journal::Journal;
 use crate::layers::Commands;
-use crate::layout::{ADOPT, BLOCK, CELLS_PER_BLOCK, CLEAN, Cell, ERROR, PAIR, Superblock};
+use crate::layout::{ADOPT, BLOCK, CELLS_PER_BLOCK, CLEAN, Cell, DROPPED, ERROR, PAIR, Superblock};
 use crate::load::Load;
 use crate::lock::Locks;
 use crate::op::Reads;
@@ -38,6 +39,7 @@ use crate::pages::Fetches;
 use crate::reclaim::Reclaim;
 use crate::region::Regions;
 use crate::replay::Replay;
+use crate::rewrite::Rewrite;
 use crate::scan::{Chain, Scan};
 use crate::scrub::Scrub;
 use crate::stop::Stop;
@@ -71,6 +73,8 @@ pub(crate) enum Phase {
     Peek { read: Option<Key> },
     /// The ring's headers are read.
     Scan(Scan),
+    /// What a failed flush may have dropped is written again.
+    Rewrite(Rewrite),
     /// Bitmaps and layers are read.
     Load(Load),
     /// Cells are carried out.
@@ -86,12 +90,14 @@ pub(crate) enum Phase {
     Clears { seq: u64 },
 }
 
-/// A read of opening.
+/// A read of opening, or a write of what was read.
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) lease: Lease,
     pub(crate) offset: u64,
     pub(crate) len: u32,
+    /// It was read, and is written again.
+    pub(crate) writes: bool,
     pub(crate) result: Option<Result<(), IoError>>,
 }
 
@@ -101,7 +107,7 @@ pub(crate) struct Opening {
     /// None while it is being taken further.
     phase: Option<Phase>,
     pub(crate) ios: Slab<Io>,
-    synced: Option<Result<(), IoError>>,
+    pub(crate) synced: Option<Result<(), IoError>>,
     /// The pool was stopped in order.
     clean: bool,
     /// What the journal is.
@@ -322,6 +328,7 @@ impl Pool {
             Phase::Superblocks(copies) => self.judge_copies(mem, o, copies),
             Phase::Peek { read } => self.peek(mem, o, read),
             Phase::Scan(scan) => self.scan_on(mem, o, scan),
+            Phase::Rewrite(rewrite) => self.rewrite_on(mem, o, rewrite),
             Phase::Load(load) => self.load_on(mem, now, o, load),
             Phase::Replay(replay) => self.replay_on(mem, now, o, replay),
             Phase::Verify(verify) => self.verify_on(mem, o, verify),
@@ -340,16 +347,22 @@ impl Pool {
 
     fn first_sync(&mut self, o: &mut Opening, issued: &mut bool) -> Progress {
         if !core::mem::replace(issued, true) {
-            self.counters.device_flushes += 1;
-            let key = Key { index: SYNC_INDEX, generation: 0 };
-            let token = self.token(token::OPENING, key);
-            self.emit(Effect::Sync { token });
+            self.open_sync(o);
         }
         match o.synced {
             None => Ok(None),
             Some(Ok(())) => Ok(Some(Phase::Superblocks(Copies::new()))),
             Some(Err(error)) => Err(Refusal::Device(error)),
         }
+    }
+
+    /// Begins a flush, whose result will be in `synced`.
+    pub(crate) fn open_sync(&mut self, o: &mut Opening) {
+        o.synced = None;
+        self.counters.device_flushes += 1;
+        let key = Key { index: SYNC_INDEX, generation: 0 };
+        let token = self.token(token::OPENING, key);
+        self.emit(Effect::Sync { token });
     }
 
     fn judge_copies<M: Memory>(
@@ -451,7 +464,11 @@ impl Pool {
             Some(Plant::IgnoreOpenRegion) => 0,
             _ => chain.last + 1,
         };
-        Phase::Load(Load::new())
+        if self.superblock.flags.get() & ERROR == 0 || self.config.read_only {
+            return Phase::Load(Load::new());
+        }
+        self.fetches.dropped = Some((chain.tail, chain.last));
+        Phase::Rewrite(Rewrite::new(chain))
     }
 
     /// Everything is as it was: the pool becomes ours.
@@ -460,22 +477,24 @@ impl Pool {
             return Phase::Claim { ticket: 0 };
         }
         let flags = self.superblock.flags.get();
-        let same_boot = self.superblock.boot_id == self.config.boot_id && flags & ERROR == 0;
+        let same_boot = self.superblock.boot_id == self.config.boot_id;
+        let dropped = same_boot && flags & (ERROR | DROPPED) != 0;
         let incarnation = o.chain.incarnation + 1;
         let block = &mut self.superblock;
-        if !o.clean && !same_boot {
+        if !o.clean && (!same_boot || flags & ERROR != 0) {
             block.session = crate::create::random(mix(self.config.seed, incarnation), 3);
         }
         // Chains of regions that nobody adopted yet outlive an orderly stop.
         let adopt = if o.clean { flags & ADOPT } else { ADOPT };
-        block.flags = adopt.into();
+        let dropped = if dropped && adopt != 0 { DROPPED } else { 0 };
+        block.flags = (adopt | dropped).into();
         block.incarnation = incarnation.into();
         block.boot_id = self.config.boot_id;
         block.owner = owner(&self.config.owner);
         block.last_seq = o.chain.last.into();
         block.last_crc = o.chain.crc.into();
         block.tail = o.chain.tail.into();
-        self.adopt.begin(adopt != 0);
+        self.adopt.begin(adopt != 0, dropped != 0);
         Phase::Claim { ticket: self.superblocks.ask() }
     }
 
@@ -567,7 +586,7 @@ impl Pool {
         };
         let len = u32::try_from(len).unwrap_or(u32::MAX).min(class.bytes());
         let span = lease.span(0, len);
-        let io = Io { lease, offset, len, result: None };
+        let io = Io { lease, offset, len, writes: false, result: None };
         let key = match o.ios.insert(io) {
             Ok(key) => key,
             Err(io) => {

@@ -85,6 +85,9 @@ pub(crate) struct Fetches {
     /// First journal block of this incarnation. Regions that are open in pages from before it have
     /// been open since the last stop: nobody knows whether their checksums are right.
     pub(crate) unclean_before: u64,
+    /// First and last journal block that a failed flush may have dropped, and with them the pages
+    /// that a checkpoint wrote meanwhile.
+    pub(crate) dropped: Option<(u64, u64)>,
 }
 
 impl Default for Fetches {
@@ -99,6 +102,7 @@ impl Default for Fetches {
             born: BTreeMap::new(),
             newest: u64::MAX,
             unclean_before: 0,
+            dropped: None,
         }
     }
 }
@@ -324,6 +328,9 @@ impl Pool {
         {
             self.store.mend(page, slot == 1);
             self.notes.push_back(Note::Repaired { device: address + slot as u64 * BLOCK });
+        } else if self.fetches.dropped.is_some_and(|(tail, last)| (tail..=last).contains(&lsn)) {
+            // Of a checkpoint that did not end: the flush of it may be the one that failed.
+            self.store.mend(page, false);
         }
     }
 

@@ -160,7 +160,7 @@ impl Pool {
     }
 
     /// Whether blocks are those that the scan saw.
-    fn is_as_scanned<M: Memory>(
+    pub(crate) fn is_as_scanned<M: Memory>(
         &self,
         mem: &M,
         o: &Opening,

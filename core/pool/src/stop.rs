@@ -12,7 +12,7 @@
 
 use braid_block::{Instant, Memory};
 
-use crate::layout::{ADOPT, CLEAN};
+use crate::layout::{ADOPT, CLEAN, DROPPED};
 use crate::{Note, Pool, State};
 
 /// How far a stop is.
@@ -103,9 +103,9 @@ impl Pool {
     }
 
     fn mark_clean(&mut self) -> Stop {
-        let adopt = if self.adopt.is_done() { 0 } else { ADOPT };
+        let left = if self.adopt.is_done() { 0 } else { ADOPT | DROPPED };
         let block = &mut self.superblock;
-        block.flags = (CLEAN | adopt).into();
+        block.flags = (CLEAN | left & (block.flags.get() | ADOPT)).into();
         block.last_seq = self.journal.emitted().into();
         block.last_crc = self.journal.last_crc().into();
         block.tail = (self.journal.emitted() + 1).into();

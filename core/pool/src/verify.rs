@@ -4,18 +4,20 @@
 //! 1. A block counts as written if its content matches the cell, and else as never written; no
 //!    request is answered before that verdict is durable.
 //! 2. A block that cannot be read stays written: it may have been flushed, and reads as lost.
+//! 3. After a failed flush, what counts as written is written again, for it may be in a cache that
+//!    will never be written: the flush of the superblock that follows makes it durable.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use braid_block::{Class, Memory};
 
-use crate::Pool;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS};
 use crate::open::{Io, Opening, Progress};
 use crate::replay::Candidate;
 use crate::scan::WINDOW;
 use crate::store::{binding, place};
+use crate::{Pool, Refusal};
 
 /// A block to be compared.
 #[derive(Clone, Copy, Debug)]
@@ -130,11 +132,20 @@ impl Pool {
     ) -> Progress {
         while let Some(io) = o.take_any() {
             match io.result {
-                Some(Ok(())) => {
+                Some(Err(error)) if io.writes => {
+                    mem.free(io.lease);
+                    return Err(Refusal::Device(error));
+                }
+                Some(Ok(())) if !io.writes => {
                     let layers = &self.store.map.layers;
                     let tree = |id| layers.get(&id).map_or(0, |layer| layer.state().tree);
                     v.compare::<M>(mem.bytes(&io.lease), &io, tree);
+                    if self.fetches.dropped.is_some() {
+                        self.write_back(o, io);
+                        continue;
+                    }
                 }
+                _ if io.writes => {}
                 _ if u64::from(io.len) > BLOCK => v.alone.extend(v.covered(&io)),
                 _ => {}
             }

@@ -2,7 +2,8 @@
 
 mod common;
 
-use braid_pool::{Format, Note, Pool, Refusal, State};
+use braid_block::IoError;
+use braid_pool::{Config, Format, Note, Pool, Refusal, State};
 use common::{BLOCK, Disk, TINY, UUID, World, config};
 
 #[test]
@@ -424,5 +425,107 @@ fn crash_after_crash_never_fills_the_ring() {
     }
     world.flush(handle);
     world.stop();
+    world.leave();
+}
+
+/// A pool whose disk failed a flush and dropped what it was to make durable, and says so.
+fn after_a_failed_flush() -> World {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.flush(handle);
+    world.write_many(handle, 5, &[0x55; 4]).unwrap();
+    world.disk.drops = true;
+    world.try_flush(handle).expect_err("the disk fails");
+    assert_eq!(world.pool.state(), State::Failed);
+    assert!(!world.disk.dropped.is_empty(), "it is there to be read");
+    world
+}
+
+#[test]
+fn what_a_failed_flush_dropped_is_written_again_before_it_is_used() {
+    let mut world = after_a_failed_flush().kill(config(2));
+    assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+    let dropped = world.disk.dropped.keys().filter(|block| !world.disk.durable.contains_key(block));
+    assert_eq!(dropped.count(), 0);
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 5), Ok(0x55));
+    world.write(handle, 20, 0x77).unwrap();
+    world.flush(handle);
+    let mut world = world.cut(|_| false, config(3));
+    assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+    let handle = world.handle(7);
+    for (block, byte) in [(3, 0x33), (5, 0x55), (8, 0x55), (20, 0x77)] {
+        assert_eq!(world.read(handle, block), Ok(byte), "block {block}");
+    }
+    world.leave();
+}
+
+#[test]
+fn the_power_may_go_while_what_was_dropped_is_written_again() {
+    let whole = after_a_failed_flush().kill(config(2)).disk.writes;
+    let before = after_a_failed_flush().leave();
+    for writes in 0..=whole - before.writes {
+        let mut disk = before.clone();
+        disk.writes_left = Some(writes);
+        let mut world = World::open(disk, config(2));
+        world.disk.writes_left = None;
+        let mut world = world.cut(is_journal, config(3));
+        assert_eq!(world.pool.state(), State::Open, "{writes}: {:?}", world.notes);
+        let handle = world.handle(7);
+        assert_eq!(world.read(handle, 3), Ok(0x33));
+        assert!([Ok(0), Ok(0x55)].contains(&world.read(handle, 5)));
+        world.leave();
+    }
+}
+
+#[test]
+fn what_cannot_be_written_again_is_refused() {
+    let mut disk = after_a_failed_flush().leave();
+    disk.drops = true;
+    let mut again = disk.clone();
+    again.failing = Some(4 * BLOCK..TINY / 2);
+    // The first flush of an open, then the first write.
+    for (disk, dropped) in [(disk, true), (again, false)] {
+        let mut world = World::around_disk(Disk { drops: dropped, ..disk }, Pool::open(config(2)));
+        let refused = Note::Refused(Refusal::Device(IoError::Device));
+        assert!(world.notes.contains(&refused), "{:?}", world.notes);
+        assert_eq!(world.pool.state(), State::Failed);
+        world.disk.failing = None;
+        let world = world.kill(config(3));
+        assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+        world.leave();
+    }
+}
+
+#[test]
+fn an_overwrite_that_a_failed_flush_dropped_may_be_gone_but_is_never_lost() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.flush(handle);
+    world.flush(handle);
+    world.write(handle, 3, 0x44).unwrap();
+    world.disk.drops = true;
+    world.try_flush(handle).expect_err("the disk fails");
+    let mut world = world.kill(config(2));
+    world.idle(70);
+    // An orderly stop does not make it durable either.
+    world.stop();
+    let mut world = world.kill(config(3));
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x44), "the disk still shows it");
+    world.idle(70);
+    world.flush(handle);
+    let config = Config { boot_id: [2; 16], ..config(4) };
+    let mut world = world.cut(|_| false, config.clone());
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    world.idle(70);
+    world.stop();
+    let mut world = World::open(world.leave(), config);
+    let handle = world.handle(7);
+    assert_eq!(world.read(handle, 3), Ok(0x33));
+    assert_eq!(world.pool.counters().unverified, 0, "the region is adopted by now");
     world.leave();
 }

@@ -71,7 +71,8 @@ impl<M: Machine> Session<M> {
         Ok(std::mem::take(&mut self.lost))
     }
 
-    fn wait_open(&mut self) -> Verdict {
+    /// Waits for the pool to open.
+    pub(crate) fn wait_open(&mut self) -> Verdict {
         self.world.run_until(|world| !world.is(State::Opening));
         self.finish()?;
         if self.world.is(State::Open) {

@@ -69,7 +69,8 @@ fn whole() -> Vec<Structure> {
             header: "see there",
             magic: "`BRAIDPL1`",
             version: "1",
-            flags: "1: stopped in order; 2: the device failed a write or a flush since",
+            flags: "1: stopped in order; 2: the device failed a write or a flush since; 4: regions \
+                    may have to be adopted; 8: not before the machine starts again, for it failed",
             features: "all of these must be known to open the pool",
             features_compatible: "these may be ignored by an older version",
             uuid: "the pool's identity",

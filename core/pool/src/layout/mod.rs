@@ -26,7 +26,7 @@ pub(crate) use leaf::{LeafEntry, LeafPage};
 pub(crate) use page::{Kind, PageHeader, page_crc};
 pub(crate) use pointers::{POINTERS_PER_PAGE, PointersPage};
 pub(crate) use superblock::{
-    ADOPT, CLEAN, ERROR, FEATURES_KNOWN, MAGIC, SEGMENTS_MAX, Segment, Superblock, VERSION,
+    ADOPT, CLEAN, DROPPED, ERROR, FEATURES_KNOWN, MAGIC, SEGMENTS_MAX, Segment, Superblock, VERSION,
 };
 
 /// Bytes of a block: the unit of validity, of checksums and of pages.

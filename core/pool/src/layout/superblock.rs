@@ -19,6 +19,9 @@ pub(crate) const CLEAN: u32 = 1;
 pub(crate) const ERROR: u32 = 2;
 /// Flag: regions may be open since a stop without order, and their checksums lag.
 pub(crate) const ADOPT: u32 = 4;
+/// Flag: a flush failed since the machine started, and what is read of such regions may be in a
+/// cache that will never be written: they stay open until it starts again.
+pub(crate) const DROPPED: u32 = 8;
 
 /// A stretch of the device that is cut into slabs.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -40,7 +43,7 @@ pub(crate) struct Superblock {
     pub(crate) magic: [u8; 8],
     /// [`VERSION`].
     pub(crate) version: U32,
-    /// [`CLEAN`], [`ERROR`], [`ADOPT`].
+    /// [`CLEAN`], [`ERROR`], [`ADOPT`], [`DROPPED`].
     pub(crate) flags: U32,
     /// Bits of which all must be known to open the pool.
     pub(crate) features: U64,

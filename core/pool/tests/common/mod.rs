@@ -108,6 +108,10 @@ impl Buffers for Heap {
 pub struct Disk {
     pub durable: BTreeMap<u64, Vec<u8>>,
     pub cached: BTreeMap<u64, Vec<u8>>,
+    /// What a failed flush dropped: it is read, and no other flush makes it durable.
+    pub dropped: BTreeMap<u64, Vec<u8>>,
+    /// The next flush fails.
+    pub drops: bool,
     pub writes: u64,
     pub syncs: u64,
     /// Writes after this many more fail.
@@ -121,6 +125,7 @@ pub struct Disk {
 impl Disk {
     /// Power goes: what was not flushed is gone, but the blocks that `keep` keeps.
     pub fn cut(&mut self, mut keep: impl FnMut(u64) -> bool) {
+        self.dropped.clear();
         for (block, bytes) in std::mem::take(&mut self.cached) {
             if keep(block) {
                 self.durable.insert(block, bytes);
@@ -129,7 +134,8 @@ impl Disk {
     }
 
     pub fn block(&self, block: u64) -> Option<&Vec<u8>> {
-        self.cached.get(&block).or_else(|| self.durable.get(&block))
+        let dropped = || self.dropped.get(&block);
+        self.cached.get(&block).or_else(dropped).or_else(|| self.durable.get(&block))
     }
 
     /// Changes a byte on the media.
@@ -137,6 +143,7 @@ impl Disk {
         let mut bytes = self.block(at / BLOCK).cloned().unwrap_or_else(|| vec![0; BLOCK as usize]);
         bytes[(at % BLOCK) as usize] ^= 0x55;
         self.cached.remove(&(at / BLOCK));
+        self.dropped.remove(&(at / BLOCK));
         self.durable.insert(at / BLOCK, bytes);
     }
 }
@@ -190,7 +197,12 @@ impl Image for Disk {
         if let Some(left) = self.writes_left.as_mut() {
             *left = left.checked_sub(1).ok_or(IoError::Device)?;
         }
+        if std::mem::take(&mut self.drops) {
+            self.dropped.append(&mut self.cached);
+            return Err(IoError::Device);
+        }
         self.syncs += 1;
+        self.cached.keys().for_each(|block| drop(self.dropped.remove(block)));
         self.durable.append(&mut self.cached);
         Ok(())
     }
