@@ -347,7 +347,7 @@ fn free_whims(random: &mut Random) -> Whims {
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 22] = [
+const NAMED: [(&str, Make); 23] = [
     ("calm", |profile| profile.with(&[(Fault::Look, 1)])),
     ("overlap", |mut profile| {
         profile.habits.hot = (0, 16);
@@ -477,6 +477,19 @@ const NAMED: [(&str, Make); 22] = [
         profile.lasts = Spread::millis(500, 2500);
         profile.pause = Spread::millis(500, 2000);
         profile.with(&[(Fault::TakeOver, 1)])
+    }),
+    ("older-epochs", |mut profile| {
+        // Writes of an older epoch come after the fence of the next one.
+        profile.temper.doubt_in = 8;
+        profile.pace.write = Spread::micros(50, 60_000);
+        profile.pace.stall_in = 100;
+        profile.pace.stall = Spread::millis(20, 2500);
+        profile.weather.slow_in = 60;
+        profile.weather.slow = Spread::millis(20, 2500);
+        profile.weather.reset_in = 3000;
+        profile.habits.heat = 100;
+        profile.habits.hot = (0, 32);
+        profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 1)])
     }),
     ("ghosts", |mut profile| {
         // Writes are in work at one member when the next epoch begins, in regions that are not
@@ -610,7 +623,7 @@ pub const PLANTS: [(&str, Plant, &str); 30] = [
     ("no-lease-check", Plant::NoLeaseCheck, "stale-reads"),
     ("lease-of-one", Plant::LeaseOfOne, "stale-reads"),
     ("lease-by-fence", Plant::LeaseByFence, "leases"),
-    ("old-epoch-writes", Plant::OldEpochWrites, "ghosts"),
+    ("old-epoch-writes", Plant::OldEpochWrites, "older-epochs"),
     ("no-ana-read", Plant::NoAnaRead, "late-hosts"),
     ("lossy-no-failed-flush", Plant::LossyNoFailedFlush, "blackout"),
     ("lossy-retryable", Plant::LossyRetryable, "blackout"),

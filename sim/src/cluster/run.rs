@@ -341,7 +341,7 @@ impl Run {
         };
         match status {
             Status::Success => {
-                // An owner that ended in the same moment tells no epoch: it is the last that served.
+                // An owner that ended in the same moment tells no epoch: the last that served.
                 let served = judged.passage.served.get(&trace.node).copied();
                 let epoch = if epoch > 0 { epoch } else { served.unwrap_or(0) };
                 judged.epochs.acknowledged(epoch, received, answered)?;
