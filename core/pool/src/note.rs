@@ -64,6 +64,12 @@ pub enum Note {
     },
     /// A replica or a snapshot that went away has given its space back.
     Reclaimed,
+    /// A replica or a snapshot that went away keeps its space, and stays hidden: part of its map is
+    /// lost, or blocks that others see through it cannot be read.
+    Kept {
+        /// First byte of its own page on the device.
+        device: u64,
+    },
     /// The pool is stopped, in order: the next open keeps its replicas' instances.
     Stopped,
 }

@@ -20,7 +20,7 @@ mod copy;
 mod merge;
 mod quarantine;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
 
 use braid_block::{Instant, Memory};
@@ -52,14 +52,16 @@ pub(crate) struct Reclaim {
     work: Option<Work>,
     /// Layers that keep blocks which cannot be read, and since when.
     stuck: BTreeMap<u32, Instant>,
+    /// Of which of them it was told.
+    told: BTreeSet<u32>,
     quarantine: Quarantine,
 }
 
 impl Default for Reclaim {
     fn default() -> Self {
         // An earlier run may have left something.
-        let (stuck, quarantine) = (BTreeMap::new(), Quarantine::default());
-        Self { look: true, fresh: false, work: None, stuck, quarantine }
+        let (stuck, told, quarantine) = (BTreeMap::new(), BTreeSet::new(), Quarantine::default());
+        Self { look: true, fresh: false, work: None, stuck, told, quarantine }
     }
 }
 
@@ -228,7 +230,7 @@ impl Pool {
                 return Step::On;
             }
             Next::None if work.left => {
-                self.reclaim.stuck.insert(work.layer, now);
+                self.keep(work.layer, now);
                 return Step::Ended;
             }
             Next::None => return self.remove_layer(mem, now, work, budget),
@@ -254,6 +256,15 @@ impl Pool {
             return step;
         }
         self.free_page(mem, now, PageId::Leaf(work.layer, leaf), budget)
+    }
+
+    /// A layer stays for now; that is told once.
+    fn keep(&mut self, layer: u32, now: Instant) {
+        self.reclaim.stuck.insert(layer, now);
+        if self.reclaim.told.insert(layer) {
+            let device = self.store.address(PageId::Layer(layer)).unwrap_or(0);
+            self.notes.push_back(Note::Kept { device });
+        }
     }
 
     /// Whether a child can be freed now, before anything is moved into it.
@@ -353,6 +364,7 @@ impl Pool {
         group.push((Cell::Remove { layer: work.layer }, &[]));
         let seq = self.record_group(&group);
         self.commands.retire(work.layer, seq);
+        self.reclaim.told.remove(&work.layer);
         self.regions.forget(work.layer);
         self.store.map.chains.age();
         let child = work.child.unwrap_or(Cell::PAGES);
@@ -385,4 +397,37 @@ const fn lcluster(leaf: u32, at: usize) -> u32 {
 /// A block by its number: cluster times 64 plus position.
 const fn block_of(phys: u32, at: u32) -> u64 {
     phys as u64 * CLUSTER_BLOCKS + at as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Command;
+    use crate::layout::BLOCK;
+    use crate::rig::Rig;
+
+    #[test]
+    fn what_went_away_and_keeps_its_space_is_told_once() {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 3, 0x33);
+        rig.run();
+        rig.let_go();
+        rig.read(handle, 3);
+        rig.run();
+        let leaf = rig.pool.store.address(PageId::Leaf(0, 0)).expect("it has a place");
+        let device = rig.pool.store.address(PageId::Layer(0)).expect("so has the layer");
+        rig.let_go();
+        for slot in 0..2 {
+            rig.blocks.get_mut(&(leaf / BLOCK + slot)).expect("it was written")[1000] ^= 1;
+        }
+        rig.notes.clear();
+        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Destroy { uuid: [1; 16] });
+        rig.run();
+        assert_eq!(rig.notes, [Note::Lost { device: leaf }, Note::Kept { device }]);
+        rig.notes.clear();
+        rig.wait(RETRY.as_secs() + 1);
+        rig.run();
+        assert_eq!(rig.notes, [], "nothing is new");
+        assert!(rig.pool.store.map.layers.contains_key(&0));
+    }
 }

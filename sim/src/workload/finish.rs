@@ -202,7 +202,9 @@ impl<M: Machine> Session<M> {
                 self.seen.mark_if(replayed > 0, "replay");
                 self.seen.mark_if(rejected > 0, "rejected first write");
             }
-            Note::Media { .. } | Note::Lost { .. } if self.health != Health::Damaged => {
+            Note::Media { .. } | Note::Lost { .. } | Note::Kept { .. }
+                if self.health != Health::Damaged =>
+            {
                 return Err(Violation::new("NoFalseMediaError", format!("{note:?}")));
             }
             Note::Failed { .. } | Note::Refused(_) if self.health == Health::Sound => {
@@ -221,6 +223,7 @@ impl<M: Machine> Session<M> {
                     return Err(Violation::new("NoFalseMediaError", format!("{note:?}")));
                 }
             }
+            Note::Kept { .. } => self.seen.mark("space kept"),
             Note::Reclaimed => self.seen.mark("reclaimed"),
             Note::Moving | Note::Stopped => {}
         }

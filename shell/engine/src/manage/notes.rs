@@ -90,6 +90,13 @@ pub(crate) fn event(note: Note) -> Option<(What, String)> {
         Note::Reclaimed => {
             (What::Reclaimed(Reclaimed {}), "what was destroyed has given its space back".into())
         }
+        Note::Kept { device } => {
+            let text = format!(
+                "what was destroyed keeps its space, for part of it cannot be read (its page is \
+                 at byte {device})"
+            );
+            (What::MetadataLost(MetadataLost { device_offset_bytes: device }), text)
+        }
         Note::Refused(_) | Note::Stopped => return None,
     };
     Some(pair)
@@ -98,7 +105,11 @@ pub(crate) fn event(note: Note) -> Option<(What, String)> {
 const fn is_bad(note: Note) -> bool {
     matches!(
         note,
-        Note::Failed { .. } | Note::Media { .. } | Note::Lost { .. } | Note::Stalled { .. }
+        Note::Failed { .. }
+            | Note::Media { .. }
+            | Note::Lost { .. }
+            | Note::Kept { .. }
+            | Note::Stalled { .. }
     )
 }
 

@@ -51,6 +51,7 @@ async fn what_a_pool_tells_is_passed_on_even_from_before_it_was_open() {
         (Note::Opened { clean: false, replayed: 3, rejected: 1 }, "after a crash"),
         (Note::Media { handle: None, offset: 8192, device: 12288 }, "byte 8192"),
         (Note::Lost { device: 8192 }, "both copies"),
+        (Note::Kept { device: 8192 }, "keeps its space"),
         (Note::Stalled { seconds: 12 }, "12 s"),
         (Note::Moving, "goes on"),
         (Note::Reclaimed, "space back"),
