@@ -15,7 +15,7 @@ use crate::effect::Effect;
 use crate::geometry::{Layout, RING, ROOT};
 use crate::hash::mix;
 use crate::layout::{
-    BLOCK, BitmapPage, CLEAN, CLUSTER, Kind, MAGIC, PAIR, PageHeader, PointersPage, Segment,
+    BIRTH, BLOCK, BitmapPage, CLEAN, CLUSTER, Kind, MAGIC, PAIR, PageHeader, PointersPage, Segment,
     Superblock, VERSION, page_crc,
 };
 use crate::open::{Opening, Phase};
@@ -67,6 +67,7 @@ impl Format {
         block.cluster_bytes = u32::try_from(CLUSTER).unwrap_or(0).into();
         block.session = random(seed, 1);
         block.birth = mix(seed, 4).max(1).into();
+        block.features = BIRTH.into();
         block.last_crc = u32::try_from(mix(seed, 2) >> 32).unwrap_or(0).into();
         block.tail = 1.into();
         block.scrub = u64::MAX.into();

@@ -85,7 +85,8 @@ fn make() {
 fn a_pool_of_the_first_version_opens_and_is_sound() {
     let mut disk = unpack(&std::fs::read(path()).unwrap());
     let found = inspect(&mut Heap::default(), &mut disk, config(2)).expect("a pool");
-    assert_eq!((found.pool.version, found.pool.incarnation), (1, 1));
+    // The first pools had no random birth, and need no feature.
+    assert_eq!((found.pool.version, found.pool.features, found.pool.incarnation), (1, 0, 1));
     assert!(!found.clean && found.journal.replayed > 0);
 
     let mut world = World::open(disk, config(2));

@@ -12,6 +12,7 @@ fn a_new_pool_opens_and_is_empty() {
     assert!(world.notes.contains(&Note::Opened { clean: true, replayed: 0, rejected: 0 }));
     let info = world.pool.info();
     assert_eq!((info.uuid, info.incarnation, info.data), (UUID, 1, 0));
+    assert_eq!(info.features, 1, "an older version is to refuse it, for it cannot read it");
     world.leave();
 }
 
@@ -151,9 +152,9 @@ fn a_newer_pool_is_refused_by_name() {
     let mut disk = World::create(config(1)).leave();
     for slot in superblocks() {
         let block = disk.durable.get_mut(&(slot / BLOCK)).unwrap();
-        // Version, then features.
+        // Version, then features: one that is known, and one that is not.
         block[40..44].copy_from_slice(&2_u32.to_le_bytes());
-        block[48..56].copy_from_slice(&4_u64.to_le_bytes());
+        block[48..56].copy_from_slice(&5_u64.to_le_bytes());
         block[4..8].fill(0);
         let crc = crc32c::crc32c(block);
         block[4..8].copy_from_slice(&crc.to_le_bytes());

@@ -71,7 +71,7 @@ fn whole() -> Vec<Structure> {
             version: "1",
             flags: "1: stopped in order; 2: the device failed a write or a flush since; 4: regions \
                     may have to be adopted; 8: not before the machine starts again, for it failed",
-            features: "all of these must be known to open the pool",
+            features: "all of these must be known to open the pool; 1: `birth` counts",
             features_compatible: "these may be ignored by an older version",
             uuid: "the pool's identity",
             bytes: "size of the device, as far as the pool uses it",

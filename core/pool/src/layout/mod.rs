@@ -26,7 +26,8 @@ pub(crate) use leaf::{LeafEntry, LeafPage};
 pub(crate) use page::{Kind, PageHeader, page_crc};
 pub(crate) use pointers::{POINTERS_PER_PAGE, PointersPage};
 pub(crate) use superblock::{
-    ADOPT, CLEAN, DROPPED, ERROR, FEATURES_KNOWN, MAGIC, SEGMENTS_MAX, Segment, Superblock, VERSION,
+    ADOPT, BIRTH, CLEAN, DROPPED, ERROR, FEATURES_KNOWN, MAGIC, SEGMENTS_MAX, Segment, Superblock,
+    VERSION,
 };
 
 /// Bytes of a block: the unit of validity, of checksums and of pages.

@@ -10,7 +10,10 @@ pub(crate) const MAGIC: [u8; 8] = *b"BRAIDPL1";
 /// Version of the format.
 pub(crate) const VERSION: u32 = 1;
 /// Feature bits that this version can serve; a pool with any other is refused.
-pub(crate) const FEATURES_KNOWN: u64 = 0;
+pub(crate) const FEATURES_KNOWN: u64 = BIRTH;
+/// Feature: the CRC32C from which those of pages and journal blocks go on covers
+/// [`Superblock::birth`]: who does not know that finds nothing but damage.
+pub(crate) const BIRTH: u64 = 1;
 /// Stretches of the device: the first, and one for each time it grew.
 pub(crate) const SEGMENTS_MAX: usize = 64;
 /// Flag: the pool was stopped in order.
