@@ -71,8 +71,8 @@ enum Stage {
     Marking(u8, Option<Uuid>),
     /// Regions are compared and copied.
     Copying(Option<Uuid>),
-    /// It is larger than this snapshot: what is behind its end is cleared, from there on.
-    Clipping(Uuid, u64),
+    /// It is larger than this snapshot, or the volume: what is behind is cleared, from there on.
+    Clipping(Option<Uuid>, u64),
     /// It takes this snapshot.
     Sealing(Uuid),
     /// Writes that began before it was attached settle: the grants of then.
@@ -215,7 +215,8 @@ impl Volume {
         };
         let has = match &joiner.stage {
             Stage::Marking(_, layer) | Stage::Copying(layer) => layer.as_ref() == Some(uuid),
-            Stage::Clipping(layer, _) | Stage::Sealing(layer) => layer == uuid,
+            Stage::Clipping(layer, _) => layer.as_ref() == Some(uuid),
+            Stage::Sealing(layer) => layer == uuid,
             _ => false,
         };
         if has {
@@ -420,6 +421,7 @@ impl Volume {
         layer: Option<Uuid>,
         region: u32,
         done: bool,
+        bad: bool,
     ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
@@ -431,6 +433,10 @@ impl Volume {
         joiner.working -= 1;
         self.stepped = true;
         if done {
+            return;
+        }
+        if !bad {
+            joiner.todo.insert(region, region + 1);
             return;
         }
         // What one member cannot read is asked of all. If that is not enough it waits: what is
@@ -445,38 +451,29 @@ impl Volume {
 
     fn layer_copied(&mut self, now: Instant, layer: Option<Uuid>) {
         let nexus = self.nexus.as_mut().expect("it is serving");
-        let joiner = nexus.joiner.as_mut().expect("it returns");
-        let (slot, attempt) = (joiner.slot, joiner.attempt);
-        let command = match layer {
-            Some(uuid) => {
-                let record = nexus.record.as_deref().expect("a claimed volume has a record");
-                joiner.stage = Stage::Clipping(uuid, record.bytes_of(layer.as_ref()));
-                return self.clip(now);
-            }
-            None => {
-                joiner.stage = Stage::Flushing;
-                nexus.flushes += 1;
-                Command::Flush { number: nexus.flushes }
-            }
-        };
-        self.send(now, slot, Purpose::Joiner(attempt), command, None);
+        let from = nexus.record().bytes_of(layer.as_ref());
+        nexus.joiner.as_mut().expect("it returns").stage = Stage::Clipping(layer, from);
+        self.clip(now);
     }
 
-    /// Clears what a joiner holds behind the end of a snapshot, then lets it take it: who makes a
-    /// volume of it and grows that must find zeros.
+    /// Clears what a joiner holds behind the end of a snapshot or of the volume, then lets it take
+    /// the snapshot, or flush: who grows it, or what was made of it, must find zeros there.
     fn clip(&mut self, now: Instant) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let joiner = nexus.joiner.as_mut().expect("it returns");
-        let Stage::Clipping(uuid, from) = &mut joiner.stage else { return };
+        let Stage::Clipping(layer, from) = &mut joiner.stage else { return };
         let (slot, attempt) = (joiner.slot, joiner.attempt);
         let command = if *from < joiner.bytes {
             let (offset, len) = (*from, (joiner.bytes - *from).min(ZERO_MAX));
             *from += len;
             Command::Zero { offset, len, durable: false }
-        } else {
-            let uuid = *uuid;
+        } else if let Some(uuid) = *layer {
             joiner.stage = Stage::Sealing(uuid);
             Command::Snapshot { uuid: uuid.into() }
+        } else {
+            joiner.stage = Stage::Flushing;
+            nexus.flushes += 1;
+            Command::Flush { number: nexus.flushes }
         };
         self.send(now, slot, Purpose::Joiner(attempt), command, None);
     }
@@ -485,7 +482,7 @@ impl Volume {
     fn add_joiner(&mut self, now: Instant) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let joiner = nexus.joiner.as_mut().expect("it returns");
-        let (slot, instance) = (joiner.slot, joiner.instance);
+        let (slot, instance, whole) = (joiner.slot, joiner.instance, joiner.whole);
         let link = &mut nexus.links[usize::from(slot)];
         if link.leased <= now {
             if !core::mem::replace(&mut link.asked, true) {
@@ -494,12 +491,12 @@ impl Volume {
             return;
         }
         let busy = nexus.swap.is_some() || nexus.failing != 0 || nexus.barrier;
-        if busy || nexus.leaving.is_some() {
+        if busy || nexus.leaving.is_some() || nexus.resizing.is_some() {
             return;
         }
         joiner.stage = Stage::Adding;
         joiner.adding = true;
-        nexus.changes.push_front(Change::Join { slot, instance });
+        nexus.changes.push_front(Change::Join { slot, instance, whole });
         self.step(slot, Step::Adding);
         self.swap_on(now);
     }

@@ -104,7 +104,13 @@ impl Volume {
         op.listed = false;
         match op.state {
             State::Queued => self.admit(mem, now, key),
-            State::Locking => self.send_write(now, key),
+            // It may be looked at for another reason than its lock.
+            State::Locking => {
+                let nexus = self.nexus.as_ref();
+                if nexus.is_some_and(|nexus| nexus.ranges.holds(super::Holder::Op(key))) {
+                    self.send_write(now, key);
+                }
+            }
             State::Mending => self.mend(now, key),
             State::Writing { .. } => self.settle_write(now, key),
             State::Flushing { .. } => self.settle_flush(key),

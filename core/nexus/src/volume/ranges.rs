@@ -77,6 +77,11 @@ impl Ranges {
         }
     }
 
+    /// Whether somebody holds its range.
+    pub(crate) fn holds(&self, holder: Holder) -> bool {
+        self.entries.iter().any(|entry| entry.holder == holder && entry.granted != 0)
+    }
+
     /// Whether a range is held that was granted no later than the `upto`-th grant.
     pub(crate) fn is_held(&self, upto: u64) -> bool {
         self.entries.iter().any(|entry| (1..=upto).contains(&entry.granted))

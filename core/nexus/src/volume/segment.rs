@@ -87,6 +87,8 @@ pub(crate) struct Segment {
     copied: u64,
     /// Blocks that nobody could read.
     bad: u32,
+    /// One could not be read after it was compared.
+    media: bool,
 }
 
 /// What waits to be made equal.
@@ -225,6 +227,7 @@ impl Volume {
             plan: Vec::new(),
             copied: 0,
             bad: 0,
+            media: false,
         };
         let Ok(key) = self.segments.insert(segment) else { unreachable!("it is not full") };
         let immutable = matches!(kind, Kind::Rebuild { snapshot: Some(_), .. });
@@ -291,6 +294,7 @@ impl Volume {
         }
         if let Err(refusal) = result {
             segment.stage = Stage::Ending(false);
+            segment.media |= matches!(refusal, Refusal::Media(_));
             // A full one cannot be made equal; one that cannot be read after it was compared is
             // compared again.
             // A snapshot may be deleted while it is read.
@@ -433,7 +437,7 @@ impl Volume {
         let released = self.planted(Plant::CopiesReleased) && current.is_some();
         let holds = segment.out != 0 || segment.touched & failing != 0;
         let (kind, first, end) = (segment.kind, segment.first, segment.end);
-        let (copied, bad) = (segment.copied, segment.bad);
+        let (copied, bad, media) = (segment.copied, segment.bad, segment.media);
         let marks = !segment.plan.is_empty() && segment.kind_writes_head();
         let current = current.is_some();
         if released && !done {
@@ -470,7 +474,8 @@ impl Volume {
                 self.repaired(mem, now, op, done);
             }
             Kind::Rebuild { attempt, snapshot, .. } => {
-                self.rebuild_ended(now, attempt, snapshot, region, done && bad == 0);
+                let done = done && bad == 0;
+                self.rebuild_ended(now, attempt, snapshot, region, done, media || bad != 0);
             }
         }
     }

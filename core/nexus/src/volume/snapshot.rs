@@ -107,7 +107,8 @@ impl Volume {
         match stage {
             Stage::Waiting(deadline) => {
                 let adds = nexus.joiner.as_ref().is_some_and(|joiner| joiner.adding);
-                let changes = nexus.swap.is_some() || !nexus.changes.is_empty();
+                let sizes = nexus.resizing.is_some();
+                let changes = nexus.swap.is_some() || !nexus.changes.is_empty() || sizes;
                 let busy = changes || adds || nexus.failing != 0 || !nexus.suspect.is_empty();
                 if !busy {
                     nexus.barrier = true;
@@ -274,9 +275,10 @@ impl Volume {
         for drop in nexus.drops.iter_mut().filter(|drop| drop.again.is_some_and(|at| at <= now)) {
             drop.again = None;
             // Who has left tells of it when it is fenced.
-            drop.waiting |= drop.refused & able;
+            let again = drop.refused & able;
+            drop.waiting |= again;
             drop.refused = 0;
-            asks.push((drop.number, drop.uuid, drop.waiting));
+            asks.push((drop.number, drop.uuid, again));
         }
         for (number, uuid, mask) in asks {
             for slot in slots(mask) {
@@ -330,7 +332,9 @@ impl Volume {
         if bytes < now_bytes || !bytes.is_multiple_of(crate::wire::BLOCK) {
             return self.end(tag, Err(Failure::Invalid));
         }
-        if nexus.resizing.is_some() || nexus.failing != 0 {
+        let adds = nexus.joiner.as_ref().is_some_and(|joiner| joiner.adding);
+        let busy = nexus.resizing.is_some() || nexus.snapshot.is_some() || adds;
+        if busy || nexus.failing != 0 {
             return self.end(tag, Err(Failure::Busy));
         }
         let waiting = nexus.members;

@@ -29,7 +29,12 @@ pub(crate) enum Change {
     /// Members are away.
     Exclude { slots: u8 },
     /// A replica is a member.
-    Join { slot: u8, instance: u64 },
+    Join {
+        slot: u8,
+        instance: u64,
+        /// All of it was compared.
+        whole: bool,
+    },
     /// A host was told of a loss.
     Told { host: Uuid },
     /// A replica is named, as away.
@@ -300,7 +305,13 @@ fn changed(old: &Record, change: &Change) -> Result<Box<Record>, Failure> {
                 replica.standing = Standing::Away { whole: false };
             }
         }
-        Change::Join { slot, instance } => {
+        Change::Join { slot, instance, whole } => {
+            // Where it was equal it has no mark, though others that are away may lack what the
+            // members have there: its marks say nothing of them.
+            for away in slots(if *whole { old.away() } else { 0 }) {
+                let replica = at(&mut new, away).ok_or(Failure::NotFound)?;
+                replica.standing = Standing::Away { whole: true };
+            }
             let replica = at(&mut new, *slot).ok_or(Failure::NotFound)?;
             replica.standing = Standing::Member { instance: *instance };
         }

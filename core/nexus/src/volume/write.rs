@@ -71,12 +71,14 @@ impl Volume {
         slot: u8,
         result: &Result<Answer, Refusal>,
     ) {
+        let lessors = self.nexus.as_ref().map_or(0, |nexus| nexus.lessors());
+        let counts = lessors & bit(slot) != 0;
         let Some(op) = self.ops.get_mut(key) else { return };
         let State::Writing { applied, full, .. } = &mut op.state else { return };
         match result {
             Ok(_) => *applied |= bit(slot),
             Err(Refusal::NoSpace) => *full |= bit(slot),
-            Err(Refusal::Media(at)) => op.bad = Some(*at),
+            Err(Refusal::Media(at)) if counts => op.bad = Some(*at),
             Err(Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. }) => {}
             Err(refusal) => self.fail(now, slot, *refusal),
         }
