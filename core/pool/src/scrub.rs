@@ -143,11 +143,7 @@ impl Pool {
         for _ in 0..LEAVES_A_TURN {
             let (layer, leaf) = (self.scrub.layer, self.scrub.leaf);
             if !self.store.map.layers.contains_key(&layer) {
-                let next = self.store.map.layers.range(layer..).next();
-                let Some(next) = next.map(|(id, _)| *id) else { return self.end_scrub() };
-                self.scrub.go_to(next, 0);
-                self.list_layer_pages(next);
-                continue;
+                return self.scrub_layer_from(layer);
             }
             match self.store.map.next_leaf(layer, leaf) {
                 Next::Leaf(next) if next != leaf => self.scrub.go_to(layer, next),
@@ -164,9 +160,18 @@ impl Pool {
                 }
                 Next::Missing(page) => return self.fetch(mem, now, page, Waiter::Job),
                 Next::Lost(next) => self.scrub.go_to(layer, next),
-                Next::None => self.scrub.go_to(layer + 1, 0),
+                Next::None => return self.scrub_layer_from(layer + 1),
             }
         }
+        self.again();
+    }
+
+    /// Begins with the next layer there is: its own pages come before its leaves.
+    fn scrub_layer_from(&mut self, layer: u32) {
+        let next = self.store.map.layers.range(layer..).next();
+        let Some(next) = next.map(|(id, _)| *id) else { return self.end_scrub() };
+        self.scrub.go_to(next, 0);
+        self.list_layer_pages(next);
         self.again();
     }
 

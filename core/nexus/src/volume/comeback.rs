@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use braid_block::{Instant, Memory};
 
 use crate::guard::SNAPSHOTS_KNOWN_MAX;
-use crate::record::{Standing, Uuid};
+use crate::record::{Snapshot, Standing, Uuid};
 use crate::wire::{Answer, Command, Fenced, REGION, Refusal};
 use crate::{Failure, Note, Plant, Step, ZERO_MAX};
 
@@ -58,6 +58,8 @@ pub(crate) struct Joiner {
     working: u32,
     /// Members that could be read for it were not enough: all are compared.
     wide: bool,
+    /// Snapshots of which a block can be read nowhere: it does without.
+    skipped: Vec<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,6 +172,7 @@ impl Volume {
             todo: Regions::default(),
             working: 0,
             wide: false,
+            skipped: Vec::new(),
         });
         self.step(slot, Step::Fencing);
         self.associate(slot);
@@ -321,7 +324,9 @@ impl Volume {
             return;
         }
         let slot = nexus.joiner_slot().expect("it returns");
-        let lacks = nexus.record().snapshots.iter().find(|s| s.holders & bit(slot) == 0);
+        let skipped = nexus.joiner.as_ref().map_or(&[][..], |joiner| &joiner.skipped);
+        let lacks = |s: &&Snapshot| s.holders & bit(slot) == 0 && !skipped.contains(&s.uuid);
+        let lacks = nexus.record().snapshots.iter().find(lacks);
         let lacks = lacks.copied().filter(|_| !forgets);
         let grants = nexus.ranges.grants();
         // It grows with the layers, so that each has the size that it has elsewhere.
@@ -442,7 +447,16 @@ impl Volume {
         // What one member cannot read is asked of all. If that is not enough it waits: what is
         // left on a joiner is no answer to what nobody can read.
         joiner.todo.insert(region, region + 1);
-        if core::mem::replace(&mut joiner.wide, true) {
+        if !core::mem::replace(&mut joiner.wide, true) {
+            return;
+        }
+        if let Some(uuid) = layer {
+            // Of a snapshot that nobody can read in full there are as many copies as there were;
+            // that must not keep the volume from having one more.
+            joiner.skipped.push(uuid);
+            (joiner.whole, joiner.wide, joiner.working) = (true, false, 0);
+            joiner.stage = Stage::Tidying(0);
+        } else {
             let (slot, again) = (joiner.slot, now + self.config.timing.command);
             self.joiner_failed(now);
             self.put_off(slot, again);

@@ -179,7 +179,8 @@ fn walk_of(stage: &mut Stage, layer: u32) -> &mut Walk {
 
 /// Regions of several lists, ascending and each once.
 fn united(mut found: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
-    if found.is_sorted() {
+    let apart = |pair: &[(u32, u32)]| pair[0].0 + pair[0].1 <= pair[1].0;
+    if found.windows(2).all(apart) {
         return found;
     }
     found.sort_unstable();

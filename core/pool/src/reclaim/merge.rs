@@ -229,10 +229,10 @@ impl Pool {
             Some(phys) => self.quarantine(phys, seq),
             None => {}
         }
-        if open {
-            if !was_open {
-                self.region_written_first(child, region, seq);
-            }
+        if open && !was_open {
+            self.region_written_first(child, region, seq);
+        }
+        if open || dirty {
             self.region_changed(child, region, seq);
         }
     }

@@ -193,6 +193,10 @@ mod tests {
         let (mut rig, handle) = Rig::new();
         rig.write(handle, 3, 0x33);
         rig.run();
+        let (replica, uuid) = (rig.pool.layer(handle).expect("it is there").uuid, [9; 16]);
+        let snapshot = Command::Snapshot { replica, uuid, name: "s".into(), created: 0 };
+        rig.pool.command(&mut rig.mem, rig.now, 2, snapshot);
+        rig.run();
         rig.wait(5);
         rig.run();
         assert_eq!(scrub(&mut rig), [], "all is well");
@@ -200,6 +204,7 @@ mod tests {
             PageId::Root,
             PageId::Table(0),
             PageId::Layer(0),
+            PageId::Layer(1),
             PageId::Directory(0, 0),
             PageId::Leaf(0, 0),
             PageId::Bitmap(0),
