@@ -25,7 +25,8 @@ enum Style {
     Whole,
     /// Each write wholly or not at all, but one, which is torn.
     Torn,
-    /// The same, but of that one its first sectors survive: it was on its way when the power failed.
+    /// The same, but of that one its first sectors survive: it was on its way when the power
+    /// failed.
     Begun,
     /// Everything but one write.
     AllButOne,

@@ -72,8 +72,8 @@ pub enum Work {
         len: u32,
     },
     /// Which parts of a range are allocated: fills the buffer with [`Allocation`] entries, as many
-    /// as fit, ascending; [`Done::count`] says how many. It is what the map says now: of writes that
-    /// are not acknowledged it may tell what a crash takes back.
+    /// as fit, ascending; [`Done::count`] says how many. It is what the map says now: of writes
+    /// that are not acknowledged it may tell what a crash takes back.
     Status {
         /// First byte.
         offset: u64,

@@ -99,7 +99,7 @@ impl Mirror {
             completions: 0,
         };
         let order = Order::TakeOver { owner: OWNER, force: false };
-        mirror.volume.command(&mut mirror.names, mirror.now, 1, order);
+        mirror.volume.command(mirror.now, 1, order);
         mirror.run();
         assert!(mirror.volume.is_optimized());
         mirror.events.push_back(Event::HostConnected { association: 1, host: [7; 16], origin: 1 });
@@ -134,7 +134,7 @@ impl Mirror {
             let buffer = matches!(work, Work::Read { .. } | Work::Write { .. });
             let lease = buffer.then(|| self.names.alloc(Class::Small)).flatten();
             let request = Request { tag, association: 1, work, lease };
-            self.volume.submit(&mut self.names, self.now, request);
+            self.volume.submit(self.now, request);
         }
         self.run();
     }
@@ -226,7 +226,7 @@ fn a_guard_allocates_nothing_for_commands() {
     let command = Command::Fence(Box::new(fence));
     let (association, mut tag) = (1, 1);
     guard.handle(now, Arrival::Arrived { association, tag, command });
-    let mut drive = |guard: &mut Guard| {
+    let drive = |guard: &mut Guard| {
         while let Some(act) = guard.poll_act() {
             let event = match act {
                 Act::Keep { tag, .. } => Arrival::Kept { tag, result: Ok(()) },

@@ -147,16 +147,9 @@ impl Engines {
     }
 
     /// A command of the management.
-    pub(crate) fn command(
-        &mut self,
-        cx: &Context<'_>,
-        mem: &mut SimMemory,
-        volume: usize,
-        tag: u64,
-        command: Command,
-    ) {
+    pub(crate) fn command(&mut self, cx: &Context<'_>, volume: usize, tag: u64, command: Command) {
         if let Some(engine) = self.list.get_mut(volume) {
-            engine.nexus.command(mem, cx.clock.now(), tag, command);
+            engine.nexus.command(cx.clock.now(), tag, command);
         }
     }
 
@@ -324,7 +317,7 @@ impl Engines {
         self.numbers += 1;
         self.wanted.insert(self.numbers, Wanted { line, tag, received: now, fills });
         let request = Request { tag: self.numbers, association, work, lease };
-        self.list[volume].nexus.submit(mem, now, request);
+        self.list[volume].nexus.submit(now, request);
     }
 
     fn trace(&self, cx: &Context<'_>, volume: usize, received: Instant) -> Trace {

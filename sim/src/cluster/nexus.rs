@@ -14,8 +14,8 @@ use crate::memory::SimMemory;
 #[allow(missing_docs, reason = "every method is documented where it is Volume's")]
 pub trait Nexus {
     fn handle(&mut self, mem: &mut SimMemory, now: Instant, event: Event);
-    fn submit(&mut self, mem: &mut SimMemory, now: Instant, request: Request);
-    fn command(&mut self, mem: &mut SimMemory, now: Instant, tag: u64, command: Command);
+    fn submit(&mut self, now: Instant, request: Request);
+    fn command(&mut self, now: Instant, tag: u64, command: Command);
     fn end_turn(&mut self, mem: &mut SimMemory, now: Instant);
     fn poll_effect(&mut self) -> Option<Effect>;
     fn poll_completion(&mut self) -> Option<Completion>;
@@ -59,12 +59,12 @@ impl Nexus for Volume {
         self.handle(mem, now, event);
     }
 
-    fn submit(&mut self, mem: &mut SimMemory, now: Instant, request: Request) {
-        self.submit(mem, now, request);
+    fn submit(&mut self, now: Instant, request: Request) {
+        self.submit(now, request);
     }
 
-    fn command(&mut self, mem: &mut SimMemory, now: Instant, tag: u64, command: Command) {
-        self.command(mem, now, tag, command);
+    fn command(&mut self, now: Instant, tag: u64, command: Command) {
+        self.command(now, tag, command);
     }
 
     fn end_turn(&mut self, mem: &mut SimMemory, now: Instant) {

@@ -242,7 +242,7 @@ impl Process {
             }
             Body::Order { volume, tag, command } => {
                 cx.clock.tell(|| format!("planner > n{} v{volume}: {command:?}", cx.node));
-                self.engines.command(cx, &mut self.mem, volume, tag, command);
+                self.engines.command(cx, volume, tag, command);
             }
             Body::Ask { .. } | Body::Beat { .. } | Body::Noted { .. } | Body::Ended { .. } => {}
         }

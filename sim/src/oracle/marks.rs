@@ -4,8 +4,8 @@
 //! - **MarkStays**: a region of a member that was written since the last `Clean` of it is marked,
 //!   after any crash that the write survived; and a mark that a pool told is there until a `Clean`
 //!   that names it.
-//! - **FlushedDurable**: a `Clean` clears the mark of a region only if what was acknowledged in it is
-//!   on the media; a power cut shows whether it was.
+//! - **FlushedDurable**: a `Clean` clears the mark of a region only if what was acknowledged in it
+//!   is on the media; a power cut shows whether it was.
 //!
 //! What may be marked besides is up to the pool. A snapshot takes the marks of its replica along:
 //! from then on they are looked for in both.
@@ -171,8 +171,8 @@ impl Oracle {
         marks.sealed.retain(|region| !here(region));
     }
 
-    /// A pool says which regions of a replica are marked: where a `Clean` cleared the mark, what was
-    /// acknowledged before is on the media.
+    /// A pool says which regions of a replica are marked: where a `Clean` cleared the mark, what
+    /// was acknowledged before is on the media.
     /// After a crash that counts only where a mark was on the media before: others may be lost with
     /// their writes.
     pub(crate) fn believe_clean(&mut self, replica: &Uuid, own: &[(u32, u32)], crashed: bool) {

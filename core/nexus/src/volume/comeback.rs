@@ -21,7 +21,7 @@
 
 use alloc::vec::Vec;
 
-use braid_block::{Instant, Memory};
+use braid_block::Instant;
 
 use crate::guard::SNAPSHOTS_KNOWN_MAX;
 use crate::record::{Snapshot, Standing, Uuid};
@@ -108,8 +108,7 @@ impl Volume {
     }
 
     /// Goes on with a return.
-    pub(crate) fn comeback_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = mem;
+    pub(crate) fn comeback_on(&mut self, now: Instant) {
         let Some(nexus) = self.nexus.as_mut().filter(|nexus| nexus.phase == Phase::Serving) else {
             return;
         };

@@ -5,7 +5,7 @@
 
 use alloc::collections::VecDeque;
 
-use braid_block::{Instant, Key, Memory, Slab};
+use braid_block::{Instant, Key, Slab};
 
 use crate::wire::{Command, Refusal};
 use crate::{Effect, Note, Plant};
@@ -112,8 +112,7 @@ impl Volume {
     }
 
     /// Looks at the commands that are out for too long.
-    pub(crate) fn overdue<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let _ = mem;
+    pub(crate) fn overdue(&mut self, now: Instant) {
         while let Some(key) = next_due(&mut self.due, &self.calls, now)
             .or_else(|| next_due(&mut self.due_walks, &self.calls, now))
         {

@@ -193,20 +193,20 @@ impl Volume {
     }
 
     /// Takes a host's command.
-    pub fn submit<M: Memory>(&mut self, mem: &mut M, now: Instant, request: Request) {
+    pub fn submit(&mut self, now: Instant, request: Request) {
         if let Err(status) = self.may_submit(&request) {
             let Request { tag, lease, .. } = request;
             return self.completions.push_back(Completion { tag, lease, status });
         }
         let op = Op::new(request);
         let Ok(key) = self.ops.insert(op) else { unreachable!("there is room for it") };
-        self.advance(mem, now, key);
+        self.advance(now, key);
     }
 
     /// Takes a command of the management; [`Volume::poll_ended`] tells its end by `tag`.
-    pub fn command<M: Memory>(&mut self, mem: &mut M, now: Instant, tag: u64, command: Command) {
+    pub fn command(&mut self, now: Instant, tag: u64, command: Command) {
         match command {
-            Command::TakeOver { owner, force } => self.take_over(mem, now, tag, owner, force),
+            Command::TakeOver { owner, force } => self.take_over(tag, owner, force),
             command => self.order(now, tag, command),
         }
     }
@@ -214,19 +214,19 @@ impl Volume {
     /// Ends a turn: goes on with what was woken, and does what is due.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.stepped = false;
-        self.overdue(mem, now);
+        self.overdue(now);
         self.owner_on(mem, now);
         for _ in 0..self.ready.len() {
             let Some(holder) = self.ready.pop_front() else { break };
             match holder {
-                Holder::Op(key) => self.advance(mem, now, key),
+                Holder::Op(key) => self.advance(now, key),
                 Holder::Segment(key) => self.compare(now, key),
             }
         }
         if core::mem::take(&mut self.stirred) {
             for _ in 0..self.waiting.len() {
                 let Some(key) = self.waiting.pop_front() else { break };
-                self.advance(mem, now, key);
+                self.advance(now, key);
             }
         }
     }
@@ -352,7 +352,7 @@ impl Volume {
     ) {
         let slot = call.slot;
         match call.purpose {
-            Purpose::Op(key) => self.on_op_done(mem, now, key, slot, result),
+            Purpose::Op(key) => self.on_op_done(now, key, slot, result),
             Purpose::Segment(key) => self.on_segment_done(mem, now, key, slot, &result),
             Purpose::Joiner(attempt) => self.on_joiner(now, attempt, &result),
             Purpose::Marks(attempt) => self.on_marks(now, slot, attempt, &result),

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use braid_block::{Instant, Key, Lease, Memory};
+use braid_block::{Instant, Key, Lease};
 
 use crate::wire::{Answer, Refusal};
 use crate::{Completion, Request, Status, Work};
@@ -99,11 +99,11 @@ impl Op {
 
 impl Volume {
     /// Lets a command go on as far as it can.
-    pub(crate) fn advance<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+    pub(crate) fn advance(&mut self, now: Instant, key: Key) {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.listed = false;
         match op.state {
-            State::Queued => self.admit(mem, now, key),
+            State::Queued => self.admit(now, key),
             // It may be looked at for another reason than its lock.
             State::Locking => {
                 let nexus = self.nexus.as_ref();
@@ -122,7 +122,7 @@ impl Volume {
     }
 
     /// Admits a command, if commands are admitted.
-    fn admit<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+    fn admit(&mut self, now: Instant, key: Key) {
         let Some(nexus) = self.nexus.as_ref().filter(|_| self.is_optimized()) else {
             return self.conclude(key, Status::Inaccessible);
         };
@@ -141,7 +141,6 @@ impl Volume {
             Work::Write { .. } | Work::Zero { .. } => self.lock_write(now, key),
             Work::Flush => self.send_flush(now, key),
         }
-        let _ = mem;
     }
 
     /// Looks at a command again when something changed.
@@ -172,9 +171,8 @@ impl Volume {
     }
 
     /// A member answered a host's command.
-    pub(crate) fn on_op_done<M: Memory>(
+    pub(crate) fn on_op_done(
         &mut self,
-        mem: &mut M,
         now: Instant,
         key: Key,
         slot: u8,
@@ -185,7 +183,7 @@ impl Volume {
         match op.state {
             State::Writing { .. } => self.on_written(now, key, slot, &result),
             State::Flushing { .. } => self.on_flushed(now, key, slot, &result),
-            State::Asked => self.on_read(mem, now, key, slot, &result),
+            State::Asked => self.on_read(now, key, slot, &result),
             _ => self.finish(key),
         }
     }

@@ -66,7 +66,7 @@ impl Volume {
         self.drops_on(now);
         self.segments_on(mem, now);
         // After what may end suspicion: nothing else would look at a return again.
-        self.comeback_on(mem, now);
+        self.comeback_on(now);
         self.clean_on(now);
         self.shutdown_on(now);
     }

@@ -8,7 +8,7 @@
 //! 4. A block that one member cannot read is read from another, and written anew; that does not
 //!    fail the member.
 
-use braid_block::{Instant, Key, Memory};
+use braid_block::{Instant, Key};
 
 use crate::wire::{Answer, Command, Refusal};
 use crate::{Plant, Status, Work};
@@ -59,9 +59,8 @@ impl Volume {
             .or_else(|| slots(good).min_by_key(|slot| nexus.links[usize::from(*slot)].reads))
     }
 
-    pub(crate) fn on_read<M: Memory>(
+    pub(crate) fn on_read(
         &mut self,
-        mem: &mut M,
         now: Instant,
         key: Key,
         slot: u8,
@@ -98,7 +97,7 @@ impl Volume {
                 self.fail(now, slot, *refusal);
             }
         }
-        self.advance(mem, now, key);
+        self.advance(now, key);
     }
 
     /// Answers a read as soon as its value is everywhere and the lease holds.
@@ -141,12 +140,12 @@ impl Volume {
     }
 
     /// A bad block was written anew, or could not be: reads on.
-    pub(crate) fn repaired<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key, done: bool) {
+    pub(crate) fn repaired(&mut self, now: Instant, key: Key, done: bool) {
         let Some(op) = self.ops.get_mut(key) else { return };
         if op.state == State::Repairing {
             op.repaired = done;
             op.state = State::Reading;
-            self.advance(mem, now, key);
+            self.advance(now, key);
         }
     }
 }

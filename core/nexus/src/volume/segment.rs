@@ -471,7 +471,7 @@ impl Volume {
                 if blocks > 0 {
                     self.note(Note::Repaired { blocks });
                 }
-                self.repaired(mem, now, op, done);
+                self.repaired(now, op, done);
             }
             Kind::Rebuild { attempt, snapshot, .. } => {
                 let done = done && bad == 0;

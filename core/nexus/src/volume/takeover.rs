@@ -11,7 +11,7 @@
 use alloc::boxed::Box;
 
 use arrayvec::ArrayVec;
-use braid_block::{Instant, Memory};
+use braid_block::Instant;
 
 use crate::record::{Lossy, Record, Standing, Uuid};
 use crate::wire::{Answer, Fenced, REGION, Refusal};
@@ -22,15 +22,7 @@ use super::state::{Line, Nexus, Phase, bit, slots};
 use super::swap::Change;
 
 impl Volume {
-    pub(crate) fn take_over<M: Memory>(
-        &mut self,
-        mem: &mut M,
-        now: Instant,
-        tag: u64,
-        owner: Uuid,
-        force: bool,
-    ) {
-        let _ = (mem, now);
+    pub(crate) fn take_over(&mut self, tag: u64, owner: Uuid, force: bool) {
         self.stop(Why::Replaced);
         self.nexus = Some(Box::new(Nexus::new(owner, tag, force, self.associations)));
         self.old_fetches = self.fetches;

@@ -212,7 +212,7 @@ impl World {
     pub(crate) fn order(&mut self, order: Order) {
         self.tags += 1;
         let (now, tag) = (self.now, self.tags);
-        self.volume.command(&mut self.heap, now, tag, order);
+        self.volume.command(now, tag, order);
         self.run();
     }
 
@@ -244,7 +244,7 @@ impl World {
             self.heap.bytes_mut(lease).fill(byte);
         }
         self.requests.insert(tag, (association, work));
-        self.volume.submit(&mut self.heap, now, Request { tag, association, work, lease });
+        self.volume.submit(now, Request { tag, association, work, lease });
         tag
     }
 

@@ -1,0 +1,54 @@
+//! Scrubs of what layers hold.
+
+use braid_pool::{Command, Note};
+
+use super::common::{BLOCK, World};
+use super::{big, chain};
+
+#[test]
+fn a_scrub_finds_what_is_lost_and_says_how_much_it_read() {
+    let (mut world, handle) = chain(1);
+    world.idle(10);
+    world.command(Command::Scrub { rate: 1 << 20 }).unwrap();
+    world.idle(5);
+    assert!(world.notes.contains(&Note::Scrubbed { blocks: 34, errors: 0 }), "{:?}", world.notes);
+    let at = world.disk.durable.iter().find(|(_, b)| b.iter().all(|b| *b == 3)).unwrap();
+    let at = *at.0;
+    world.disk.damage(at * BLOCK);
+    world.notes.clear();
+    world.command(Command::Scrub { rate: 4 << 20 }).unwrap();
+    world.idle(5);
+    let media = Note::Media { handle: Some(handle), offset: 6 * BLOCK, device: at * BLOCK };
+    assert!(world.notes.contains(&media), "{:?}", world.notes);
+    assert!(world.notes.contains(&Note::Scrubbed { blocks: 34, errors: 1 }), "{:?}", world.notes);
+    world.leave();
+}
+
+#[test]
+fn a_scrub_that_was_stopped_goes_on_where_it_was() {
+    let mut world = World::fresh(&big(1));
+    let handle = world.replica(1, 640 << 20);
+    // A block in each of ten leaves.
+    for leaf in 0..10 {
+        world.write(handle, leaf << 14, 1).unwrap();
+    }
+    let slow = Command::Scrub { rate: BLOCK };
+    world.command(slow.clone()).unwrap();
+    world.idle(4);
+    assert!(world.pool.info().scrub.is_some_and(|(read, _)| read >= 4 * BLOCK));
+    world.command(Command::Scrub { rate: 0 }).unwrap();
+    assert_eq!(world.pool.info().scrub, None);
+    world.stop();
+    let mut world = World::open(world.leave(), big(2));
+    world.command(Command::Scrub { rate: 1 << 30 }).unwrap();
+    world.idle(12);
+    let read = world.notes.iter().find_map(|note| match note {
+        Note::Scrubbed { blocks, errors: 0 } => Some(*blocks),
+        _ => None,
+    });
+    assert!(read.is_some_and(|read| (4..=7).contains(&read)), "{:?}", world.notes);
+    world.command(slow).unwrap();
+    world.idle(20);
+    assert!(world.notes.contains(&Note::Scrubbed { blocks: 10, errors: 0 }), "{:?}", world.notes);
+    world.leave();
+}
