@@ -109,18 +109,15 @@ impl Volume {
 
     /// Goes on with a return.
     pub(crate) fn comeback_on(&mut self, now: Instant) {
-        let Some(nexus) = self.nexus.as_mut().filter(|nexus| nexus.phase == Phase::Serving) else {
+        let suspect = self.is_suspect();
+        let Some(nexus) = self.nexus.as_ref().filter(|nexus| nexus.phase == Phase::Serving) else {
             return;
         };
         let Some(joiner) = nexus.joiner.as_ref() else { return self.next_absent(now) };
         let settles = matches!(joiner.stage, Stage::Settling(_));
-        let counts = joiner.attached && !joiner.adding && !settles;
-        if counts && self.is_suspect() {
+        if suspect && joiner.attached && !joiner.adding && !settles {
             return self.joiner_failed(now);
         }
-        let Some(joiner) = self.nexus.as_ref().and_then(|nexus| nexus.joiner.as_ref()) else {
-            return;
-        };
         match joiner.stage.clone() {
             Stage::Opening(deadline) if now >= deadline => self.joiner_failed(now),
             Stage::Tidying(0) => self.next_layer(now),
@@ -549,7 +546,7 @@ impl Nexus {
         regions_of(self.record().bytes)
     }
 
-    /// The bytes of a region of what a segment makes equal.
+    /// The bytes of a region of what a segment makes equal: the first, and the one after the last.
     pub(crate) fn region_of(&self, kind: &Kind, region: u32) -> (u64, u64) {
         let snapshot = match kind {
             Kind::Rebuild { snapshot, .. } => snapshot.as_ref(),
@@ -566,12 +563,6 @@ impl Nexus {
             joiner.attempt == *attempt && joiner.stage == Stage::Copying(*snapshot)
         });
         if current { self.able() } else { 0 }
-    }
-
-    /// The bytes of a region: the first, and the one after the last.
-    pub(crate) fn region(&self, region: u32) -> (u64, u64) {
-        let first = u64::from(region) * REGION;
-        (first, (first + REGION).min(self.record().bytes))
     }
 
     /// Slots that commands can be sent to.

@@ -172,7 +172,7 @@ impl Volume {
             let suspects = nexus.suspect.runs().flat_map(|(first, end)| first..end);
             let wanted = wanted.filter(|region| nexus.suspect.contains(*region));
             if let Some(region) = wanted.chain(suspects).find(|region| !in_work(*region)) {
-                let (first, end) = nexus.region(region);
+                let (first, end) = nexus.region_of(&Kind::Resync, region);
                 return Some((Kind::Resync, first, end));
             }
         }
