@@ -164,7 +164,7 @@ fn counted(what: impl FnOnce()) -> u64 {
 
 fn write(tag: u64) -> Work {
     // Every fourth one waits for another.
-    Work::Write { offset: tag / 4 * 4 % 32 << 20, len: 4096, durable: tag % 2 == 0 }
+    Work::Write { offset: (tag / 4 * 4 % 32) << 20, len: 4096, durable: tag.is_multiple_of(2) }
 }
 
 fn read(tag: u64) -> Work {
@@ -246,7 +246,7 @@ fn a_guard_allocates_nothing_for_commands() {
     drive(&mut guard);
     let mut all = || {
         for number in 0..2000 {
-            let offset = number % 64 << 20;
+            let offset = (number % 64) << 20;
             let commands = [
                 Command::Write { offset, len: 4096, durable: false },
                 Command::Read { offset, len: 4096 },
