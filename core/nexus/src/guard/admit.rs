@@ -21,6 +21,8 @@ const SECTOR: u64 = 512;
 pub(super) enum Kind {
     /// The marks, for the answer to a fence.
     Fence,
+    /// A part of the marks that the holder asked for.
+    Marks,
     /// It changes these regions: first and last.
     Write((u64, u64)),
     Flush(u64),
@@ -127,6 +129,7 @@ impl Guard {
                 }
                 self.carry(association, tag, kind, Command::Clean { flush, regions });
             }
+            (_, Command::Marks { snapshot }) => self.gather(association, tag, snapshot),
             (_, command) => self.carry(association, tag, kind, command),
         }
     }
@@ -218,10 +221,10 @@ impl Guard {
             Outcome::Done => Answer::Done,
             Outcome::Marks(marks) => Answer::Marks(marks),
         });
-        if kind == Kind::Fence {
-            self.fence_marked(tag, answer);
-        } else {
-            self.answer(association, tag, answer);
+        match kind {
+            Kind::Fence => self.fence_marked(tag, answer),
+            Kind::Marks => self.gathered(association, tag, answer),
+            _ => self.answer(association, tag, answer),
         }
         if failed {
             self.fail();
@@ -241,7 +244,7 @@ impl Guard {
             }
             Kind::Delete(uuid) => durable.snapshots.retain(|known| *known != uuid),
             Kind::Resize(bytes) => durable.bytes = durable.bytes.max(bytes),
-            Kind::Snapshot(_) | Kind::Fence | Kind::Write(_) | Kind::Other => {}
+            Kind::Snapshot(_) | Kind::Fence | Kind::Marks | Kind::Write(_) | Kind::Other => {}
         }
     }
 }

@@ -137,11 +137,9 @@ impl Guard {
             Stage::Draining if self.is_drained() && self.promise_over(now) => {
                 // A snapshot that the record does not name is on its way to be deleted: what was
                 // written before it may differ between members like what came after.
-                let known = self.durable.snapshots.iter();
+                let unnamed = self.unnamed(&fencing.record);
                 if let Some(fencing) = &mut self.fencing {
-                    fencing.stage = Stage::Marking;
-                    let unnamed = known.filter(|uuid| fencing.record.snapshot(uuid).is_none());
-                    fencing.unnamed = unnamed.copied().collect();
+                    (fencing.stage, fencing.unnamed) = (Stage::Marking, unnamed);
                 }
                 self.carry(association, tag, Kind::Fence, Command::Marks { snapshot: None });
             }

@@ -18,7 +18,9 @@
 //!    nexus names; after a start, before the first flush, none is.
 //! 5. After a restart no fence is answered for one lease: what was promised is not known any more.
 //! 6. One [`Act::Keep`] is in work at a time: what is durable is what was asked for last.
-//! 7. A replica that never held everything says so until it does, however often it is fenced:
+//! 7. Whoever asks for marks is told those of snapshots, too, that the copy of the record does not
+//!    name: they are being deleted, and what was written before them may be missing elsewhere.
+//! 8. A replica that never held everything says so until it does, however often it is fenced:
 //!    [`Fenced::copy`] is none until a record named it a member by its own instance.
 //!
 //! ```text
@@ -58,6 +60,7 @@
 mod admit;
 mod copies;
 mod fence;
+mod marks;
 mod stamps;
 
 use alloc::boxed::Box;
@@ -73,6 +76,7 @@ use crate::wire::{Answer, Command, Refusal};
 use admit::Carried;
 use copies::Keeping;
 use fence::Fencing;
+use marks::Gathering;
 use stamps::Stamps;
 
 #[cfg(doc)]
@@ -274,6 +278,7 @@ pub struct Guard {
     /// Copies that wait to be kept: association, tag, record.
     copies: VecDeque<(u32, u64, Box<Record>)>,
     carried: Carried,
+    gathering: BTreeMap<u64, Gathering>,
     stamps: Stamps,
     promise: Promise,
     failed: bool,
@@ -295,6 +300,7 @@ impl Guard {
             keeping: None,
             copies: VecDeque::new(),
             carried: Carried::default(),
+            gathering: BTreeMap::new(),
             stamps: Stamps::default(),
             failed: false,
             acts: VecDeque::new(),

@@ -54,6 +54,18 @@ pub(crate) enum Purpose {
     Delete(u32),
 }
 
+impl Call {
+    /// What its answer comes back with.
+    pub(crate) const fn token(key: Key) -> Token {
+        Token::new(KIND, key)
+    }
+
+    /// Whether it may name a buffer, which is given back when it has ended.
+    pub(crate) const fn has_buffer(&self) -> bool {
+        matches!(self.purpose, Purpose::Op(_) | Purpose::Segment(_))
+    }
+}
+
 impl Volume {
     /// Sends a command to a slot that has an association.
     pub(crate) fn send(
@@ -77,7 +89,7 @@ impl Volume {
             }
             _ => self.due.push_back((now + self.config.timing.command, key)),
         }
-        let token = Token::new(KIND, key);
+        let token = Call::token(key);
         self.effects.push_back(Effect::Send { association, token, command, span });
     }
 

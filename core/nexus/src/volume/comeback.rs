@@ -32,6 +32,7 @@ use super::Volume;
 use super::call::Purpose;
 use super::regions::Regions;
 use super::segment::Kind;
+use super::snapshot::DROPS_MAX;
 use super::state::{Line, Nexus, Phase, bit, slots};
 use super::swap::Change;
 
@@ -58,6 +59,8 @@ pub(crate) struct Joiner {
     working: u32,
     /// Members that could be read for it were not enough: all are compared.
     wide: bool,
+    /// Snapshots that it has and that are not as the record has them, still to be deleted.
+    surplus: Vec<Uuid>,
     /// Snapshots of which a block can be read nowhere: it does without.
     skipped: Vec<Uuid>,
 }
@@ -168,6 +171,7 @@ impl Volume {
             todo: Regions::default(),
             working: 0,
             wide: false,
+            surplus: Vec::new(),
             skipped: Vec::new(),
         });
         self.step(slot, Step::Fencing);
@@ -241,15 +245,16 @@ impl Volume {
         let end = nexus.regions();
         let record = nexus.record.as_deref().expect("a claimed volume has a record");
         let joiner = nexus.joiner.as_mut().expect("it is there");
-        let attempt = joiner.attempt;
         joiner.instance = fenced.instance;
         joiner.own.extend(&fenced.marks, end);
         joiner.whole |= fenced.copy.is_none();
         // What it holds counts as far as the record says that it does, oldest first, unbroken.
+        // That is so too if all of it is compared: who was wiped has none, and what it was given
+        // since was written down after it had been found that it had none.
         let named = record.snapshots.iter().take_while(|s| s.holders & bit(slot) != 0);
         let known = fenced.snapshots.iter().filter(|uuid| record.snapshot(uuid).is_some());
         let same = named.zip(known).take_while(|(named, has)| named.uuid == **has);
-        let kept = if joiner.whole { 0 } else { same.count() };
+        let kept = same.count();
         let keeps = |uuid: &&Uuid| record.snapshots.iter().take(kept).any(|s| s.uuid == **uuid);
         let drop = fenced.snapshots.iter().filter(|uuid| !keeps(uuid)).take(SNAPSHOTS_KNOWN_MAX);
         let drop: Vec<Uuid> = drop.copied().collect();
@@ -259,16 +264,29 @@ impl Volume {
         // nothing of the others. The change says so in the record, too.
         joiner.whole |= !wrong.is_empty();
         joiner.bytes = fenced.bytes;
-        joiner.stage = Stage::Tidying(drop.len() as u32);
+        (joiner.stage, joiner.surplus) = (Stage::Tidying(0), drop);
         nexus.flushes = nexus.flushes.max(fenced.flush);
         for uuid in wrong {
             nexus.changes.push_back(Change::Holder { uuid, slot, holds: false });
         }
-        for uuid in drop {
+        self.tidy(now);
+        self.stepped = true;
+    }
+
+    /// Lets a joiner delete what it has too much, as many at once as a member.
+    fn tidy(&mut self, now: Instant) {
+        let Some(joiner) = self.nexus.as_mut().and_then(|nexus| nexus.joiner.as_mut()) else {
+            return;
+        };
+        let Stage::Tidying(waiting) = &mut joiner.stage else { return };
+        let count = (DROPS_MAX - *waiting as usize).min(joiner.surplus.len());
+        *waiting += count as u32;
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        let next: Vec<Uuid> = joiner.surplus.drain(..count).collect();
+        for uuid in next {
             let command = Command::DeleteSnapshot { uuid: uuid.into() };
             self.send(now, slot, Purpose::Joiner(attempt), command, None);
         }
-        self.stepped = true;
     }
 
     /// A joiner answered something that has no purpose of its own.
@@ -288,7 +306,10 @@ impl Volume {
             return self.joiner_failed(now);
         }
         match &mut joiner.stage {
-            Stage::Tidying(waiting) => *waiting -= 1,
+            Stage::Tidying(waiting) => {
+                *waiting -= 1;
+                self.tidy(now);
+            }
             Stage::Clipping(..) => self.clip(now),
             Stage::Sealing(uuid) => {
                 let uuid = *uuid;
@@ -315,8 +336,8 @@ impl Volume {
         if nexus.swap.is_some() || !nexus.changes.is_empty() || nexus.barrier {
             return;
         }
-        // A member that has a snapshot more than the record has its marks there, and tells less.
-        if nexus.snapshot.is_some() || !nexus.drops.is_empty() {
+        // What a snapshot takes from the marks of members is below it.
+        if nexus.snapshot.is_some() {
             return;
         }
         let slot = nexus.joiner_slot().expect("it returns");

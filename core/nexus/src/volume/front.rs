@@ -10,13 +10,13 @@ use alloc::collections::BTreeMap;
 
 use braid_block::Key;
 
-use crate::guard::SNAPSHOTS_KNOWN_MAX;
-use crate::record::{TOLD_MAX, Uuid};
+use crate::record::{REPLICAS_MAX, TOLD_MAX, Uuid};
 use crate::wire::TRANSFER_MAX;
 use crate::{Effect, Plant, Request, Status, Work, ZERO_MAX};
 
 use super::Volume;
 use super::op::State;
+use super::snapshot::DROPS_MAX;
 use super::swap::Change;
 
 /// A host's association.
@@ -169,9 +169,9 @@ impl Volume {
 }
 
 /// Commands to replicas for which there must be room before a host's command is admitted, for what
-/// an owner needs for itself: to each of 8 replicas one of 8 kinds, and the deletion of as many
-/// snapshots as a replica may have; the same once more to a joiner.
-pub(crate) const CALLS_KEPT: usize = 8 * 8 + 9 * SNAPSHOTS_KNOWN_MAX;
+/// an owner needs for itself: to each replica one of 9 kinds, and deletions of snapshots, as a
+/// member and as a joiner; twice, because those on an association that was left may end late.
+pub(crate) const CALLS_KEPT: usize = 2 * REPLICAS_MAX * (9 + 2 * DROPS_MAX);
 
 /// Adds a host to those that were told, if there is room.
 pub(crate) fn tell(told: &mut arrayvec::ArrayVec<Uuid, TOLD_MAX>, host: Uuid) {

@@ -5,11 +5,11 @@
 
 use braid_block::Instant;
 
-use crate::Plant;
 use crate::wire::{Answer, Command, Refusal};
+use crate::{Effect, Plant};
 
 use super::Volume;
-use super::call::Purpose;
+use super::call::{Call, Purpose};
 use super::state::{Line, slots};
 
 impl Volume {
@@ -61,14 +61,20 @@ impl Volume {
         }
     }
 
-    /// Tells members that no lease is needed any more: the next owner need not wait for it.
-    pub(crate) fn release_leases(&mut self, now: Instant) {
+    /// Tells whoever promised one that no lease is needed any more: the next owner need not wait
+    /// for it. Nobody waits for the answer.
+    pub(crate) fn release_leases(&mut self) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let good = nexus.good();
-        for slot in slots(good) {
-            let nexus = self.nexus.as_mut().expect("it is not ended here");
-            nexus.links[usize::from(slot)].leased = Instant::ZERO;
-            self.send(now, slot, Purpose::Release, Command::Release, None);
+        for slot in slots(nexus.able()) {
+            let link = &mut nexus.links[usize::from(slot)];
+            let promised = link.asked || link.leased > Instant::ZERO;
+            let Some(association) = link.association().filter(|_| promised) else { continue };
+            (link.asked, link.leased) = (false, Instant::ZERO);
+            let call = Call { slot, association, sent: Instant::ZERO, purpose: Purpose::Release };
+            if let Ok(key) = self.calls.insert(call) {
+                let (token, command) = (Call::token(key), Command::Release);
+                self.effects.push_back(Effect::Send { association, token, command, span: None });
+            }
         }
     }
 }

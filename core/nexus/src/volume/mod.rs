@@ -314,14 +314,11 @@ impl Volume {
         let Some(call) = self.calls.remove(token.key()) else { return };
         let nexus = self.nexus.as_deref();
         let live = nexus.is_some_and(|nexus| nexus.is_current(&call));
-        let mine = nexus.is_some_and(|nexus| nexus.has_sent(&call));
         let ended = live && self.is_fatal(now, &call, &result);
         let result = if live && !ended { result } else { Err(Refusal::Gone) };
-        // To a later owner, an answer that comes too late has but a buffer to give back; and what
-        // the end of its association meant was seen to when that ended.
-        let held = matches!(call.purpose, Purpose::Op(_) | Purpose::Segment(_));
+        // What the end of its association meant was seen to when that ended.
         let over = !live && matches!(call.purpose, Purpose::Copy | Purpose::Lease);
-        if held || (mine && !over) {
+        if !over {
             self.route(mem, now, call, result);
         }
     }

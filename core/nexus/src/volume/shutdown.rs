@@ -75,9 +75,8 @@ impl Volume {
     }
 
     /// The record says that this owner left in order.
-    pub(crate) fn left(&mut self, now: Instant) {
+    pub(crate) fn left(&mut self) {
         let tag = self.nexus.as_ref().and_then(|nexus| nexus.leaving).map(|leaving| leaving.tag);
-        self.release_leases(now);
         self.stop(Why::Shutdown);
         if let Some(tag) = tag {
             self.end(tag, Ok(()));

@@ -40,12 +40,18 @@ enum Stage {
     Undoing { waiting: u8, full: bool },
 }
 
+/// Snapshots that are being deleted at once: a replica walks through its maps for each.
+pub(crate) const DROPS_MAX: usize = 8;
+
 /// A snapshot that is being deleted, by whom not yet, and who waits for that.
 #[derive(Debug)]
 pub(crate) struct Drop {
     number: u32,
     uuid: Uuid,
     pub(crate) tag: Option<u64>,
+    /// These were not asked yet.
+    unasked: u8,
+    /// These did not answer yet.
     waiting: u8,
     /// These did not do it, and are asked again then.
     refused: u8,
@@ -229,19 +235,15 @@ impl Volume {
     /// The record does not name a snapshot, or no more: it is deleted on all who may have it.
     pub(crate) fn drop_snapshot(&mut self, now: Instant, uuid: Uuid, tag: Option<u64>) {
         let able = self.nexus.as_ref().map_or(0, |nexus| nexus.able());
-        self.drop_from(now, uuid, tag, able);
+        self.drop_from(uuid, tag, able);
+        self.drops_on(now);
     }
 
-    fn drop_from(&mut self, now: Instant, uuid: Uuid, tag: Option<u64>, waiting: u8) {
+    fn drop_from(&mut self, uuid: Uuid, tag: Option<u64>, unasked: u8) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         nexus.dropped += 1;
-        let number = nexus.dropped;
-        nexus.drops.push(Drop { number, uuid, tag, waiting, refused: 0, again: None });
-        for slot in slots(waiting) {
-            let command = Command::DeleteSnapshot { uuid: uuid.into() };
-            self.send(now, slot, Purpose::Delete(number), command, None);
-        }
-        self.deleted();
+        let (number, waiting, refused) = (nexus.dropped, 0, 0);
+        nexus.drops.push(Drop { number, uuid, tag, unasked, waiting, refused, again: None });
     }
 
     /// One has deleted it, or is gone.
@@ -264,29 +266,36 @@ impl Volume {
                 drop.again = Some(again);
             }
         }
-        self.deleted();
+        self.drops_on(now);
     }
 
-    /// Asks those again who did not delete a snapshot.
+    /// Asks for as many deletions as may be in work at once; those who refused one are asked again.
     pub(crate) fn drops_on(&mut self, now: Instant) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let able = nexus.able();
-        let mut asks = alloc::vec::Vec::new();
         for drop in nexus.drops.iter_mut().filter(|drop| drop.again.is_some_and(|at| at <= now)) {
+            drop.unasked |= core::mem::take(&mut drop.refused);
             drop.again = None;
-            // Who has left tells of it when it is fenced.
-            let again = drop.refused & able;
-            drop.waiting |= again;
-            drop.refused = 0;
-            asks.push((drop.number, drop.uuid, again));
         }
-        for (number, uuid, mask) in asks {
-            for slot in slots(mask) {
+        while let Some((number, uuid, asked)) = self.next_drop() {
+            for slot in slots(asked) {
                 let command = Command::DeleteSnapshot { uuid: uuid.into() };
                 self.send(now, slot, Purpose::Delete(number), command, None);
             }
-            self.deleted();
         }
+        self.deleted();
+    }
+
+    /// The next deletion that may be asked for, and of whom.
+    fn next_drop(&mut self) -> Option<(u32, Uuid, u8)> {
+        let nexus = self.nexus.as_mut()?;
+        let able = nexus.able();
+        let in_work = nexus.drops.iter().filter(|drop| drop.waiting != 0).count();
+        let fits = |drop: &&mut Drop| drop.waiting != 0 || in_work < DROPS_MAX;
+        let drop = nexus.drops.iter_mut().filter(|drop| drop.unasked != 0).find(fits)?;
+        // Who has left tells of it when it is fenced.
+        let asked = core::mem::take(&mut drop.unasked) & able;
+        drop.waiting |= asked;
+        Some((drop.number, drop.uuid, asked))
     }
 
     pub(crate) fn drops_due(&self) -> Option<Instant> {
@@ -295,9 +304,9 @@ impl Volume {
 
     fn deleted(&mut self) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        let done = nexus.drops.iter_mut().filter(|drop| drop.waiting == 0);
+        let done = nexus.drops.iter_mut().filter(|drop| drop.waiting | drop.unasked == 0);
         let tags: alloc::vec::Vec<u64> = done.filter_map(|drop| drop.tag.take()).collect();
-        nexus.drops.retain(|drop| drop.waiting | drop.refused != 0);
+        nexus.drops.retain(|drop| drop.waiting | drop.unasked | drop.refused != 0);
         for tag in tags {
             self.end(tag, Ok(()));
         }
@@ -305,17 +314,22 @@ impl Volume {
 
     /// Deletes snapshots of members that the record does not name: their owner ended between.
     pub(crate) fn drop_unnamed(&mut self, now: Instant) {
-        let good = self.nexus.as_ref().map_or(0, |nexus| nexus.good());
-        for slot in slots(good) {
-            let nexus = self.nexus.as_ref().expect("it takes over");
+        let nexus = self.nexus.as_ref().expect("it takes over");
+        let mut unnamed = alloc::vec::Vec::<(Uuid, u8)>::new();
+        for slot in slots(nexus.good()) {
             let Some(fenced) = nexus.links[usize::from(slot)].fenced.as_deref() else { continue };
-            let unnamed = |uuid: &&Uuid| nexus.record().snapshot(uuid).is_none();
-            let unnamed = fenced.snapshots.iter().filter(unnamed).take(SNAPSHOTS_KNOWN_MAX);
-            let unnamed: alloc::vec::Vec<Uuid> = unnamed.copied().collect();
-            for uuid in unnamed {
-                self.drop_from(now, uuid, None, bit(slot));
+            let is_unnamed = |uuid: &&Uuid| nexus.record().snapshot(uuid).is_none();
+            for uuid in fenced.snapshots.iter().filter(is_unnamed).take(SNAPSHOTS_KNOWN_MAX) {
+                match unnamed.iter_mut().find(|(known, _)| known == uuid) {
+                    Some((_, holders)) => *holders |= bit(slot),
+                    None => unnamed.push((*uuid, bit(slot))),
+                }
             }
         }
+        for (uuid, holders) in unnamed {
+            self.drop_from(uuid, None, holders);
+        }
+        self.drops_on(now);
     }
 
     pub(crate) fn snapshot_due(&self) -> Option<Instant> {

@@ -114,8 +114,6 @@ impl Link {
 #[derive(Debug)]
 pub(crate) struct Nexus {
     pub(crate) owner: Uuid,
-    /// The last association that was asked for before it was there.
-    before: u32,
     pub(crate) epoch: u64,
     /// The take-over's tag, until it has ended.
     pub(crate) tag: Option<u64>,
@@ -181,10 +179,9 @@ pub(crate) const fn bit(slot: u8) -> u8 {
 }
 
 impl Nexus {
-    pub(crate) fn new(owner: Uuid, tag: u64, force: bool, before: u32) -> Self {
+    pub(crate) fn new(owner: Uuid, tag: u64, force: bool) -> Self {
         Self {
             owner,
-            before,
             epoch: 0,
             tag: Some(tag),
             force,
@@ -233,11 +230,6 @@ impl Nexus {
     /// Whether a command went out by an association that still stands.
     pub(crate) fn is_current(&self, call: &Call) -> bool {
         self.links[usize::from(call.slot)].association() == Some(call.association)
-    }
-
-    /// Whether a command is this owner's, and not an earlier one's.
-    pub(crate) const fn has_sent(&self, call: &Call) -> bool {
-        call.association > self.before
     }
 
     /// Which slot has this association.

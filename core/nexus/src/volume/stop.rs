@@ -13,6 +13,8 @@ impl Volume {
     /// ask elsewhere, and forgotten.
     pub(crate) fn stop(&mut self, why: Why) {
         let optimized = self.is_optimized();
+        self.release_leases();
+        self.forget_calls();
         let Some(nexus) = self.nexus.take() else { return };
         for association in nexus.links.iter().filter_map(super::state::Link::association) {
             self.effects.push_back(Effect::Leave { association });
@@ -39,6 +41,18 @@ impl Volume {
         let keys: alloc::vec::Vec<Key> = ops.collect();
         for key in keys {
             self.conclude(key, Status::Inaccessible);
+        }
+    }
+}
+
+impl Volume {
+    /// What was asked of replicas for an owner itself is nothing to a later one; the answers find
+    /// nobody. What names a buffer is still waited for.
+    fn forget_calls(&mut self) {
+        let own = self.calls.iter().filter(|(_, call)| !call.has_buffer()).map(|(key, _)| key);
+        let own: alloc::vec::Vec<Key> = own.collect();
+        for key in own {
+            self.calls.remove(key);
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) enum Change {
     Claim,
     /// These stay, with these instances; it is as the take-over found it.
     Activate(Box<Record>),
+    /// I/O will be accepted for the first time: from now on something can be lost.
+    Begin,
     /// Members are away.
     Exclude { slots: u8 },
     /// A replica is a member.
@@ -192,7 +194,7 @@ impl Volume {
         }
         let Some(Swap { change, .. }) = nexus.swap.take() else { return };
         match change {
-            Change::Claim => {}
+            Change::Claim | Change::Begin => {}
             Change::Activate(_) => self.activated(now),
             Change::Exclude { slots } => self.excluded(slots),
             Change::Join { slot, .. } => self.joined(slot),
@@ -202,7 +204,7 @@ impl Volume {
             Change::Snapshot { .. } => self.snapshot_named(),
             Change::Holder { .. } => {}
             Change::Resize { bytes } => self.resized(bytes),
-            Change::Clean => self.left(now),
+            Change::Clean => self.left(),
         }
     }
 
@@ -291,6 +293,7 @@ fn changed(old: &Record, change: &Change) -> Result<Box<Record>, Failure> {
     let mut new = old.next();
     match change {
         Change::Claim => {}
+        Change::Begin => new.unused = false,
         Change::Activate(record) => {
             new = record.clone();
             new.version = old.version + 1;

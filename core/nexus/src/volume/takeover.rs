@@ -24,7 +24,7 @@ use super::swap::Change;
 impl Volume {
     pub(crate) fn take_over(&mut self, tag: u64, owner: Uuid, force: bool) {
         self.stop(Why::Replaced);
-        self.nexus = Some(Box::new(Nexus::new(owner, tag, force, self.associations)));
+        self.nexus = Some(Box::new(Nexus::new(owner, tag, force)));
         self.old_fetches = self.fetches;
         self.fetch();
     }
@@ -154,10 +154,10 @@ impl Volume {
                 self.decide(now, deadline);
             }
             Phase::Leasing => {
-                if self.is_leased(now, None) {
-                    self.serve();
-                } else {
+                if !self.is_leased(now, None) {
                     self.want_lease(now);
+                } else if self.begins() {
+                    self.serve();
                 }
             }
             _ => {}
@@ -227,7 +227,6 @@ impl Volume {
                 replica.standing = standing;
             }
         }
-        new.unused = false;
         if lossy {
             new.lossy = Some(Lossy { epoch: nexus.epoch, ..Lossy::default() });
         }
@@ -278,6 +277,16 @@ impl Volume {
         if !self.is_leased(now, None) {
             self.want_lease(now);
         }
+    }
+
+    /// Whether the record says that something can be lost from now on, and every member knows.
+    fn begins(&mut self) -> bool {
+        let nexus = self.nexus.as_mut().expect("it takes over");
+        if nexus.swap.is_none() && nexus.record().unused {
+            nexus.changes.push_back(Change::Begin);
+            return false;
+        }
+        nexus.swap.is_none()
     }
 
     fn serve(&mut self) {

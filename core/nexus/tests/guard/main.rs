@@ -8,4 +8,5 @@ mod failure;
 mod fence;
 mod lease;
 mod limits;
+mod marks;
 mod plants;

@@ -191,6 +191,9 @@ pub(crate) fn change(old: &Record, new: &Record) -> String {
     if old.bytes != new.bytes {
         parts.push(bytes(new.bytes));
     }
+    if old.unused && !new.unused {
+        parts.push("used".into());
+    }
     if old.clean != new.clean {
         parts.push(if new.clean { "clean" } else { "not clean" }.into());
     }
