@@ -13,7 +13,9 @@ use std::thread;
 use braid_block::{BlockSize, Geometry};
 use braid_nvme::target::{ControllerModel, Portal};
 use braid_reactor::{Application, Listener, Options, Reactor, World, mesh};
-use braid_shard::{BackendConfig, Config, Limits, NamespaceConfig, Note, Shard, SubsystemConfig};
+use braid_shard::{
+    BackendConfig, Config, Limits, NamespaceConfig, Note, Paths, Shard, SubsystemConfig,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let listener = Listener::bind("127.0.0.1:0".parse()?)?;
@@ -38,6 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn config(portal: Portal) -> Config {
     let namespace = NamespaceConfig {
         nsid: 1,
+        ana_group: 1,
         nguid: [0x42; 16],
         uuid: [0x42; 16],
         geometry: Geometry::of_bytes(64 << 20, BlockSize::B4096),
@@ -51,6 +54,7 @@ fn config(portal: Portal) -> Config {
         serial: "RAMDISK".into(),
         allowed_hosts: Vec::new(),
         controllers: ControllerModel::Dynamic,
+        paths: Paths::default(),
         header_digest: true,
         data_digest: true,
         namespaces: vec![namespace],

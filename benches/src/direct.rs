@@ -9,7 +9,7 @@ use braid_block::{BlockSize, Geometry, Instant};
 use braid_nvme::target::ControllerModel;
 use braid_reactor::{Application, OpenDisk, OpenOptions, Options, Reactor, World, mesh};
 use braid_shard::{
-    BackendConfig, Config, Disk, Limits, NamespaceConfig, Note, Shard, SubsystemConfig,
+    BackendConfig, Config, Disk, Limits, NamespaceConfig, Note, Paths, Shard, SubsystemConfig,
 };
 
 use crate::load::Way;
@@ -63,6 +63,7 @@ fn parse(line: &str) -> Option<Order> {
 fn config(disk: &OpenDisk) -> Config {
     let namespace = NamespaceConfig {
         nsid: 1,
+        ana_group: 1,
         nguid: [1; 16],
         uuid: [1; 16],
         geometry: Geometry::of_bytes(disk.size, BlockSize::B4096),
@@ -76,6 +77,7 @@ fn config(disk: &OpenDisk) -> Config {
         serial: "bench".to_owned(),
         allowed_hosts: Vec::new(),
         controllers: ControllerModel::Dynamic,
+        paths: Paths::default(),
         header_digest: false,
         data_digest: false,
         namespaces: vec![namespace],

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod ana;
 pub mod command;
 pub mod connect;
 pub mod framer;

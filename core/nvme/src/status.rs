@@ -46,6 +46,10 @@ statuses! {
     ABORTED_BY_REQUEST = 0x007, "command abort requested";
     /// SCT 0, SC 08h.
     ABORTED_QUEUE_DELETED = 0x008, "command aborted due to queue deletion";
+    /// SCT 0, SC 09h.
+    FUSED_FAILED = 0x009, "command aborted due to failed fused command";
+    /// SCT 0, SC 0Ah.
+    FUSED_MISSING = 0x00a, "command aborted due to missing fused command";
     /// SCT 0, SC 0Bh.
     INVALID_NAMESPACE = 0x00b, "invalid namespace or format";
     /// SCT 0, SC 0Ch.
@@ -102,10 +106,16 @@ statuses! {
     WRITE_FAULT = 0x280, "write fault";
     /// SCT 2, SC 81h.
     UNRECOVERED_READ = 0x281, "unrecovered read error";
+    /// SCT 2, SC 85h.
+    COMPARE_FAILURE = 0x285, "compare failure";
     /// SCT 3, SC 00h.
     INTERNAL_PATH_ERROR = 0x300, "internal path error";
+    /// SCT 3, SC 01h.
+    ANA_PERSISTENT_LOSS = 0x301, "asymmetric access persistent loss";
     /// SCT 3, SC 02h.
     ANA_INACCESSIBLE = 0x302, "asymmetric access inaccessible";
+    /// SCT 3, SC 03h.
+    ANA_TRANSITION = 0x303, "asymmetric access transition";
     /// SCT 3, SC 60h.
     CONTROLLER_PATHING_ERROR = 0x360, "controller pathing error";
     /// SCT 3, SC 70h.

@@ -74,7 +74,7 @@ impl Shard {
         let reached = reached_portals(&self.config.portals, self.conns.get(conn));
         let subsystem = &mut self.subsystems[usize::from(at)];
         let counters = smart(subsystem);
-        let Subsystem { controllers, views, nqn, config, .. } = subsystem;
+        let Subsystem { controllers, views, nqn, config, ana, .. } = subsystem;
         let Some(association) = controllers.get_mut(controller) else {
             return self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
         };
@@ -85,6 +85,8 @@ impl Shard {
             firmware: FIRMWARE,
             controllers: config.controllers,
             namespaces: views,
+            groups: ana.groups(association.listener),
+            epoch: ana.epoch,
             portals: reached.as_deref().unwrap_or(&self.config.portals),
             uptime,
             counters,

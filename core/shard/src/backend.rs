@@ -23,6 +23,8 @@ const MEDIA_ERROR: u8 = 2;
 /// A namespace at work.
 pub(crate) struct Namespace {
     pub(crate) nsid: u32,
+    /// Its ANA group.
+    pub(crate) group: u32,
     pub(crate) geometry: Geometry,
     pub(crate) backend: Backend,
     pub(crate) injections: Vec<Injection>,
@@ -54,6 +56,7 @@ impl Namespace {
         let keeps_aside = config.lose_unflushed && matches!(backend, Backend::Disk { .. });
         Self {
             nsid: config.nsid,
+            group: config.ana_group,
             geometry: config.geometry,
             backend,
             injections: config.injections.clone(),
@@ -113,6 +116,7 @@ pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
     };
     NamespaceView {
         nsid: config.nsid,
+        group: config.ana_group,
         geometry: config.geometry,
         nguid: config.nguid,
         uuid: config.uuid,

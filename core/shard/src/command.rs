@@ -111,6 +111,9 @@ impl Shard {
     ) -> Result<(Work, u16, Transfer), Status> {
         let (subsystem, association) = self.association(subsystem, controller)?;
         let at = position(&subsystem.views, command.nsid.get());
+        if let Some(at) = at {
+            association.may_access(&subsystem.ana, subsystem.views[usize::from(at)].group)?;
+        }
         let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
         let (parsed, transfer) = association.controller.io(command, geometry)?;
         let protected = at.is_some_and(|at| subsystem.views[usize::from(at)].read_only);
@@ -180,8 +183,15 @@ impl Shard {
         lease: Lease,
     ) {
         let Some(op) = self.ops.get_mut(key) else { return };
-        let (cid, conn) = (op.cid, op.conn);
-        let Some(len) = op.ask else {
+        let (cid, conn, ask) = (op.cid, op.conn, op.ask);
+        if matches!(op.state, State::Waiting(_))
+            && let Err(status) = self.path_of(key)
+        {
+            self.give_back(mem, conn, lease);
+            return self.finish(mem, key, status, 0);
+        }
+        let Some(op) = self.ops.get_mut(key) else { return };
+        let Some(len) = ask else {
             op.lease = Some(lease);
             op.state = State::Running;
             return self.start(mem, now, key);
@@ -236,7 +246,9 @@ impl Shard {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.lease = Some(lease);
         op.state = State::Running;
-        if intact {
+        if let Err(status) = self.path_of(key) {
+            self.finish(mem, key, status, 0);
+        } else if intact {
             self.start_summed(mem, now, key);
         } else {
             self.counters.data_digest_errors += 1;

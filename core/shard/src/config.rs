@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::Geometry;
-use braid_nvme::connect::Nqn;
+use braid_nvme::ana::AnaState;
+use braid_nvme::connect::{CNTLID_MAX, Nqn};
 use braid_nvme::target::{ControllerModel, Portal};
 
 use crate::event::Disk;
@@ -41,6 +42,8 @@ pub struct SubsystemConfig {
     pub allowed_hosts: Vec<String>,
     /// How controller ids are given out.
     pub controllers: ControllerModel,
+    /// What this engine's paths to it are, among those of other engines.
+    pub paths: Paths,
     /// Whether a host may ask for header digests.
     pub header_digest: bool,
     /// Whether a host may ask for data digests.
@@ -58,11 +61,30 @@ impl SubsystemConfig {
     }
 }
 
+/// What the paths of one engine to a subsystem are, of which others serve it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The least controller id that it gives out, from 1. No other engine gives out one of them.
+    pub cntlid_min: u16,
+    /// The largest.
+    pub cntlid_max: u16,
+    /// The state of its groups at first.
+    pub state: AnaState,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { cntlid_min: 1, cntlid_max: CNTLID_MAX, state: AnaState::Optimized }
+    }
+}
+
 /// One namespace.
 #[derive(Clone, Debug)]
 pub struct NamespaceConfig {
     /// Namespace id, from 1.
     pub nsid: u32,
+    /// Its ANA group, 1 to [`ANA_GROUPS_MAX`](braid_nvme::ana::ANA_GROUPS_MAX).
+    pub ana_group: u32,
     /// Namespace globally unique identifier.
     pub nguid: [u8; 16],
     /// Universally unique identifier.

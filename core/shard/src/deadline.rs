@@ -18,6 +18,8 @@ pub(crate) enum Reminder {
     Controller(u16, Key),
     /// A delayed operation.
     Op(Key),
+    /// A subsystem of which a group is changing.
+    Transition(u16),
     /// All connections that are sending.
     Sweep,
     /// The end of an orderly stop.

@@ -76,6 +76,9 @@ impl Shard {
     /// An injected delay is over.
     pub(crate) fn on_delay_over<M: Memory>(&mut self, mem: &mut M, _now: Instant, key: Key) {
         if self.ops.get(key).is_some_and(|op| op.state == State::Delayed) {
+            if let Err(status) = self.path_of(key) {
+                return self.finish(mem, key, status, 0);
+            }
             if let Some(op) = self.ops.get_mut(key) {
                 op.state = State::Running;
             }

@@ -354,6 +354,10 @@ impl Shard {
             if association.dying {
                 return Err(wrong);
             }
+            // A controller is of the port that its host came by (Base 3.1.1).
+            if self.conns.get(key).is_none_or(|conn| conn.listener != association.listener) {
+                return Err(Refusal::parameter(Parameter::QueueId));
+            }
             association.controller.admit(connect)?;
             // An old write of a queue that broke must not land on a new one. The host may try
             // again: without DNR.
@@ -379,10 +383,16 @@ impl Shard {
             io_queues: limits.io_queues_max,
             in_capsule_bytes: limits.in_capsule_bytes,
         };
+        let listener = self.conns.get(key).map_or(0, |conn| conn.listener);
+        let mut controller = Controller::new(subsystem.kind, cntlid, connect, limits);
+        if subsystem.ana.is_optimized(listener) {
+            controller.saw_epoch(subsystem.ana.epoch);
+        }
         let association = Association {
-            controller: Controller::new(subsystem.kind, cntlid, connect, limits),
+            controller,
             queues: alloc::vec![Some(key)],
             ops: 0,
+            listener,
             dying: false,
             settle: false,
             last_seen: now,

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod admin;
+mod ana;
 mod backend;
 mod command;
 mod config;
@@ -58,7 +59,8 @@ use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Kind};
 use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
 
-pub use config::{BackendConfig, Config, Limits, NamespaceConfig, SubsystemConfig};
+pub use ana::{AnaChange, AnaInfo};
+pub use config::{BackendConfig, Config, Limits, NamespaceConfig, Paths, SubsystemConfig};
 pub use counters::{Counters, NamespaceCounters};
 pub use effect::Effect;
 pub use event::{Disk, Event, Socket};
@@ -337,6 +339,12 @@ impl Shard {
         subsystem.controllers.get(key).map(|association| info(subsystem, association))
     }
 
+    /// The name of a subsystem that a note names.
+    #[must_use]
+    pub fn subsystem_name(&self, subsystem: u16) -> Option<&str> {
+        self.subsystems.get(usize::from(subsystem)).map(|subsystem| subsystem.nqn.as_str())
+    }
+
     /// All controllers at home here.
     pub fn controllers(&self) -> impl Iterator<Item = ControllerInfo<'_>> {
         self.subsystems.iter().flat_map(|subsystem| {
@@ -409,6 +417,7 @@ fn discovery() -> SubsystemConfig {
         serial: "discovery".into(),
         allowed_hosts: Vec::new(),
         controllers: ControllerModel::Dynamic,
+        paths: Paths::default(),
         header_digest: true,
         data_digest: true,
         namespaces: Vec::new(),
@@ -416,7 +425,7 @@ fn discovery() -> SubsystemConfig {
 }
 
 fn subsystem(kind: Kind, config: &SubsystemConfig, all: &Config) -> Subsystem {
-    Subsystem::new(kind, config.clone(), name(&config.nqn), &all.limits, all.shard)
+    Subsystem::new(kind, config.clone(), name(&config.nqn), all)
 }
 
 fn name(nqn: &str) -> Nqn {

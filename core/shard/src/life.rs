@@ -256,6 +256,7 @@ impl Shard {
                 Reminder::Connection(key) => self.check_connection(mem, now, key),
                 Reminder::Controller(at, key) => self.check_controller(mem, now, at, key),
                 Reminder::Op(key) => self.on_delay_over(mem, now, key),
+                Reminder::Transition(at) => self.end_transitions(mem, now, at),
                 Reminder::Sweep => self.sweep(mem, now),
                 Reminder::Drain => {
                     self.close_all(mem);

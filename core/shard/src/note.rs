@@ -1,6 +1,7 @@
 //! What is worth telling: read alike by the log, the metrics and the simulator's story.
 
 use braid_block::{IoError, Key};
+use braid_nvme::ana::AnaState;
 use braid_nvme::{Status, pdu::FatalError};
 
 use crate::event::{Disk, Socket};
@@ -102,6 +103,19 @@ pub enum Note {
         disk: Disk,
         /// It was stopped in order.
         clean: bool,
+    },
+    /// How a group of a subsystem is reached changed.
+    AnaChanged {
+        /// Position of the subsystem, for [`Shard::subsystem_name`](crate::Shard).
+        subsystem: u16,
+        /// The group.
+        group: u32,
+        /// For hosts that came by this listener.
+        listener: u16,
+        /// What it is now.
+        state: AnaState,
+        /// Nobody asked for it: it was changing for too long.
+        late: bool,
     },
     /// A subsystem that was to be removed is gone: no command of its hosts is in work.
     SubsystemGone {

@@ -32,8 +32,7 @@ impl Shard {
             return false;
         }
         if config.home == self.config.shard {
-            let limits = &self.config.limits;
-            let new = Subsystem::new(Kind::Io, config.clone(), nqn, limits, self.config.shard);
+            let new = Subsystem::new(Kind::Io, config.clone(), nqn, &self.config);
             match self.subsystems.iter_mut().find(|s| s.phase == Phase::Gone) {
                 Some(hole) => hole.replace(new),
                 None => self.subsystems.push(new),

@@ -10,8 +10,9 @@ use braid_nvme::connect::{
 };
 use braid_nvme::target::{Controller, ControllerModel, Kind, NamespaceView};
 
+use crate::ana::Ana;
 use crate::backend::Namespace;
-use crate::config::{Limits, SubsystemConfig};
+use crate::config::{Config, Paths, SubsystemConfig};
 
 /// Controller ids that one shard's discovery subsystem may give out.
 const DISCOVERY_IDS: u16 = 1024;
@@ -26,6 +27,7 @@ pub(crate) struct Subsystem {
     /// The same namespaces, as controllers describe them.
     pub(crate) views: Vec<NamespaceView>,
     pub(crate) controllers: Slab<Association>,
+    pub(crate) ana: Ana,
     /// Where the search for a free controller id begins: ids are reused as late as can be.
     next_cntlid: u16,
     first_cntlid: u16,
@@ -51,6 +53,8 @@ pub(crate) struct Association {
     pub(crate) queues: Vec<Option<Key>>,
     /// Commands in work: as long as there are any, their blocks are not quiet.
     pub(crate) ops: u32,
+    /// The listener that its host came by: the controller is of that port.
+    pub(crate) listener: u16,
     /// Its admin queue is gone: it only waits for its ops.
     pub(crate) dying: bool,
     /// When its last op is done, its namespaces are to be flushed before it is shut down.
@@ -59,13 +63,8 @@ pub(crate) struct Association {
 }
 
 impl Subsystem {
-    pub(crate) fn new(
-        kind: Kind,
-        config: SubsystemConfig,
-        nqn: Nqn,
-        limits: &Limits,
-        shard: u16,
-    ) -> Self {
+    pub(crate) fn new(kind: Kind, config: SubsystemConfig, nqn: Nqn, all: &Config) -> Self {
+        let (limits, shard) = (&all.limits, all.shard);
         let namespaces: Vec<_> = config.namespaces.iter().map(Namespace::new).collect();
         let views = config.namespaces.iter().map(crate::backend::view).collect();
         let (first_cntlid, last_cntlid) = match kind {
@@ -73,15 +72,18 @@ impl Subsystem {
                 let first = shard.saturating_mul(DISCOVERY_IDS).min(CNTLID_MAX - DISCOVERY_IDS) + 1;
                 (first, first + DISCOVERY_IDS - 1)
             }
-            Kind::Io if config.controllers == ControllerModel::Static => {
-                (1, limits.controllers_max)
+            Kind::Io => {
+                let Paths { cntlid_min: first, cntlid_max: last, .. } = config.paths;
+                let fixed = first.saturating_add(limits.controllers_max - 1);
+                let is_static = config.controllers == ControllerModel::Static;
+                (first, if is_static { last.min(fixed) } else { last })
             }
-            Kind::Io => (1, CNTLID_MAX),
         };
         Self {
             kind,
             phase: Phase::Serving,
             nqn,
+            ana: Ana::new(&config, all.portals.len()),
             config,
             namespaces,
             views,

@@ -24,6 +24,7 @@ const NAMESPACE_EVENT: u64 = 0x04_00_02;
 fn added(nqn: &str) -> SubsystemConfig {
     let namespace = NamespaceConfig {
         nsid: 1,
+        ana_group: 1,
         nguid: [3; 16],
         uuid: [4; 16],
         geometry: Geometry::of_bytes(1 << 20, BlockSize::B4096),

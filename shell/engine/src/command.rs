@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::admin::{self, device, events, fault, pool, replica, scrub, snapshot, status};
+use crate::admin::{self, ana, device, events, fault, pool, replica, scrub, snapshot, status};
 use crate::client::{discover, identify};
 use crate::error::Result;
 use crate::offline::{inspect, verify};
@@ -56,6 +56,9 @@ enum Command {
     /// Check every block of a pool against its checksum
     #[command(after_help = scrub::HELP)]
     Scrub(Box<scrub::Options>),
+    /// Show and change how hosts reach what a running engine serves
+    #[command(after_help = ana::HELP)]
+    Ana(Box<ana::Options>),
     /// Inject faults into a running engine, for tests
     #[command(after_help = fault::HELP)]
     Fault(Box<fault::Options>),
@@ -105,6 +108,7 @@ fn run(command: Command) -> Result<()> {
         Command::Snapshot(options) => admin::run(snapshot::run(*options)),
         Command::Device(options) => admin::run(device::run(*options)),
         Command::Scrub(options) => admin::run(scrub::run(*options)),
+        Command::Ana(options) => admin::run(ana::run(*options)),
         Command::Fault(options) => admin::run(fault::run(*options)),
         Command::Events(options) => admin::run(events::run(*options)),
         Command::Status(options) => admin::run(status::run(*options)),

@@ -23,7 +23,8 @@ use braid_reactor::{
     Reactor, Remote, World, mesh,
 };
 use braid_shard::{
-    BackendConfig, Config, Disk, Limits, NamespaceConfig, Note, PoolId, Shard, SubsystemConfig,
+    BackendConfig, Config, Disk, Limits, NamespaceConfig, Note, Paths, PoolId, Shard,
+    SubsystemConfig,
 };
 use host::{BLOCK, Host, NQN};
 use support::{Directory, listener};
@@ -215,6 +216,7 @@ fn config() -> Config {
     let geometry = Geometry::of_bytes(1 << 20, BlockSize::B4096);
     let namespace = |nsid: u32, backend| NamespaceConfig {
         nsid,
+        ana_group: 1,
         nguid: [nsid.to_le_bytes()[0]; 16],
         uuid: [nsid.to_le_bytes()[0]; 16],
         geometry,
@@ -230,6 +232,7 @@ fn config() -> Config {
         serial: "counted".to_owned(),
         allowed_hosts: Vec::new(),
         controllers: ControllerModel::Dynamic,
+        paths: Paths::default(),
         header_digest: true,
         data_digest: true,
         namespaces: vec![

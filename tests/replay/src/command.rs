@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use braid_block::{BlockSize, Geometry};
 use braid_nvme::Status;
+use braid_nvme::ana::AnaState;
 use braid_nvme::command::Command;
 use braid_nvme::connect::{Connect, ConnectData, Nqn};
 use braid_nvme::target::{
-    Admin, Controller, ControllerLimits, ControllerModel, Counters, Directory, EVENT_REQUESTS_MAX,
-    IoCommand, Kind, NamespaceView, Notice, Portal, Ranges, State, SubsystemView,
-    TRANSFER_BYTES_MAX, Transfer,
+    Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory,
+    EVENT_REQUESTS_MAX, IoCommand, Kind, NamespaceView, Notice, Portal, Ranges, State,
+    SubsystemView, TRANSFER_BYTES_MAX, Transfer,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -219,6 +220,8 @@ fn run(controller: &mut Controller, command: &Command, data: &[u8], out: &mut [u
         firmware: "0.1.0",
         controllers: ControllerModel::Dynamic,
         namespaces: &namespaces,
+        groups: &[AnaGroup { id: 1, state: AnaState::Optimized, changes: 1 }],
+        epoch: 0,
         portals: &[portal, portal],
         uptime: Duration::from_secs(100_000),
         counters: Counters { read_bytes: u64::MAX, ..Counters::default() },
@@ -244,6 +247,7 @@ impl Directory for Several {
 fn namespaces() -> [NamespaceView; 3] {
     let namespace = |nsid, bytes, block| NamespaceView {
         nsid,
+        group: 1,
         geometry: Geometry::of_bytes(bytes, block),
         nguid: [1; 16],
         uuid: [2; 16],

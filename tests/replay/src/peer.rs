@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use braid_block::{BlockSize, Class, Geometry, Key, Lease, Memory};
 use braid_nvme::Status;
+use braid_nvme::ana::AnaState;
 use braid_nvme::command::{Command, Completion, Sgl, admin, fabrics};
 use braid_nvme::connect::{Connect, ConnectData, Nqn};
 use braid_nvme::pdu::{Digests, FLAG_LAST, FLAG_SUCCESS, FatalError, PduType};
@@ -15,8 +16,8 @@ use braid_nvme::target::connection::{
     Capsule, Connection, Step, Transferred, check_ic_req, ic_resp,
 };
 use braid_nvme::target::{
-    Admin, Controller, ControllerLimits, ControllerModel, Counters, Directory, IoCommand, Kind,
-    NamespaceView, Portal, SubsystemView, Transfer,
+    Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, IoCommand,
+    Kind, NamespaceView, Portal, SubsystemView, Transfer,
 };
 use braid_nvme::transmit::{DataOut, Kept, Transmit};
 use zerocopy::FromBytes;
@@ -326,6 +327,7 @@ fn with_view<T>(then: impl FnOnce(&SubsystemView<'_>) -> T) -> T {
     let nqn = Nqn::parse(SUBSYSTEM).expect("a name");
     let namespace = NamespaceView {
         nsid: NSID,
+        group: 1,
         geometry: GEOMETRY,
         nguid: [1; 16],
         uuid: [2; 16],
@@ -340,6 +342,8 @@ fn with_view<T>(then: impl FnOnce(&SubsystemView<'_>) -> T) -> T {
         firmware: "0.1.0",
         controllers: ControllerModel::Dynamic,
         namespaces: &[namespace],
+        groups: &[AnaGroup { id: 1, state: AnaState::Optimized, changes: 1 }],
+        epoch: 0,
         portals: &[portal],
         uptime: Duration::from_secs(1),
         counters: Counters::default(),

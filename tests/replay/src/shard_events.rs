@@ -20,7 +20,7 @@ use braid_nvme::pdu::Digests;
 use braid_nvme::target::{ControllerModel, Portal};
 use braid_shard::{
     BackendConfig, Config, Disk, Effect, Event, Fault, HostConfig, Injection, Limits,
-    NamespaceConfig, Note, Operation as Injected, Shard, SubsystemConfig,
+    NamespaceConfig, Note, Operation as Injected, Paths, Shard, SubsystemConfig,
 };
 
 use crate::arena::Arena;
@@ -437,6 +437,7 @@ const fn failure(choice: u8) -> IoError {
 fn config() -> Config {
     let namespace = |nsid: u8, backend| NamespaceConfig {
         nsid: u32::from(nsid),
+        ana_group: 1,
         nguid: [nsid; 16],
         uuid: [nsid + 100; 16],
         geometry: Geometry { block: BlockSize::B512, blocks: BLOCKS },
@@ -454,6 +455,7 @@ fn config() -> Config {
             serial: "world".into(),
             allowed_hosts: Vec::new(),
             controllers: ControllerModel::Dynamic,
+            paths: Paths::default(),
             header_digest: true,
             data_digest: true,
             namespaces: vec![namespace(1, BackendConfig::Memory), namespace(2, disk)],

@@ -92,6 +92,8 @@ pub struct Controller {
     pub(crate) features: Features,
     pub(crate) events: Events,
     pub(crate) changed: ChangedNamespaces,
+    /// The last epoch of the subsystem in which the host is known to have been there.
+    pub(crate) epoch: u64,
     state: State,
     configuration: Configuration,
     /// Bit `qid` is set while that I/O queue is connected.
@@ -117,6 +119,7 @@ impl Controller {
             features: Features::new(connect.kato, limits.io_queues),
             events: Events::default(),
             changed: ChangedNamespaces::default(),
+            epoch: 0,
             state: State::Disabled,
             configuration: Configuration::default(),
             queues: 0,

@@ -9,6 +9,7 @@ use arrayvec::ArrayVec;
 
 use super::log;
 use crate::Status;
+use crate::ana::ANA_LOG;
 
 /// AERL: requests that may wait, 0-based.
 pub(crate) const AERL: u8 = 3;
@@ -22,17 +23,20 @@ pub const EVENT_REQUESTS_MAX: usize = AERL as usize + 1;
 pub enum Notice {
     /// A namespace appeared, vanished or changed.
     NamespaceAttribute = 1 << 8,
+    /// The state of a group changed.
+    AnaChange = 1 << 11,
     /// The discovery log has other content.
     DiscoveryLog = 1 << 31,
 }
 
 impl Notice {
-    const ALL: [Self; 2] = [Self::NamespaceAttribute, Self::DiscoveryLog];
+    const ALL: [Self; 3] = [Self::NamespaceAttribute, Self::AnaChange, Self::DiscoveryLog];
 
     /// DW0 of the request's completion: type 2:0 (notice: 2), information 15:8, log page 23:16.
     const fn result(self) -> u32 {
         let (information, lid) = match self {
             Self::NamespaceAttribute => (0x00, log::CHANGED_NAMESPACES),
+            Self::AnaChange => (0x03, ANA_LOG),
             Self::DiscoveryLog => (0xf0, log::DISCOVERY),
         };
         2 | information << 8 | (lid as u32) << 16
@@ -42,6 +46,7 @@ impl Notice {
     pub(crate) const fn of_log(lid: u8) -> Option<Self> {
         match lid {
             log::CHANGED_NAMESPACES => Some(Self::NamespaceAttribute),
+            ANA_LOG => Some(Self::AnaChange),
             log::DISCOVERY => Some(Self::DiscoveryLog),
             _ => None,
         }
@@ -110,6 +115,7 @@ mod tests {
     #[test]
     fn a_notice_names_its_type_information_and_log_page() {
         assert_eq!(Notice::NamespaceAttribute.result(), 0x04_00_02);
+        assert_eq!(Notice::AnaChange.result(), 0x0c_03_02);
         assert_eq!(Notice::DiscoveryLog.result(), 0x70_f0_02, "what Linux calls NVME_AEN=0x70f002");
     }
 

@@ -8,6 +8,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::admin;
+use super::ana;
 use super::controller::{Controller, Kind};
 use super::discovery;
 use super::event::Notice;
@@ -16,6 +17,7 @@ use super::io;
 use super::view::SubsystemView;
 use super::window::Window;
 use crate::Status;
+use crate::ana::{ANA_GROUPS_ONLY, ANA_LOG};
 use crate::command::Command;
 use crate::connect::halves;
 
@@ -45,6 +47,7 @@ const fn pages(kind: Kind) -> &'static [(u8, u64)] {
             (FIRMWARE, 512),
             (CHANGED_NAMESPACES, 4096),
             (EFFECTS, 4096),
+            (ANA_LOG, ana::LOG_BYTES_MAX),
         ],
         Kind::Discovery => &[(ERRORS, 64), (DISCOVERY, u64::MAX)],
     }
@@ -104,6 +107,11 @@ pub(crate) fn get(
         }
         CHANGED_NAMESPACES => controller.changed.write(&mut page),
         EFFECTS => effects(&mut page),
+        ANA_LOG => {
+            let groups_only = command.cdw(10).to_le_bytes()[1] & ANA_GROUPS_ONLY != 0;
+            ana::write(&mut page, view, groups_only);
+            controller.ana_read(view, &page, groups_only);
+        }
         DISCOVERY => discovery::write(&mut page, view, &controller.hostnqn),
         // Errors: none of our statuses has the More bit, which would refer to an entry.
         _ => {}

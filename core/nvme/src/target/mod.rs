@@ -1,6 +1,7 @@
 //! The target side: what answers hosts.
 
 mod admin;
+mod ana;
 pub mod connection;
 mod controller;
 mod discovery;
@@ -20,6 +21,7 @@ use crate::connect::Connect;
 use crate::pdu::Digests;
 
 pub use admin::Admin;
+pub use ana::AnaGroup;
 pub use controller::{Controller, ControllerLimits, IO_QUEUES_MAX, Kind, State};
 pub use discovery::{DiscoveryEntry, DiscoveryHeader};
 pub use event::{EVENT_REQUESTS_MAX, Notice};

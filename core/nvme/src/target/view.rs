@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use braid_block::Geometry;
 
-use super::{ControllerModel, Portal};
+use super::{AnaGroup, ControllerModel, Portal};
 use crate::connect::Nqn;
 
-/// Largest namespace id (NN, MNAN). Small enough that a log which names every namespace in a
-/// group of its own fits into one transfer.
+/// Largest namespace id (NN, MNAN). Small enough that a log which names every namespace fits into
+/// one transfer.
 pub const NSID_MAX: u32 = 1024;
 
 /// A subsystem, as it is while one admin command is carried out.
@@ -26,6 +26,10 @@ pub struct SubsystemView<'a> {
     pub controllers: ControllerModel,
     /// The namespaces, ascending by id, none above [`NSID_MAX`]. None for discovery.
     pub namespaces: &'a [NamespaceView],
+    /// Their groups, ascending by id, as the controller's port sees them.
+    pub groups: &'a [AnaGroup],
+    /// Which epoch of the subsystem this is; zero: it counts none.
+    pub epoch: u64,
     /// Where hosts reach the subsystem.
     pub portals: &'a [Portal],
     /// How long it has been served.
@@ -50,6 +54,8 @@ impl SubsystemView<'_> {
 pub struct NamespaceView {
     /// Namespace id, from 1.
     pub nsid: u32,
+    /// ANAGRPID, one of the subsystem's groups.
+    pub group: u32,
     /// Size and block size.
     pub geometry: Geometry,
     /// Namespace globally unique identifier; zero: none.

@@ -26,6 +26,12 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// Whether the window shows all of the `len` bytes at `at`.
+    pub(crate) fn shows_all(&self, at: u64, len: u64) -> bool {
+        let end = self.offset.saturating_add(self.out.len() as u64);
+        self.offset <= at && at.saturating_add(len) <= end
+    }
+
     /// Whether the window shows any of the `len` bytes at `at`.
     pub(crate) fn shows(&self, at: u64, len: usize) -> bool {
         let end = self.offset.saturating_add(self.out.len() as u64);

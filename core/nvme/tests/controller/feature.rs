@@ -153,7 +153,7 @@ fn a_discovery_host_may_do_without_keep_alive() {
 
 #[test]
 fn events_that_there_are_not_cannot_be_enabled() {
-    for (kind, expected) in [(Kind::Io, 0x0000_01ff), (Kind::Discovery, 0x8000_00ff)] {
+    for (kind, expected) in [(Kind::Io, 0x0000_09ff), (Kind::Discovery, 0x8000_00ff)] {
         let mut target = Target::ready(kind);
         assert!(target.send(&set_feature(0x0b, u32::MAX)).status.is_success());
         assert_eq!(target.send(&get_feature(0x0b, 0)).result, expected);

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use braid_block::{BlockSize, Geometry};
+use braid_nvme::ana::AnaState;
 use braid_nvme::command::{Command, Sgl, admin};
 use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
 use braid_nvme::property::{Configuration, Property};
 use braid_nvme::target::{
-    Admin, Controller, ControllerLimits, ControllerModel, Counters, Directory, Kind, NamespaceView,
-    Portal, SubsystemView, Transfer,
+    Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, Kind,
+    NamespaceView, Portal, SubsystemView, Transfer,
 };
 use braid_nvme::{DISCOVERY_NQN, Status};
 use zerocopy::little_endian::U16;
@@ -25,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) controller: Controller,
     pub(crate) nqn: Nqn,
     pub(crate) namespaces: Vec<NamespaceView>,
+    pub(crate) groups: Vec<AnaGroup>,
+    pub(crate) epoch: u64,
     pub(crate) portals: Vec<Portal>,
     pub(crate) counters: Counters,
     pub(crate) uptime: Duration,
@@ -68,6 +71,7 @@ pub(crate) fn nqn(name: &str) -> Nqn {
 pub(crate) fn namespace(nsid: u32, block: BlockSize, blocks: u64) -> NamespaceView {
     NamespaceView {
         nsid,
+        group: 1,
         geometry: Geometry { block, blocks },
         nguid: NGUID,
         uuid: UUID,
@@ -139,6 +143,8 @@ impl Target {
             controller: Controller::new(kind, CNTLID, &connect(0), LIMITS),
             nqn,
             namespaces,
+            groups: vec![group(1, AnaState::Optimized)],
+            epoch: 0,
             portals: vec![portal(1, "127.0.0.1:4420")],
             counters: Counters::default(),
             uptime: Duration::ZERO,
@@ -187,6 +193,8 @@ impl Target {
             firmware: "0.1.0",
             controllers: ControllerModel::Dynamic,
             namespaces: &self.namespaces,
+            groups: &self.groups,
+            epoch: self.epoch,
             portals: &self.portals,
             uptime: self.uptime,
             counters: self.counters,
@@ -209,6 +217,10 @@ impl Target {
         command.cid = U16::new(cid);
         self.send(&command)
     }
+}
+
+pub(crate) fn group(id: u32, state: AnaState) -> AnaGroup {
+    AnaGroup { id, state, changes: 1 }
 }
 
 pub(crate) fn portal(id: u16, address: &str) -> Portal {

@@ -25,8 +25,8 @@ fn texts_are_padded_as_their_fields_demand() {
 #[test]
 fn an_io_controller_says_what_it_can() {
     let id = data(&mut Target::ready(Kind::Io), 1, 0);
-    let bytes: [(usize, u8, &str); 20] = [
-        (76, 0b10, "CMIC: more controllers, one port"),
+    let bytes: [(usize, u8, &str); 22] = [
+        (76, 0b1010, "CMIC: more controllers, one port, ANA"),
         (77, 5, "MDTS: 128 KiB"),
         (111, 1, "CNTRLTYPE: I/O"),
         (256, 0, "OACS: nothing optional"),
@@ -36,6 +36,8 @@ fn an_io_controller_says_what_it_can() {
         (261, 0b10_0110, "LPA: effects, offsets, supported pages"),
         (262, 0, "ELPE"),
         (263, 0, "NPSS"),
+        (342, 10, "ANATT in seconds"),
+        (343, 0b101_1111, "ANACAP: all states, ids of groups stay"),
         (512, 0x66, "SQES"),
         (513, 0x44, "CQES"),
         (520, 0b1_1100, "ONCS: Dataset Management, Write Zeroes, select"),
@@ -52,8 +54,10 @@ fn an_io_controller_says_what_it_can() {
     }
     let dwords = [
         (80, 0x0001_0400, "VER"),
-        (92, 1 << 8, "OAES: namespace attributes"),
+        (92, 1 << 8 | 1 << 11, "OAES: namespace attributes, ANA"),
         (96, 1, "CTRATT: host ids of 128 bits"),
+        (344, 128, "ANAGRPMAX"),
+        (348, 128, "NANAGRPID"),
         (516, 1024, "NN"),
         (536, 0x0010_0001, "SGLS"),
         (540, 1024, "MNAN"),
@@ -72,6 +76,7 @@ fn a_discovery_controller_has_no_namespaces_and_no_io() {
     let id = data(&mut Target::ready(Kind::Discovery), 1, 0);
     assert_eq!(id[111], 2, "CNTRLTYPE");
     assert_eq!(u32_at(&id, 92), 1 << 31, "OAES: discovery log");
+    assert_eq!((id[76] & 1 << 3, u32_at(&id, 348)), (0, 0), "no ANA");
     assert_eq!((u32_at(&id, 516), u32_at(&id, 540)), (0, 0), "NN, MNAN");
     assert_eq!((u16_at(&id, 520), id[525]), (0, 0), "ONCS, VWC");
     assert!(id[768..].starts_with(b"nqn.2014-08.org.nvmexpress.discovery\0"));
@@ -81,7 +86,7 @@ fn a_discovery_controller_has_no_namespaces_and_no_io() {
 fn a_subsystem_with_two_portals_has_two_ports() {
     let mut target = Target::ready(Kind::Io);
     target.portals.push(portal(2, "[::1]:4420"));
-    assert_eq!(data(&mut target, 1, 0)[76], 0b11);
+    assert_eq!(data(&mut target, 1, 0)[76], 0b1011);
 }
 
 #[test]
@@ -211,7 +216,7 @@ fn the_nvm_command_set_bounds_write_zeroes_and_nothing_else() {
 #[test]
 fn other_structures_and_other_command_sets_are_invalid_fields() {
     let mut target = Target::ready(Kind::Io);
-    for cns in [0x04, 0x07, 0x08, 0x10, 0x11, 0x12, 0x13, 0x14, 0x1c, 0xff] {
+    for cns in [0x04, 0x07, 0x10, 0x11, 0x12, 0x13, 0x14, 0x1c, 0xff] {
         let status = target.send(&identify(cns, 1)).status;
         assert_eq!(status, Status::INVALID_FIELD.dnr(), "CNS {cns:02x}h");
     }

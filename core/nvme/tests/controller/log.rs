@@ -25,7 +25,7 @@ fn retaining(mut command: Command) -> Command {
 #[test]
 fn supported_pages_are_those_that_are_answered() {
     for (kind, expected) in
-        [(Kind::Io, vec![0, 1, 2, 3, 4, 5]), (Kind::Discovery, vec![0x01, 0x70])]
+        [(Kind::Io, vec![0, 1, 2, 3, 4, 5, 0x0c]), (Kind::Discovery, vec![0x01, 0x70])]
     {
         let mut target = Target::ready(kind);
         let answered: Vec<u8> =
@@ -34,13 +34,13 @@ fn supported_pages_are_those_that_are_answered() {
     }
     let pages = page(&mut Target::ready(Kind::Io), 0, 1024);
     let supported: Vec<usize> = (0..256).filter(|lid| u32_at(&pages, lid * 4) & 1 != 0).collect();
-    assert_eq!(supported, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(supported, [0, 1, 2, 3, 4, 5, 0x0c]);
 }
 
 #[test]
 fn an_unknown_page_is_an_invalid_log_page() {
     let mut target = Target::ready(Kind::Io);
-    for lid in [0x06, 0x0c, 0x0d, 0x70, 0x80, 0xc9] {
+    for lid in [0x06, 0x0b, 0x0d, 0x70, 0x80, 0xc9] {
         let status = target.send(&log(lid, ALL, 0, 512)).status;
         assert_eq!(status, Status::INVALID_LOG_PAGE.dnr(), "{lid:02x}h");
     }
@@ -76,7 +76,7 @@ fn an_offset_must_be_in_the_page_and_a_multiple_of_four() {
 fn a_page_read_in_parts_is_the_page() {
     let mut target = Target::ready(Kind::Io);
     target.counters.read_bytes = u64::MAX;
-    for (lid, size) in [(0x00, 1024), (0x02, 512), (0x03, 512), (0x05, 4096)] {
+    for (lid, size) in [(0x00, 1024), (0x02, 512), (0x03, 512), (0x05, 4096), (0x0c, 8208)] {
         let whole = page(&mut target, lid, size);
         for len in [4, 12, 100, size] {
             for offset in (0..size).step_by(len as usize) {

@@ -2,6 +2,7 @@
 //! a host depends on.
 #![forbid(unsafe_code)]
 
+mod ana;
 mod discovery;
 mod event;
 mod feature;

@@ -30,10 +30,35 @@ fn linux_accepts(id: &[u8], kind: Kind) {
     assert_eq!(u16_at(id, 1800), 0, "ICDOFF");
     assert_ne!(u32_at(id, 536) & 3, 0, "SGLS");
     assert_ne!(id[76] & 2, 0, "CMIC, for a second controller");
-    assert_eq!(id[76] & 8, 0, "no ANA, so no MNAN that could be wrong");
+    if id[76] & 8 != 0 {
+        let (nn, mnan) = (u32_at(id, 516), u32_at(id, 540));
+        assert!(mnan != 0 && mnan <= nn, "with ANA, MNAN");
+        assert!(ana_log_bytes(id) <= 4096 << id[77], "or it does without ANA");
+    }
     assert_ne!(u16_at(id, 514), 0, "MAXCMD");
     assert_ne!(id[768], 0, "SUBNQN");
     assert_eq!(id[111], if kind == Kind::Discovery { 2 } else { 1 }, "CNTRLTYPE");
+}
+
+/// As many bytes as Linux sets aside for the ANA log, and asks for.
+fn ana_log_bytes(id: &[u8]) -> u32 {
+    16 + 32 * u32_at(id, 348) + 4 * u32_at(id, 540)
+}
+
+/// What Linux checks of the ANA log, and refuses all of it for.
+fn linux_reads_ana(target: &mut Target, id: &[u8]) {
+    let bytes = ana_log_bytes(id);
+    let log = good(target.send(&log(0x0c, ALL, 0, bytes))).data;
+    let mut at = 16;
+    for _ in 0..u16_at(&log, 8) {
+        let (group, count) = (u32_at(&log, at), u32_at(&log, at + 4) as usize);
+        assert!((1..=u32_at(id, 344)).contains(&group), "ANAGRPID within ANAGRPMAX");
+        assert!(matches!(log[at + 16], 1..=4 | 15), "a state that there is");
+        let ids: Vec<u32> = (0..count).map(|n| u32_at(&log, at + 32 + 4 * n)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b), "NSIDs ascend");
+        at += 32 + 4 * count;
+    }
+    assert!(at <= bytes as usize, "it ends inside the buffer");
 }
 
 fn four_queues(target: &mut Target) {
@@ -81,6 +106,7 @@ fn linux_6_18_starts_and_stops() {
     linux_accepts(&id, Kind::Io);
     assert_ne!(id[261] & 2, 0, "LPA: so it reads the effects");
     good(target.send(&log(0x05, 0, 0, 4096)));
+    linux_reads_ana(&mut target, &id);
     assert_eq!(u16_at(&id, 520) & 1 << 6, 0, "no timestamp to set");
     assert_eq!((u16_at(&id, 128), u16_at(&id, 256) & 1), (0, 0), "no CRDT, no security");
     good(target.send(&log(0x02, ALL, 0, 512)));
@@ -106,6 +132,7 @@ fn linux_5_15_starts_and_stops() {
     let id = good(target.send(&identify(1, 0))).data;
     linux_accepts(&id, Kind::Io);
     good(target.send(&log(0x05, 0, 0, 4096)));
+    linux_reads_ana(&mut target, &id);
     four_queues(&mut target);
     linux_events(&mut target, u32_at(&id, 92));
     linux_scan(&mut target);

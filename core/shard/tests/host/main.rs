@@ -17,7 +17,7 @@ use braid_nvme::pdu::Digests;
 use braid_nvme::target::{ControllerModel, Portal};
 use braid_nvme::{DISCOVERY_NQN, Status};
 use braid_shard::{
-    BackendConfig, Config, HostConfig, Limits, NamespaceConfig, Note, SubsystemConfig,
+    BackendConfig, Config, HostConfig, Limits, NamespaceConfig, Note, Paths, SubsystemConfig,
 };
 use net::{Dice, Net};
 use zerocopy::IntoBytes;
@@ -30,6 +30,7 @@ const BYTES: u64 = 4 << 20;
 fn target() -> Config {
     let namespace = |nsid: u32, block| NamespaceConfig {
         nsid,
+        ana_group: 1,
         nguid: [nsid as u8; 16],
         uuid: [nsid as u8 + 100; 16],
         geometry: Geometry::of_bytes(BYTES, block),
@@ -46,6 +47,7 @@ fn target() -> Config {
             serial: "0123456789".into(),
             allowed_hosts: Vec::new(),
             controllers: ControllerModel::Dynamic,
+            paths: Paths::default(),
             header_digest: true,
             data_digest: true,
             namespaces: vec![namespace(1, BlockSize::B4096), namespace(2, BlockSize::B512)],

@@ -15,8 +15,8 @@ use braid_block::{
 };
 use braid_nvme::target::{ControllerModel, Portal};
 use braid_shard::{
-    BackendConfig, Config, Disk, Effect, Event, Limits, Mail, NamespaceConfig, Note, Shard, Socket,
-    SubsystemConfig,
+    BackendConfig, Config, Disk, Effect, Event, Limits, Mail, NamespaceConfig, Note, Paths, Shard,
+    Socket, SubsystemConfig,
 };
 
 pub const NQN: &str = "nqn.2026-01.io.braid:test";
@@ -186,6 +186,8 @@ pub struct World {
     pub keep_mail: bool,
     /// The address that new connections reach a wildcard listener at.
     pub local: Option<std::net::SocketAddr>,
+    /// The listener that new connections come by.
+    pub listener: u16,
     next_socket: u32,
 }
 
@@ -194,6 +196,7 @@ pub struct World {
 pub fn config() -> Config {
     let namespace = |nsid: u32, block, backend| NamespaceConfig {
         nsid,
+        ana_group: 1,
         nguid: [nsid as u8; 16],
         uuid: [nsid as u8 + 100; 16],
         geometry: Geometry::of_bytes(DISK_BYTES, block),
@@ -211,6 +214,7 @@ pub fn config() -> Config {
             serial: "0123456789".into(),
             allowed_hosts: Vec::new(),
             controllers: ControllerModel::Dynamic,
+            paths: Paths::default(),
             header_digest: true,
             data_digest: true,
             namespaces: vec![
@@ -247,6 +251,7 @@ impl World {
             mail: Vec::new(),
             keep_mail: false,
             local: None,
+            listener: 0,
             next_socket: 0,
         };
         world.event(Event::Start { boot_id: [0; 16], seed: 1 });
@@ -263,7 +268,8 @@ impl World {
         self.next_socket += 1;
         self.streams.insert(socket, Stream::default());
         let local = self.local.map(Box::new);
-        self.event(Event::Accepted { listener: 0, socket: Socket(socket), local });
+        let listener = self.listener;
+        self.event(Event::Accepted { listener, socket: Socket(socket), local });
         self.run();
         socket
     }

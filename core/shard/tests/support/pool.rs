@@ -88,6 +88,7 @@ pub fn pool_config(boot: u8) -> braid_pool::Config {
 pub fn shared(handle: Handle, read_only: bool, geometry: Geometry) -> SubsystemConfig {
     let namespace = NamespaceConfig {
         nsid: 1,
+        ana_group: 1,
         nguid: [3; 16],
         uuid: [4; 16],
         geometry,

@@ -134,6 +134,13 @@ fn facts(what: What) -> (&'static str, serde_json::Value) {
         What::Unshared(e) => ("unshared", json!({ "nqn": e.nqn })),
         What::SnapshotCreated(e) => ("snapshot_created", json!({ "name": e.name, "of": e.of })),
         What::SnapshotDestroyed(_) => ("snapshot_destroyed", json!({})),
+        What::AnaStateSet(e) => {
+            let state = super::views::ana_state(e.state());
+            let facts = json!({
+                "nqn": e.nqn, "group": e.group, "listen": e.listen, "state": state,
+            });
+            ("ana_state_set", facts)
+        }
         What::FaultsSet(e) => {
             ("faults_set", json!({ "nqn": e.nqn, "nsid": e.nsid, "faults": e.faults }))
         }

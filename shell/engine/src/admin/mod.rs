@@ -3,6 +3,7 @@
 //! What a command asks is one call, what it prints is the answer: a table for people, JSON or YAML
 //! for programs. A command that loses data asks first.
 
+pub mod ana;
 pub mod confirm;
 pub mod connection;
 pub mod device;

@@ -344,6 +344,52 @@ impl Row for Scrub {
     }
 }
 
+pub(super) const fn ana_state(state: v1::AnaState) -> &'static str {
+    match state {
+        v1::AnaState::Optimized => "optimized",
+        v1::AnaState::NonOptimized => "non-optimized",
+        v1::AnaState::Inaccessible => "inaccessible",
+        v1::AnaState::PersistentLoss => "persistent-loss",
+        v1::AnaState::Change => "change",
+        v1::AnaState::Unspecified => "unknown",
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AnaGroup {
+    nqn: String,
+    group: u32,
+    listen: String,
+    state: &'static str,
+    changes: u64,
+}
+
+impl From<v1::AnaGroup> for AnaGroup {
+    fn from(group: v1::AnaGroup) -> Self {
+        Self {
+            state: ana_state(group.state()),
+            nqn: group.nqn,
+            group: group.group,
+            listen: group.listen,
+            changes: group.changes,
+        }
+    }
+}
+
+impl Row for AnaGroup {
+    const HEAD: &'static [&'static str] = &["nqn", "group", "listen", "state", "changes"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.nqn.clone(),
+            self.group.to_string(),
+            self.listen.clone(),
+            self.state.into(),
+            self.changes.to_string(),
+        ]
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Engine {
     version: String,

@@ -4,6 +4,7 @@
 use std::future::Future;
 
 use braid_block::Geometry;
+use braid_nvme::ana::AnaState;
 use braid_pool::{Command, Config, Counters, Done, Failure, Format, Handle, LayerInfo};
 use braid_pool::{Note, PoolInfo, Refusal, State};
 use braid_reactor::OpenDisk;
@@ -61,6 +62,34 @@ pub struct Exposure {
     pub allowed_hosts: Vec<String>,
 }
 
+/// How hosts that come by one address reach a group of namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The subsystem.
+    pub nqn: String,
+    /// The group.
+    pub group: u32,
+    /// Position of the address among those that hosts come by.
+    pub listener: u16,
+    /// How they reach it.
+    pub state: AnaState,
+    /// How often that changed, from 1.
+    pub changes: u64,
+}
+
+/// How hosts are to reach a group of namespaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The subsystem.
+    pub nqn: String,
+    /// The group.
+    pub group: u32,
+    /// Position of the address among those that hosts come by; none: all.
+    pub listener: Option<u16>,
+    /// How they are to reach it.
+    pub state: AnaState,
+}
+
 /// Runs pools. None of the calls is cancelled by dropping its future: it is only not heard of.
 pub trait Host: Send + Sync + 'static {
     /// Shards that pools can live on.
@@ -105,6 +134,12 @@ pub trait Host: Send + Sync + 'static {
     /// Tells hosts of a new size.
     fn resized(&self, home: Home, nqn: &str, geometry: Geometry)
     -> impl Future<Output = ()> + Send;
+
+    /// How hosts reach every group that is served.
+    fn reached(&self) -> impl Future<Output = Vec<Reach>> + Send;
+
+    /// Changes how hosts reach a group. False: it is not there.
+    fn set_access(&self, access: Access) -> impl Future<Output = bool> + Send;
 
     /// Replaces the faults of a namespace. False: it is not there.
     fn inject(

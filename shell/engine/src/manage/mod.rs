@@ -5,6 +5,7 @@
 //! [`manager::Manager`] decides; whatever a pool is to do is posted to its shard's thread and
 //! comes back as an answer ([`host::Host`]).
 
+mod ana;
 mod convert;
 mod devices;
 pub mod disk;
@@ -23,6 +24,7 @@ mod share;
 mod snapshots;
 pub mod socket;
 
+pub(crate) use ana::to_wire as ana_to_wire;
 pub(crate) use convert::fault_to_wire;
 #[cfg(test)]
 pub(crate) use pools::format;

@@ -230,6 +230,21 @@ impl<H: Host> Engine for Service<H> {
         answer(self.0.set_faults(request.into_inner()).await)
     }
 
+    async fn list_ana_groups(
+        &self,
+        request: Request<v1::ListAnaGroupsRequest>,
+    ) -> Answer<v1::ListAnaGroupsResponse> {
+        let groups = self.0.list_ana_groups(&request.into_inner().nqn).await;
+        answer(Ok(v1::ListAnaGroupsResponse { groups }))
+    }
+
+    async fn set_ana_state(
+        &self,
+        request: Request<v1::SetAnaStateRequest>,
+    ) -> Answer<v1::SetAnaStateResponse> {
+        answer(self.0.set_ana_state(request.into_inner()).await)
+    }
+
     type WatchEventsStream = Watch;
 
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Watch> {

@@ -1,5 +1,6 @@
 //! The service over its socket, with a model instead of pools: every call, every error code.
 
+mod ana;
 mod devices;
 mod events;
 mod model;

@@ -90,6 +90,7 @@ fn open(
     };
     Ok(NamespaceConfig {
         nsid: plan.nsid,
+        ana_group: 1,
         nguid: plan.identity.nguid,
         uuid: plan.identity.uuid,
         geometry,
@@ -106,6 +107,7 @@ fn subsystem_config(plan: &SubsystemPlan, namespaces: Vec<NamespaceConfig>) -> S
         serial: plan.serial.clone(),
         allowed_hosts: plan.allowed_hosts.clone(),
         controllers: plan.controllers,
+        paths: plan.paths,
         header_digest: plan.header_digest,
         data_digest: plan.data_digest,
         namespaces,

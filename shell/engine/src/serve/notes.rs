@@ -83,6 +83,15 @@ fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::Limit { limit } => warn!(shard, ?limit, "a limit is reached"),
         Note::HostConnected { queues, .. } => info!(shard, queues, "connected to a target"),
         Note::HostDisconnected { why, .. } => warn!(shard, ?why, "disconnected from a target"),
+        Note::AnaChanged { subsystem, group, listener, state, late } => {
+            let nqn = machine.subsystem_name(subsystem).unwrap_or_default();
+            let state = state.text();
+            if late {
+                warn!(shard, nqn, group, listener, state, "a change of access took too long");
+            } else {
+                info!(shard, nqn, group, listener, state, "access changed");
+            }
+        }
         // Who manages pools and subsystems hears of them by name.
         Note::Pool { .. }
         | Note::PoolCommand { .. }

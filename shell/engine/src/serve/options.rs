@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use braid_nvme::ana::AnaState;
+use braid_nvme::connect::CNTLID_MAX;
 use braid_nvme::target::ControllerModel;
 use braid_reactor::Polling;
 use clap::ValueEnum;
@@ -44,6 +46,15 @@ pub struct Options {
     /// How controller ids are given out [default: dynamic]
     #[arg(long, value_name = "MODEL")]
     pub controllers: Option<Controllers>,
+
+    /// Controller ids that this engine gives out, such as 1-1000; of engines that serve one
+    /// subsystem together each needs its own [default: 1-65519]
+    #[arg(long, value_name = "MIN-MAX")]
+    pub cntlids: Option<ControllerIds>,
+
+    /// How hosts reach the namespaces at first [default: optimized]
+    #[arg(long, value_name = "STATE")]
+    pub ana_state: Option<Ana>,
 
     /// Whether hosts may ask for a checksum over PDU headers, on or off [default: on]
     #[arg(long, value_name = "SWITCH")]
@@ -134,6 +145,10 @@ pub struct SubsystemOptions {
     pub block_size: Option<Block>,
     /// As [`Options::controllers`].
     pub controllers: Option<Controllers>,
+    /// As [`Options::cntlids`].
+    pub cntlids: Option<ControllerIds>,
+    /// As [`Options::ana_state`].
+    pub ana_state: Option<Ana>,
     /// As [`Options::header_digest`].
     pub header_digest: Option<Switch>,
     /// As [`Options::data_digest`].
@@ -173,6 +188,59 @@ impl From<Controllers> for ControllerModel {
         match controllers {
             Controllers::Dynamic => Self::Dynamic,
             Controllers::Static => Self::Static,
+        }
+    }
+}
+
+/// A range of controller ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControllerIds {
+    /// The least, from 1.
+    pub min: u16,
+    /// The largest.
+    pub max: u16,
+}
+
+impl FromStr for ControllerIds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('-').and_then(|(min, max)| {
+            Some(Self { min: min.trim().parse().ok()?, max: max.trim().parse().ok()? })
+        });
+        let sound = |ids: &Self| ids.min >= 1 && ids.min <= ids.max && ids.max <= CNTLID_MAX;
+        parsed.filter(sound).ok_or_else(|| {
+            format!("'{text}' is not a range of controller ids: MIN-MAX, from 1 to {CNTLID_MAX}")
+        })
+    }
+}
+
+deserialize_from_text!(ControllerIds);
+
+/// How hosts reach namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ana {
+    /// At the best
+    Optimized,
+    /// When no path is optimized
+    NonOptimized,
+    /// Not now: they wait, or use another path
+    Inaccessible,
+    /// Never again by this path
+    PersistentLoss,
+    /// It is about to become another one; inaccessible, if that takes longer than 10 seconds
+    Change,
+}
+
+impl From<Ana> for AnaState {
+    fn from(state: Ana) -> Self {
+        match state {
+            Ana::Optimized => Self::Optimized,
+            Ana::NonOptimized => Self::NonOptimized,
+            Ana::Inaccessible => Self::Inaccessible,
+            Ana::PersistentLoss => Self::PersistentLoss,
+            Ana::Change => Self::Change,
         }
     }
 }
@@ -237,6 +305,8 @@ impl Options {
             allow_host: given(self.allow_host, file.allow_host),
             block_size: self.block_size.or(file.block_size),
             controllers: self.controllers.or(file.controllers),
+            cntlids: self.cntlids.or(file.cntlids),
+            ana_state: self.ana_state.or(file.ana_state),
             header_digest: self.header_digest.or(file.header_digest),
             data_digest: self.data_digest.or(file.data_digest),
             shards: self.shards.or(file.shards),

@@ -8,11 +8,14 @@ use std::time::Duration;
 use braid_block::BlockSize;
 use braid_nvme::DISCOVERY_NQN;
 use braid_nvme::target::ControllerModel;
+use braid_shard::Paths;
 
 use crate::error::{Error, Result};
 use crate::quantity::Address;
 use crate::serve::identity::{self, NamespaceIdentity};
-use crate::serve::options::{Level, LogFormat, Options, Poll, SubsystemOptions};
+use crate::serve::options::{
+    Ana, ControllerIds, Level, LogFormat, Options, Poll, SubsystemOptions,
+};
 use crate::serve::uri::{NamespaceUri, PoolUri, Served, Source};
 use crate::serve::wiring::Manners;
 
@@ -74,6 +77,8 @@ pub struct SubsystemPlan {
     pub allowed_hosts: Vec<String>,
     /// How controller ids are given out.
     pub controllers: ControllerModel,
+    /// What this engine's paths to it are.
+    pub paths: Paths,
     /// Header digests are offered.
     pub header_digest: bool,
     /// Data digests are offered.
@@ -130,6 +135,7 @@ impl Plan {
                 controllers: options.controllers.map_or_else(Default::default, Into::into),
                 header_digest: options.header_digest.is_none_or(|switch| switch.0),
                 data_digest: options.data_digest.is_none_or(|switch| switch.0),
+                paths: paths(options.cntlids, options.ana_state),
             },
             socket: options.socket,
             management: options.management.map(|address| address.0),
@@ -176,11 +182,21 @@ impl SubsystemPlan {
                 .controllers
                 .or(top.controllers)
                 .map_or_else(Default::default, Into::into),
+            paths: paths(table.cntlids.or(top.cntlids), table.ana_state.or(top.ana_state)),
             header_digest: switch(table.header_digest, top.header_digest),
             data_digest: switch(table.data_digest, top.data_digest),
             home,
         })
     }
+}
+
+fn paths(ids: Option<ControllerIds>, state: Option<Ana>) -> Paths {
+    let mut paths = Paths::default();
+    if let Some(ControllerIds { min, max }) = ids {
+        (paths.cntlid_min, paths.cntlid_max) = (min, max);
+    }
+    paths.state = state.map_or(paths.state, Into::into);
+    paths
 }
 
 /// The subsystem of the command line, if it has namespaces, and those of the file.
@@ -330,6 +346,8 @@ fn check_injection(subsystems: &[SubsystemPlan], allowed: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use braid_nvme::ana::AnaState;
+
     use super::*;
     use crate::serve::file;
 
@@ -367,6 +385,19 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_said_for_each_subsystem_or_for_all() {
+        let plan = plan(
+            "cntlids = '10-19'\nana-state = 'inaccessible'\nnamespaces = ['mem:1MiB']\n\
+             [[subsystem]]\nnamespaces = ['mem:2MiB']\ncntlids = '7-7'\nana-state = 'optimized'",
+        )
+        .unwrap();
+        let standby = Paths { cntlid_min: 10, cntlid_max: 19, state: AnaState::Inaccessible };
+        let own = Paths { cntlid_min: 7, cntlid_max: 7, state: AnaState::Optimized };
+        let paths: Vec<_> = plan.subsystems.iter().map(|subsystem| subsystem.paths).collect();
+        assert_eq!((plan.manners.paths, paths), (standby, vec![standby, own]));
+    }
+
+    #[test]
     fn an_engine_may_begin_with_pools_or_with_nothing() {
         let nothing = plan("").unwrap();
         assert_eq!((nothing.shards, nothing.subsystems.len(), nothing.pools.len()), (4, 0, 0));
@@ -395,6 +426,9 @@ mod tests {
             (&format!("namespaces = ['mem:1MiB?uuid={uuid}', 'file:/a?uuid={uuid}']"), "one uuid"),
             ("namespaces = ['mem:1MiB?inject=read,error']", "--allow-injection"),
             ("namespaces = ['mem:1MiB?lose-unflushed=1']", "--allow-injection"),
+            ("cntlids = '9-3'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),
+            ("cntlids = '0-3'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),
+            ("cntlids = '1-65520'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),
             ("namespaces = ['mem:512']", "not a multiple of the block size 4096"),
             ("namespaces = ['mem:1MiB']\nshards = 0", "between 1 and 64"),
             ("namespaces = ['mem:1MiB']\nlisten = ['[::1]:1', '[::1]:1']", "given twice"),

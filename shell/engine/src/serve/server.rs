@@ -3,10 +3,10 @@
 
 use braid_block::Instant;
 use braid_reactor::{Application, World};
-use braid_shard::{Config, Injection, Note, Shard};
+use braid_shard::{AnaChange, AnaInfo, Config, Injection, Note, Shard};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::manage::host::Told;
+use crate::manage::host::{Access, Reach, Told};
 use crate::serve::notes;
 use crate::serve::pools::{Pools, Request};
 use crate::serve::snapshot::Snapshot;
@@ -21,6 +21,10 @@ pub enum Control {
     /// Faults to inject from now on, instead of those there were; the answer says whether the
     /// namespace is at home there.
     Inject(Faults, oneshot::Sender<bool>),
+    /// Say how hosts reach the groups at home there.
+    Reached(oneshot::Sender<Vec<Reach>>),
+    /// Change how hosts reach a group; the answer says whether it is at home there.
+    Access(Access, oneshot::Sender<bool>),
     /// Something about pools and subsystems that come and go.
     Pools(Request),
 }
@@ -34,6 +38,12 @@ pub struct Faults {
     pub nsid: u32,
     /// The faults, none to be rid of them.
     pub injections: Vec<Injection>,
+}
+
+fn reach(info: AnaInfo<'_>) -> Reach {
+    let AnaInfo { subsystem, listener, group } = info;
+    let (nqn, group, state, changes) = (subsystem.to_owned(), group.id, group.state, group.changes);
+    Reach { nqn, group, listener, state, changes }
 }
 
 /// Serves one shard.
@@ -77,6 +87,13 @@ impl Application for Server {
                     tracing::info!(shard = self.shard, nqn, nsid, ?injections, "faults set");
                 }
                 let _ = answer.send(found);
+            }
+            Control::Reached(answer) => {
+                let _ = answer.send(machine.ana().map(reach).collect());
+            }
+            Control::Access(Access { nqn, group, listener, state }, answer) => {
+                let change = AnaChange { subsystem: &nqn, group, listener, state };
+                let _ = answer.send(machine.ana_set(world.mem, world.now, &change));
             }
             Control::Pools(request) => self.pools.request(machine, world, request),
         }

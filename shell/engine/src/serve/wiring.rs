@@ -5,10 +5,10 @@ use braid_block::Geometry;
 use braid_nvme::target::ControllerModel;
 use braid_pool::{Command, Config, Done, Failure, Format};
 use braid_reactor::{OpenDisk, Remote};
-use braid_shard::{BackendConfig, Injection, NamespaceConfig, PoolId, SubsystemConfig};
+use braid_shard::{BackendConfig, Injection, NamespaceConfig, Paths, PoolId, SubsystemConfig};
 use tokio::sync::oneshot;
 
-use crate::manage::host::{Exposure, Home, Host, NotOpened, Picture};
+use crate::manage::host::{Access, Exposure, Home, Host, NotOpened, Picture, Reach};
 use crate::manage::names::NSID;
 use crate::serve::pools::Request;
 use crate::serve::server::{Control, Faults};
@@ -29,6 +29,8 @@ pub struct Manners {
     pub header_digest: bool,
     /// Data digests are offered.
     pub data_digest: bool,
+    /// What this engine's paths are, among those of other engines.
+    pub paths: Paths,
 }
 
 impl Wires {
@@ -45,10 +47,11 @@ impl Wires {
     /// The subsystem of a replica or a snapshot.
     fn subsystem(&self, exposure: Exposure) -> SubsystemConfig {
         let Exposure { home, handle, read_only, uuid, names, geometry, allowed_hosts } = exposure;
-        let Manners { controllers, header_digest, data_digest } = self.manners;
+        let Manners { controllers, header_digest, data_digest, paths } = self.manners;
         let backend = BackendConfig::Replica { pool: PoolId(home.pool), handle, read_only };
         let namespace = NamespaceConfig {
             nsid: NSID,
+            ana_group: 1,
             nguid: names.nguid,
             uuid,
             geometry,
@@ -62,6 +65,7 @@ impl Wires {
             serial: names.serial,
             allowed_hosts,
             controllers,
+            paths,
             header_digest,
             data_digest,
             namespaces: vec![namespace],
@@ -151,6 +155,24 @@ impl Host for Wires {
         let nqn = nqn.to_owned();
         let resize = |answer| Control::Pools(Request::Resize(nqn, NSID, geometry, answer));
         self.ask(home.shard, resize).await;
+    }
+
+    async fn reached(&self) -> Vec<Reach> {
+        let mut all = Vec::new();
+        for shard in 0..self.shards() {
+            all.extend(self.ask(shard, Control::Reached).await.unwrap_or_default());
+        }
+        all
+    }
+
+    async fn set_access(&self, access: Access) -> bool {
+        for shard in 0..self.shards() {
+            let access = access.clone();
+            if self.ask(shard, |answer| Control::Access(access, answer)).await == Some(true) {
+                return true;
+            }
+        }
+        false
     }
 
     async fn inject(&self, nqn: &str, nsid: u32, faults: Vec<Injection>) -> bool {

@@ -113,6 +113,36 @@ fn faults_come_and_go_while_it_runs() {
 }
 
 #[test]
+fn access_is_shown_and_changed_while_it_runs() {
+    let engine = Engine::start(&["mem:1MiB", "--cntlids", "7-9"]);
+    let read = || run(&["perf", &engine.uri(1), "--total", "64KiB", "--queue-depth", "1"]);
+    let listed = || json(&engine.ask(&["ana", "list", "-o", "json"]))["groups"][0].clone();
+    assert_eq!(listed()["state"], "optimized");
+    assert_eq!(
+        (&listed()["nqn"], &listed()["group"]),
+        (&Value::from(engine.nqn.as_str()), &1.into())
+    );
+    assert_eq!(read().code, Some(0));
+    let set = engine.ask(&["ana", "set", &engine.nqn, "inaccessible"]);
+    assert_eq!(set.code, Some(0), "{set:?}");
+    assert!(set.stdout.contains("is inaccessible now"), "{set:?}");
+    engine.logs("access changed");
+    let failed = read();
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stderr.contains("inaccessible"), "{failed:?}");
+    assert_eq!((&listed()["state"], &listed()["changes"]), (&"inaccessible".into(), &2.into()));
+    let address = engine.address();
+    let set = engine.ask(&["ana", "set", &engine.nqn, "optimized", "--listen", &address]);
+    assert_eq!(set.code, Some(0), "{set:?}");
+    assert_eq!(read().code, Some(0));
+    let table = engine.ask(&["ana", "list", &engine.nqn]);
+    assert!(table.stdout.contains("optimized") && table.stdout.contains(&address), "{table:?}");
+    refused(&engine.ask(&["ana", "set", &engine.nqn, "gone"]), 2, &["gone", "optimized"]);
+    refused(&engine.ask(&["ana", "set", "nqn.x", "change"]), 1, &["nqn.x", "not served"]);
+    engine.stop();
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let engine = Engine::start(&[]);
     for (arguments, code, words) in [

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::namespace::atomic_blocks;
 use super::{IDENTIFY_BYTES, ascii};
+use crate::ana::{ANA_GROUPS_MAX, ANA_TRANSITION_SECONDS};
 use crate::command::Command;
 use crate::property::VERSION;
 use crate::target::ControllerModel;
@@ -26,7 +27,7 @@ const SHUTDOWN_MICROSECONDS: u32 = 10_000_000;
 /// OAES of this kind of controller: the notices it sends.
 pub(crate) const fn notices(kind: Kind) -> u32 {
     match kind {
-        Kind::Io => Notice::NamespaceAttribute as u32,
+        Kind::Io => Notice::NamespaceAttribute as u32 | Notice::AnaChange as u32,
         Kind::Discovery => Notice::DiscoveryLog as u32,
     }
 }
@@ -93,7 +94,17 @@ pub struct IdentifyController {
     reserved_270: [u8; 50],
     /// KAS in units of 100 ms.
     pub kas: U16,
-    reserved_322: [u8; 190],
+    reserved_322: [u8; 20],
+    /// ANATT in seconds.
+    pub anatt: u8,
+    /// ANACAP: bits 4:0 the states that are told, bit 6 ids of groups stay, bit 7 nonzero ids in
+    /// Namespace Management.
+    pub anacap: u8,
+    /// ANAGRPMAX.
+    pub anagrpmax: U32,
+    /// NANAGRPID.
+    pub nanagrpid: U32,
+    reserved_352: [u8; 160],
     /// SQES.
     pub sqes: u8,
     /// CQES.
@@ -151,6 +162,7 @@ const _: () = {
     assert!(offset_of!(IdentifyController, lpa) == 261);
     assert!(offset_of!(IdentifyController, wctemp) == 266);
     assert!(offset_of!(IdentifyController, kas) == 320);
+    assert!(offset_of!(IdentifyController, anatt) == 342);
     assert!(offset_of!(IdentifyController, sqes) == 512);
     assert!(offset_of!(IdentifyController, oncs) == 520);
     assert!(offset_of!(IdentifyController, vwc) == 525);
@@ -220,6 +232,12 @@ fn fabrics(id: &mut IdentifyController, controller: &Controller, view: &Subsyste
 
 /// What I/O queues do.
 fn input_output(id: &mut IdentifyController, view: &SubsystemView<'_>) {
+    id.cmic |= 1 << 3;
+    id.anatt = ANA_TRANSITION_SECONDS;
+    // All states are told, and a namespace stays in its group.
+    id.anacap = 1 << 6 | 0x1f;
+    id.anagrpmax = U32::new(ANA_GROUPS_MAX);
+    id.nanagrpid = U32::new(ANA_GROUPS_MAX);
     id.oacs = U16::new(1 << 9);
     id.wctemp = U16::new(WARNING_TEMPERATURE_KELVIN);
     id.cctemp = U16::new(CRITICAL_TEMPERATURE_KELVIN);

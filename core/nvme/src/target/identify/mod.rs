@@ -43,6 +43,7 @@ pub(crate) fn identify(
         (Kind::Io, 0x03) => namespace::descriptors(&mut page, active(view, nsid)?),
         // The NVM command set says nothing more of a namespace without protection information.
         (Kind::Io, 0x05) if csi == 0 => drop(active(view, nsid)?),
+        (Kind::Io, 0x08) => namespace::independent(&mut page, view, active(view, nsid)?),
         (Kind::Io, 0x06) if csi == 0 => page.put(1, &[WZSL]),
         _ => return Err(Status::INVALID_FIELD.dnr()),
     }

@@ -45,7 +45,10 @@ pub struct IdentifyNamespace {
     reserved_40: [u8; 8],
     /// NVMCAP in bytes, lower and upper half.
     pub nvmcap: [U64; 2],
-    reserved_64: [u8; 35],
+    reserved_64: [u8; 28],
+    /// ANAGRPID.
+    pub anagrpid: U32,
+    reserved_96: [u8; 3],
     /// NSATTR: bit 0 write protected.
     pub attributes: u8,
     reserved_100: [u8; 4],
@@ -63,6 +66,7 @@ const _: () = {
     assert!(offset_of!(IdentifyNamespace, nmic) == 30);
     assert!(offset_of!(IdentifyNamespace, dlfeat) == 33);
     assert!(offset_of!(IdentifyNamespace, nvmcap) == 48);
+    assert!(offset_of!(IdentifyNamespace, anagrpid) == 92);
     assert!(offset_of!(IdentifyNamespace, attributes) == 99);
     assert!(offset_of!(IdentifyNamespace, nguid) == 104);
     assert!(offset_of!(IdentifyNamespace, lba_formats) == 128);
@@ -102,6 +106,7 @@ fn own(id: &mut IdentifyNamespace, namespace: &NamespaceView) {
     id.nuse = U64::new(geometry.blocks);
     id.nvmcap[0] = U64::new(geometry.bytes());
     id.nsfeat = 1 << 1 | u8::from(namespace.thin);
+    id.anagrpid = U32::new(namespace.group);
     id.attributes = u8::from(namespace.read_only);
     let atomic = U16::new(atomic_blocks(namespace));
     id.nawun = atomic;
@@ -124,6 +129,21 @@ pub(super) fn list(
         page.put(at, &nsid.to_le_bytes());
     }
     Ok(())
+}
+
+/// CNS 08h: what holds of a namespace whatever its command set.
+pub(super) fn independent(
+    page: &mut Window<'_>,
+    view: &SubsystemView<'_>,
+    namespace: &NamespaceView,
+) {
+    /// NSTAT: the namespace is ready. Linux skips one without it, and says nothing.
+    const READY: u8 = 1;
+    let Ok(same) = IdentifyNamespace::new(view, namespace.nsid) else { return };
+    page.put(1, &[same.nmic, same.rescap, same.fpi]);
+    page.put(4, &namespace.group.to_le_bytes());
+    page.put(8, &[same.attributes]);
+    page.put(14, &[READY]);
 }
 
 /// CNS 03h: the namespace's names, each behind its type and length.

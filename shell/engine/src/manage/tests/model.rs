@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use braid_block::Geometry;
+use braid_nvme::ana::AnaState;
 use braid_pool::{
     Command, Config, Counters, Done, Failure, Format, Handle, LayerInfo, PoolInfo, Refusal, State,
 };
 use braid_reactor::OpenDisk;
 use braid_shard::Injection;
 
-use crate::manage::host::{Exposure, Home, Host, NotOpened, Picture};
+use crate::manage::host::{Access, Exposure, Home, Host, NotOpened, Picture, Reach};
 
 /// Replicas and snapshots that a pool of the model has room for.
 pub(super) const LAYERS_MAX: usize = 6;
@@ -29,6 +30,7 @@ pub(super) struct World {
     open: BTreeMap<Home, (OpenDisk, bool)>,
     pub(super) exposed: BTreeMap<String, Exposure>,
     pub(super) faults: Vec<Injection>,
+    pub(super) access: Option<AnaState>,
     /// What the next open ends with.
     pub(super) refusal: Option<Refusal>,
     /// What the next command ends with.
@@ -145,6 +147,21 @@ impl Host for Model {
 
     async fn resized(&self, _: Home, nqn: &str, geometry: Geometry) {
         self.world().exposed.get_mut(nqn).unwrap().geometry = geometry;
+    }
+
+    async fn reached(&self) -> Vec<Reach> {
+        let state = self.world().access.unwrap_or_default();
+        let reach = |listener| Reach { nqn: NQN.into(), group: 1, listener, state, changes: 1 };
+        // As shards are asked one after the other, not in the order that is promised.
+        vec![reach(1), reach(0)]
+    }
+
+    async fn set_access(&self, access: Access) -> bool {
+        let known = access.nqn == NQN && access.group == 1;
+        if known {
+            self.world().access = Some(access.state);
+        }
+        known
     }
 
     async fn inject(&self, nqn: &str, nsid: u32, faults: Vec<Injection>) -> bool {
