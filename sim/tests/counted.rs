@@ -212,6 +212,53 @@ fn an_overwrite_is_one_device_write_and_a_twentieth() {
 }
 
 #[test]
+fn what_is_overwritten_all_the_time_stays_open_and_what_is_not_is_closed() {
+    const SET: u64 = 256 * MIB;
+    let mut bed = Bed::filled(1024 * MIB, 2 * SET, Limits::default());
+    bed.load(32, 10_000, 4, 0, overwrites(SET, 1));
+    let before = bed.counters();
+    let open = |counters: &Counters| counters.regions_opened - counters.regions_closed;
+    assert!(open(&before) > 400, "{} regions", open(&before));
+    // A flush, so that what is not written is quiet over one.
+    bed.flush();
+    bed.load(1, 100_000, 1, 0, overwrites(SET, 2));
+    let after = bed.counters();
+    assert_eq!(after.regions_opened, before.regions_opened, "none is opened again");
+    assert_eq!(open(&after), SET / MIB, "those that are written");
+    assert_eq!(after.device_flushes - before.device_flushes, 1, "that of the host");
+}
+
+#[test]
+fn after_a_rest_what_was_overwritten_before_is_opened_for_one_flush() {
+    const SET: u64 = 256 * MIB;
+    let mut bed = Bed::filled(1024 * MIB, 2 * SET, Limits::default());
+    let rest = |bed: &mut Bed| {
+        for _ in 0..4 {
+            bed.plain.wait(Duration::from_secs(1));
+            bed.plain.settle(TURNS);
+        }
+        let counters = bed.counters();
+        assert_eq!(counters.regions_opened, counters.regions_closed, "all are closed");
+        counters
+    };
+    rest(&mut bed);
+    // All were written first, so that all are opened; of those, half are overwritten.
+    bed.load(32, 20_000, 4, 0, overwrites(SET, 1));
+    let before = rest(&mut bed);
+    bed.load(1, 100, 1, 0, overwrites(SET, 2));
+    let after = bed.counters();
+    assert_eq!(after.regions_opened - before.regions_opened, 256);
+    assert_eq!(after.device_flushes - before.device_flushes, 1);
+    assert_eq!(after.journal_writes - before.journal_writes, 1);
+    assert_eq!(after.data_writes - before.data_writes, 100);
+    // What was opened with others and not written is not opened with them again.
+    let before = rest(&mut bed);
+    bed.load(1, 1, 1, 0, overwrites(SET, 2));
+    let opened = bed.counters().regions_opened - before.regions_opened;
+    assert!((50..=100).contains(&opened), "{opened} regions had 100 writes");
+}
+
+#[test]
 fn a_first_write_is_one_device_write_and_a_tenth() {
     const SET: u64 = 128 * MIB;
     for batch in [1, 8, usize::MAX] {

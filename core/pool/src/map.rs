@@ -120,20 +120,65 @@ pub(crate) struct Leaf {
     pub(crate) cleaned: u64,
     /// What is in flight, and when regions were last touched.
     pub(crate) regions: Option<Box<[Touch; 64]>>,
+    pub(crate) habits: Habits,
     /// Turn of the last use, for letting go.
     pub(crate) used: u32,
 }
 
 impl Leaf {
     /// A leaf around a page.
-    pub(crate) const fn new(page: Paged<LeafMap>) -> Self {
-        Self { page, unadopted: 0, cleaned: 0, regions: None, used: 0 }
+    pub(crate) fn new(page: Paged<LeafMap>) -> Self {
+        let habits = Habits::default();
+        Self { page, unadopted: 0, cleaned: 0, regions: None, habits, used: 0 }
     }
 
     /// What happens in one of its regions, by the region's number in the layer.
     pub(crate) fn touch(&mut self, region: u32) -> &mut Touch {
         let all = self.regions.get_or_insert_with(|| Box::new([Touch::default(); 64]));
         &mut all[region as usize % all.len()]
+    }
+}
+
+/// How regions of a leaf are written, a bit each: what is guessed of their future.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Habits {
+    /// Written since they were opened.
+    written: u64,
+    /// Written or opened since somebody looked whether they may be closed.
+    lately: u64,
+    /// Written before they were closed: when one is opened again, the others will be wanted too.
+    again: u64,
+}
+
+impl Habits {
+    /// A region is written.
+    pub(crate) const fn write(&mut self, bit: u64) {
+        self.written |= bit;
+        self.lately |= bit;
+    }
+
+    /// A region is opened, to be written soon: it is not closed at once if that takes a little.
+    pub(crate) const fn open(&mut self, bit: u64) {
+        self.lately |= bit;
+    }
+
+    /// Whether a region was written since this was last asked.
+    pub(crate) const fn look(&mut self, bit: u64) -> bool {
+        let lately = self.lately & bit != 0;
+        self.lately &= !bit;
+        lately
+    }
+
+    /// A region is closed.
+    pub(crate) const fn close(&mut self, bit: u64) {
+        self.again = self.again & !bit | self.written & bit;
+        self.written &= !bit;
+        self.lately &= !bit;
+    }
+
+    /// Regions that were written before they were closed last.
+    pub(crate) const fn again(self) -> u64 {
+        self.again
     }
 }
 

@@ -7,7 +7,10 @@
 //!    needs a new Open.
 //! 3. A Close enters the buffer only after a flush over which the region was quiet, with no write
 //!    to it since that flush was issued and its cells durable.
-//! 4. A Clean clears no mark of a region that was changed since it was asked for: whoever asked
+//! 4. Who opens a region may open others with it, for nothing more than their cells: those ahead of
+//!    a stream, and those near it that were written before they were closed. The latter not of a
+//!    member: its mirror would know nothing of their marks.
+//! 5. A Clean clears no mark of a region that was changed since it was asked for: whoever asked
 //!    knows nothing of that.
 
 use alloc::collections::VecDeque;
@@ -30,8 +33,15 @@ const WRITES_PER_CLOSE: u32 = 128;
 const AHEAD_MAX: u32 = 64;
 /// After so long without requests, regions are closed as fast as they can be.
 const IDLE: Duration = Duration::from_secs(1);
-/// Regions looked at in a turn.
+/// Regions looked at in a turn when idle.
 const LOOKS: usize = 32;
+/// Regions looked at under load for each that may be closed. While all are looked at once, each
+/// gets sixteen writes if they are spread evenly: one that got none is not of those in use.
+const LOOKS_LOADED: usize = 8;
+/// Leaves, a GiB, of which a region may be opened again because another one is.
+const LEAVES_AGAIN: u32 = 16;
+/// Cells that open regions again, at most: with others they are in two journal blocks.
+const CELLS_AGAIN: u32 = 64;
 
 /// What will make a region's mark durable.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,19 +162,54 @@ impl Pool {
         let cell = Cell::Open { layer, region, count: u16::try_from(count).unwrap_or(1) };
         let seq = self.record(cell);
         for i in 0..count {
-            let (at, is_listed) = ((layer, region + i), listed >> i & 1 != 0);
-            if is_listed && i > 0 {
-                continue;
-            }
-            let pending = self.regions.pending.entry(at).or_default();
-            let fresh = pending.open.is_none() && pending.first.is_none();
-            pending.open = Some(seq);
-            if fresh && !is_listed {
-                self.regions.open.push_back(at);
-                self.counters.regions_opened += 1;
+            let is_listed = listed >> i & 1 != 0;
+            if !is_listed || i == 0 {
+                self.region_opened((layer, region + i), seq, is_listed);
             }
         }
+        self.open_again(layer, region / LEAF);
         seq
+    }
+
+    /// A region has an Open in journal block `seq`.
+    fn region_opened(&mut self, at: (u32, u32), seq: u64, is_listed: bool) {
+        let (layer, region) = at;
+        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) {
+            leaf.habits.open(1 << (region % LEAF));
+        }
+        let pending = self.regions.pending.entry(at).or_default();
+        let fresh = pending.open.is_none() && pending.first.is_none();
+        pending.open = Some(seq);
+        if fresh && !is_listed {
+            self.regions.open.push_back(at);
+            self.counters.regions_opened += 1;
+        }
+    }
+
+    /// Opens regions near a leaf that were written before they were closed: a load that comes back
+    /// after a rest finds its regions open, all for one flush.
+    fn open_again(&mut self, layer: u32, near: u32) {
+        if self.store.map.layers.get(&layer).is_none_or(|layer| layer.state().member) {
+            return;
+        }
+        let first = near / LEAVES_AGAIN * LEAVES_AGAIN;
+        let mut cells = 0;
+        for index in first..first + LEAVES_AGAIN {
+            let Some(leaf) = self.store.map.leaves.get(&(layer, index)) else { continue };
+            let mut left = leaf.habits.again() & !leaf.page.get().open;
+            while left != 0 && cells < CELLS_AGAIN {
+                let at = left.trailing_zeros();
+                let count = (left >> at).trailing_ones();
+                left &= !crate::store::mask(at, count);
+                cells += 1;
+                let region = index * LEAF + at;
+                let count = u16::try_from(count).unwrap_or(1);
+                let seq = self.record(Cell::Open { layer, region, count });
+                for i in 0..u32::from(count) {
+                    self.region_opened((layer, region + i), seq, false);
+                }
+            }
+        }
     }
 
     /// A first write with a cell in journal block `seq` has made its region open.
@@ -182,6 +227,7 @@ impl Pool {
         let flush = self.sync.issued();
         let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)) else { return };
         leaf.cleaned &= !(1 << (region % LEAF));
+        leaf.habits.write(1 << (region % LEAF));
         let touch = leaf.touch(region);
         let (writes, seq) = (touch.writes + 1, touch.seq.max(seq));
         *touch = Touch { flush, writes, cleans: self.regions.cleans, seq };
@@ -220,22 +266,27 @@ impl Pool {
     /// Closes regions that were quiet over a flush: few under load, all of them when idle.
     pub(crate) fn regions_on(&mut self, now: Instant) {
         let idle = self.is_closing() || now.since(self.busy) >= IDLE;
-        let mut budget =
-            if idle { LOOKS } else { (self.regions.writes / WRITES_PER_CLOSE) as usize };
+        let (mut budget, looks) = match idle {
+            true => (LOOKS, LOOKS),
+            false => ((self.regions.writes / WRITES_PER_CLOSE) as usize, LOOKS_LOADED),
+        };
         let mut lacks_flush = false;
         if idle {
             self.regions.looked = now;
         }
-        for _ in 0..self.regions.open.len().min(LOOKS) {
+        for _ in 0..self.regions.open.len().min(looks) {
             if budget == 0 || !self.journal.has_room() {
                 break;
             }
             let Some(at) = self.regions.open.pop_front() else { break };
+            // Whether it is looked at or closed, the next turn of the load is later.
+            self.regions.writes = 0;
+            if self.was_written(at.0, at.1) && !idle {
+                self.regions.open.push_back(at);
+                continue;
+            }
             match self.close_region(at.0, at.1) {
-                Closed::Yes => {
-                    budget -= 1;
-                    self.regions.writes = 0;
-                }
+                Closed::Yes => budget -= 1,
                 Closed::Gone => {}
                 Closed::NotYet { flush } => {
                     lacks_flush |= flush;
@@ -249,6 +300,13 @@ impl Pool {
         } else if idle && budget == 0 {
             self.again();
         }
+    }
+
+    /// Whether a region was written since it was last looked at: what is written often would have
+    /// to be opened again soon.
+    fn was_written(&mut self, layer: u32, region: u32) -> bool {
+        let leaf = self.store.map.leaves.get_mut(&(layer, region / LEAF));
+        leaf.is_some_and(|leaf| leaf.habits.look(1 << (region % LEAF)))
     }
 
     /// Whether the pool is ending what it does: regions are closed at once.
@@ -287,6 +345,7 @@ impl Pool {
         let cleaned = leaf.is_some_and(|leaf| {
             let (was, bit) = (leaf.cleaned, 1 << (region % LEAF));
             leaf.cleaned &= !bit;
+            leaf.habits.close(bit);
             was & bit != 0
         });
         let dirty = cleaned || (!member && !sealed);
@@ -341,6 +400,10 @@ impl Pool {
             return;
         }
         let open = self.is_open(layer, region);
+        if let Some(leaf) = self.store.map.leaves.get_mut(&(layer, region / LEAF)).filter(|_| open)
+        {
+            leaf.habits.close(bit);
+        }
         self.record_lazy(Cell::Close { layer, region, open, dirty: true });
         self.regions.pending.remove(&(layer, region));
         self.counters.regions_closed += u64::from(open);
