@@ -7,6 +7,10 @@
 //! 3. Without a path everything waits; nothing fails because of a path.
 //! 4. An operation ends once: well, or with an error that must not be repeated, or one that was
 //!    repeated too often.
+//! 5. A block that is a media error is written anew, as a file system or an operator does: nobody
+//!    else can say what belongs there.
+//! 6. Chores are done one after the other, when nothing else is left to do, until each succeeds;
+//!    what cannot be read in one piece is read block by block.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,6 +20,7 @@ use braid_nexus::{Status, Work};
 
 use super::history::{Deed, History, Number};
 use super::net::LineId;
+use crate::image::BLOCK;
 use crate::oracle::Violation;
 use crate::payload::{self, SECTOR};
 use crate::random::Random;
@@ -24,6 +29,8 @@ use crate::random::Random;
 const RETRIES_MAX: u32 = 5;
 /// Sectors of a transfer, at most.
 const TRANSFER_SECTORS: u64 = 256;
+/// Sectors of a block, the unit of what can be lost.
+const BLOCK_SECTORS: u64 = (BLOCK / SECTOR) as u64;
 
 /// How a host behaves.
 #[derive(Clone, Debug)]
@@ -157,6 +164,9 @@ pub(crate) struct Host {
     flying: BTreeMap<u64, Flight>,
     waiting: VecDeque<Waiting>,
     retries: BTreeMap<Number, u32>,
+    /// Ranges that it shall read, and the one that it reads.
+    chores: VecDeque<(u64, u64)>,
+    chore: Option<Number>,
     /// When each free place of its depth begins something.
     free: Vec<Instant>,
     tags: u64,
@@ -178,6 +188,8 @@ impl Host {
             flying: BTreeMap::new(),
             waiting: VecDeque::new(),
             retries: BTreeMap::new(),
+            chores: VecDeque::new(),
+            chore: None,
             free,
             tags: 0,
             outputs: VecDeque::new(),
@@ -192,7 +204,7 @@ impl Host {
     /// Whether nothing is out and nothing waits.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
-        self.flying.is_empty() && self.waiting.is_empty()
+        self.flying.is_empty() && self.waiting.is_empty() && self.chores.is_empty()
     }
 
     /// Whether it runs.
@@ -212,7 +224,19 @@ impl Host {
         self.quiet = quiet;
     }
 
+    /// It shall read a range, and mend what it cannot read.
+    pub(crate) fn read_all(
+        &mut self,
+        now: Instant,
+        history: &mut History,
+        ranges: impl Iterator<Item = (u64, u64)>,
+    ) {
+        self.chores.extend(ranges);
+        self.act(now, history);
+    }
+
     /// What it is told to do beside its workload.
+    #[cfg(test)]
     pub(crate) fn add(
         &mut self,
         now: Instant,
@@ -231,6 +255,8 @@ impl Host {
         self.flying.clear();
         self.waiting.clear();
         self.retries.clear();
+        self.chores.clear();
+        self.chore = None;
         self.outputs.clear();
         self.free.clear();
     }
@@ -399,6 +425,7 @@ impl Host {
         };
         match status {
             Status::Success => {
+                self.chore = self.chore.filter(|chore| *chore != number);
                 self.rest(now, number);
                 if history.operation(number).deed == Deed::Read {
                     return history.was_read(now, number, attempt, bytes);
@@ -416,21 +443,49 @@ impl Host {
                 if *retries > RETRIES_MAX {
                     self.rest(now, number);
                     history.failed(now, number, true);
+                    self.again(history, number);
                     return Ok(());
                 }
                 history.bounced(number);
                 let pause = Duration::from_micros(self.random.within(10, 2000));
                 self.waiting.push_back(Waiting { number, not_before: now + pause });
             }
-            Status::WriteFault { dnr: true }
-            | Status::NoSpace
-            | Status::Media(_)
-            | Status::Invalid => {
+            Status::Media(offset) => {
+                history.failed(now, number, true);
+                self.mend(now, history, number, offset);
+                self.again(history, number);
+                self.rest(now, number);
+            }
+            Status::WriteFault { dnr: true } | Status::NoSpace | Status::Invalid => {
                 self.rest(now, number);
                 history.failed(now, number, true);
+                self.again(history, number);
             }
         }
         Ok(())
+    }
+
+    /// Writes a block anew that an operation met as a media error. Of a chore only one block is
+    /// believed to be bad.
+    fn mend(&mut self, now: Instant, history: &mut History, failed: Number, offset: u64) {
+        if self.chore == Some(failed) && history.operation(failed).sectors > BLOCK_SECTORS {
+            return;
+        }
+        let first = offset / BLOCK as u64 * BLOCK_SECTORS;
+        let deed = Deed::Write { durable: false };
+        let number = history.begin(now, self.number, deed, (first, BLOCK_SECTORS));
+        self.waiting.push_back(Waiting { number, not_before: now });
+    }
+
+    /// A chore that failed is to be done again, in pieces.
+    fn again(&mut self, history: &History, failed: Number) {
+        if self.chore.take_if(|chore| *chore == failed).is_none() {
+            return;
+        }
+        let op = history.operation(failed);
+        for piece in (0..op.sectors.div_ceil(BLOCK_SECTORS)).rev() {
+            self.chores.push_front((op.first + piece * BLOCK_SECTORS, BLOCK_SECTORS));
+        }
     }
 
     /// An operation ended: its place is free after a pause.
@@ -464,6 +519,13 @@ impl Host {
                 let number = history.begin(now, self.number, deed, range);
                 self.waiting.push_back(Waiting { number, not_before: now });
             }
+        }
+        if self.quiet && self.flying.is_empty() && self.waiting.is_empty() {
+            self.chore = self.chores.pop_front().map(|range| {
+                let number = history.begin(now, self.number, Deed::Read, range);
+                self.waiting.push_back(Waiting { number, not_before: now });
+                number
+            });
         }
         let usable = self.optimized();
         if usable.is_empty() {

@@ -226,6 +226,9 @@ impl Profile {
             Spread::millis(1000, 8000),
         ]);
         let all: &[Fault] = if random.once_in(8) { &ROT } else { &FAULTS };
+        if all == ROT {
+            profile.pursuit_in = 0;
+        }
         profile.faults = all
             .iter()
             .filter_map(|fault| {
@@ -270,8 +273,9 @@ const FAULTS: [Fault; 25] = [
     Fault::Exclude,
 ];
 
-/// What may befall one whose disks rot. No power is cut: what was not durable has no checksum yet
-/// that is, and nobody could tell rot from an unfinished write. Nobody is taken out either: one
+/// What may befall one whose disks rot. No power is cut and no process dies: what was not durable
+/// has no checksum yet that is, in the regions that were open then, and nobody could tell rot from
+/// an unfinished write. Nobody is taken out either: one
 /// node's disk rots, and of what it damages there must be another copy.
 const ROT: [Fault; 6] = [
     Fault::BitFlip,

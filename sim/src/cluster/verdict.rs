@@ -6,7 +6,7 @@ use std::time::Duration;
 use braid_nexus::{Record, Uuid};
 
 use super::Layer;
-use super::history::{Deed, History, Number, ZERO};
+use super::history::{History, Number, ZERO};
 use super::inspect;
 use super::register;
 use super::run::{PATIENCE, Run, Verdict};
@@ -36,6 +36,11 @@ impl Run {
         self.until(began + AFTERMATH)?;
         for guest in 0..self.guests.len() {
             self.guests[guest].host.set_quiet(true);
+        }
+        if self.profile.rots() {
+            // What nobody can read keeps replicas away until somebody writes it, and who does not
+            // read does not know.
+            self.ask_all();
         }
         self.until_idle()?;
         self.seen.mark("converged");
@@ -165,18 +170,23 @@ impl Run {
     /// Hosts read everything. Where disks rot, replicas are not looked at from outside: a pool
     /// that was not stopped in order takes a block of an open region as it is.
     fn read_all(&mut self) -> Verdict {
+        self.ask_all();
+        self.until_idle()
+    }
+
+    /// A host of each volume begins to read all of it, and mends what it cannot read.
+    fn ask_all(&mut self) {
         let now = self.cluster.now();
         for volume in 0..self.volumes.len() {
             let of = |guest: &super::run::Guest| guest.volume == volume;
             let Some(guest) = self.guests.iter().position(of) else { continue };
-            for first in (0..self.profile.sectors).step_by(TRANSFER as usize) {
-                let sectors = TRANSFER.min(self.profile.sectors - first);
-                let history = &mut self.volumes[volume].history;
-                self.guests[guest].host.add(now, history, Deed::Read, (first, sectors));
-            }
+            let sectors = self.cluster.record(volume).map_or(0, |record| record.bytes / 512);
+            let pieces = (0..sectors).step_by(TRANSFER as usize);
+            let ranges = pieces.map(|first| (first, TRANSFER.min(sectors - first)));
+            let history = &mut self.volumes[volume].history;
+            self.guests[guest].host.read_all(now, history, ranges);
             self.carry_out(guest);
         }
-        self.until_idle()
     }
 
     fn until_idle(&mut self) -> Verdict {

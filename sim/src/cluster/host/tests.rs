@@ -148,7 +148,7 @@ fn a_command_that_takes_too_long_resets_its_path() {
 fn what_must_not_be_repeated_ends_and_what_may_is_repeated_five_times() {
     let mut bench = Bench::new();
     bench.ana(LINES[0], true);
-    for status in [Status::WriteFault { dnr: true }, Status::NoSpace, Status::Media(0)] {
+    for status in [Status::WriteFault { dnr: true }, Status::NoSpace, Status::Invalid] {
         bench.write();
         let sent = bench.sent()[0];
         bench.answer(sent, status);
@@ -211,4 +211,54 @@ fn a_workload_keeps_its_depth_and_its_range() {
     let hot = ops.iter().filter(|op| op.first + op.sectors <= 64).count();
     let ragged = ops.iter().filter(|op| !(op.first | op.sectors).is_multiple_of(8)).count();
     assert!(hot * 3 > ops.len() && ragged * 20 > ops.len(), "{hot} {ragged} of {}", ops.len());
+}
+
+#[test]
+fn a_media_error_ends_an_operation_and_its_block_is_written_anew() {
+    for deed in [Deed::Read, Deed::Write { durable: true }] {
+        let mut bench = Bench::new();
+        bench.ana(LINES[0], true);
+        bench.host.add(bench.now, &mut bench.history, deed, (3, 30));
+        let first = bench.sent()[0];
+        // The second sector of the third block.
+        bench.answer(first, Status::Media(2 * 4096 + 512));
+        let op = bench.history.operation(2).clone();
+        assert_eq!((op.deed, op.first, op.sectors), (Deed::Write { durable: false }, 16, 8));
+        let write = bench.sent();
+        assert_eq!(write.len(), 1);
+        bench.answer(write[0], Status::Success);
+        assert!(bench.host.is_idle() && bench.history.operations().len() == 2, "{deed:?}");
+    }
+}
+
+#[test]
+fn a_chore_that_meets_a_media_error_is_done_block_by_block_and_mends_the_bad_one() {
+    let mut bench = Bench::new();
+    bench.ana(LINES[0], true);
+    bench.host.read_all(bench.now, &mut bench.history, [(0, 24), (24, 8)].into_iter());
+    let (mut done, mut bad) = (Vec::new(), true);
+    while let Some(sent) = bench.sent().first().copied() {
+        let op = bench.history.operations().last().unwrap().clone();
+        let range = op.first..op.first + op.sectors;
+        let fails = op.deed == Deed::Read && range.contains(&8) && bad;
+        done.push((op.deed == Deed::Read, op.first, op.sectors, fails));
+        if op.deed != Deed::Read {
+            bad = false;
+        }
+        let bytes = vec![0; op.sectors as usize * SECTOR];
+        let status = if fails { Status::Media(op.first * 512) } else { Status::Success };
+        bench.take(sent.0, Input::Completed { tag: sent.1, status, bytes: &bytes });
+    }
+    let read = |first, sectors, fails| (true, first, sectors, fails);
+    let all = [
+        read(0, 24, true),
+        read(0, 8, false),
+        read(8, 8, true),
+        (false, 8, 8, false),
+        read(8, 8, false),
+        read(16, 8, false),
+        read(24, 8, false),
+    ];
+    assert_eq!(done, all);
+    assert!(bench.host.is_idle());
 }
