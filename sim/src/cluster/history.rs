@@ -45,7 +45,9 @@ impl Deed {
         matches!(self, Self::Write { .. } | Self::Zero { .. })
     }
 
-    const fn is_durable(self) -> bool {
+    /// Whether it is on the media before its answer.
+    #[must_use]
+    pub(crate) const fn is_durable(self) -> bool {
         matches!(self, Self::Write { durable: true } | Self::Zero { durable: true })
     }
 }
@@ -366,19 +368,6 @@ impl History {
         op.end = Some((tick, end));
         op.ended = at;
         tick
-    }
-
-    /// Whether an operation was acknowledged and is durable before a moment.
-    pub(super) fn is_durable(&self, number: Number, before: Tick) -> bool {
-        let op = self.operation(number);
-        op.acknowledged().is_some_and(|(_, done)| {
-            done < before && (op.deed.is_durable() || self.is_flushed(done, before))
-        })
-    }
-
-    /// Whether a flush that was sent after one moment was acknowledged before another.
-    pub(super) fn is_flushed(&self, after: Tick, before: Tick) -> bool {
-        self.flushes.iter().any(|(sent, done)| *sent > after && *done < before)
     }
 
     /// An operation for people.

@@ -17,12 +17,17 @@
 //!    as if it were written anew, if no durable write surely came after it.
 //!
 //! Where that leaves several explanations, one that fits is enough: a finding is never false.
+//!
+//! What a sector costs grows with what happened to it times the losses, not with its square.
+
+mod index;
 
 use std::collections::BTreeMap;
 
 use crate::oracle::{Tick, Violation};
 
 use super::history::{Eye, History, Look, Loss, NEVER, Number, Track, ZERO};
+use index::{Change, Index, Intervals};
 
 /// When a value is surely there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +35,20 @@ struct Zone {
     value: Number,
     first: Tick,
     last: Tick,
+    /// The place of the look until which it was seen, if one did.
+    seen: Option<usize>,
 }
 
 impl Zone {
     const fn contradicts(self, other: Self) -> bool {
         self.value != other.value && self.first < other.last && other.first < self.last
+    }
+
+    /// One zone for what is known of the same value.
+    fn both(self, other: Self) -> Self {
+        let seen = if other.last > self.last { other.seen } else { self.seen };
+        let (first, last) = (self.first.min(other.first), self.last.max(other.last));
+        Self { first, last, seen: seen.or(self.seen).or(other.seen), ..self }
     }
 }
 
@@ -43,10 +57,19 @@ impl Zone {
 /// # Errors
 /// The first sector whose reads have no explanation.
 pub(super) fn check(history: &History) -> Result<(), Violation> {
+    checked(history).map(|_| ())
+}
+
+/// The same, and how many changes and looks were touched for it.
+fn checked(history: &History) -> Result<u64, Violation> {
+    let flushes = Intervals::of(history.flushes.clone());
+    let mut steps = 0;
     for (sector, track) in &history.tracks {
-        Sector { history, track, number: *sector }.check()?;
+        let sector = Sector::new(history, &flushes, track, *sector);
+        sector.check()?;
+        steps += sector.index.steps.get();
     }
-    Ok(())
+    Ok(steps)
 }
 
 /// Whether there was one moment within an interval in which the volume's sectors said this.
@@ -59,8 +82,7 @@ pub(super) fn moment(
     (began, ended): (Tick, Tick),
 ) -> Result<(), Violation> {
     let (mut low, mut high) = (began, ended);
-    let sector =
-        |number: u64| history.tracks.get(&number).map(|track| Sector { history, track, number });
+    let sector = |number: &u64| history.tracks.get(number).map(|track| Times { history, track });
     let wrong = |number: u64, value: Number, when: (Tick, Tick), left: (Tick, Tick)| {
         let (low, high) = left;
         let value = history.describe(value);
@@ -72,7 +94,7 @@ pub(super) fn moment(
         Err(Violation::new("SnapshotPoint", text))
     };
     for (number, value) in values.iter().filter(|(_, value)| **value != ZERO) {
-        let Some(sector) = sector(*number) else { continue };
+        let Some(sector) = sector(number) else { continue };
         let when = sector.time_of(*value, began);
         if when.0.max(low) >= when.1.min(high) {
             return wrong(*number, *value, when, (low, high));
@@ -81,7 +103,7 @@ pub(super) fn moment(
     }
     // Any zeroing may have made zeros: for each sector alone one must fit.
     for (number, value) in values.iter().filter(|(_, value)| **value == ZERO) {
-        let Some(sector) = sector(*number) else { continue };
+        let Some(sector) = sector(number) else { continue };
         let times = sector.times_of_zeros(began);
         if !times.iter().any(|when| when.0.max(low) < when.1.min(high)) {
             let last = times.last().copied().unwrap_or_default();
@@ -94,8 +116,42 @@ pub(super) fn moment(
 /// One sector of a history.
 struct Sector<'a> {
     history: &'a History,
-    track: &'a Track,
     number: u64,
+    index: Index<'a>,
+    /// What may have survived each loss.
+    ages: Vec<Age>,
+}
+
+/// What is known of a sector before the loss that began an era.
+#[derive(Clone, Copy, Debug, Default)]
+struct Age {
+    /// When zeros were surely made last; the beginning is one such time.
+    zeroed: Tick,
+    /// Until when values were surely durable: the last one, and the last one of another value.
+    durable: [Option<(Number, Tick)>; 2],
+    /// Whether zeros may have survived the loss.
+    zeros: bool,
+}
+
+impl Age {
+    /// A value was surely there, and durable, until then.
+    fn keep(&mut self, value: Number, until: Tick) {
+        let later = |than: Option<(Number, Tick)>| than.is_none_or(|(_, tick)| until > tick);
+        match self.durable {
+            [Some((top, tick)), _] if top == value => {
+                self.durable[0] = Some((value, until.max(tick)));
+            }
+            [top, _] if later(top) => self.durable = [Some((value, until)), top],
+            [_, second] if later(second) => self.durable[1] = Some((value, until)),
+            _ => {}
+        }
+    }
+
+    /// Until when a durable value other than this one was surely there.
+    fn durable_but(&self, value: Number) -> Option<Tick> {
+        let others = self.durable.iter().flatten().filter(|(other, _)| *other != value);
+        others.map(|(_, tick)| *tick).max()
+    }
 }
 
 /// Zones in order of their firsts, to ask for one that contradicts.
@@ -134,11 +190,22 @@ impl Zones {
     }
 }
 
-impl Sector<'_> {
+impl<'a> Sector<'a> {
+    fn new(history: &'a History, flushes: &Intervals, track: &'a Track, number: u64) -> Self {
+        let index = Index::new(history, track);
+        let mut sector = Self { history, number, index, ages: Vec::new() };
+        for era in 1..=history.losses.len() {
+            let age = sector.age(flushes, era);
+            sector.ages.push(age);
+            sector.ages[era - 1].zeros = sector.survives(ZERO, era);
+        }
+        sector
+    }
+
     fn check(&self) -> Result<(), Violation> {
         let mut fixed = Vec::new();
-        for number in &self.track.changes {
-            self.change(*number, &mut fixed)?;
+        for change in &self.index.changes {
+            self.change(change, &mut fixed)?;
         }
         let mut open = Vec::new();
         self.zeros(&mut fixed, &mut open);
@@ -159,17 +226,8 @@ impl Sector<'_> {
         Ok(())
     }
 
-    fn looks_at(&self, value: Number) -> impl Iterator<Item = &Look> {
-        let looks = self.track.looks.iter().filter(move |look| look.value == value);
-        looks.filter(|look| self.era(look).is_some())
-    }
-
-    /// How many losses came before a look; none if it overlaps one, and says nothing.
-    fn era(&self, look: &Look) -> Option<usize> {
-        let losses = &self.history.losses;
-        let apart = |loss: &Loss| look.until < loss.began || look.since > loss.ended;
-        let before = |loss: &&Loss| loss.ended < look.since;
-        losses.iter().all(apart).then(|| losses.iter().filter(before).count())
+    fn look(&self, at: usize) -> &'a Look {
+        self.index.looks[at].look
     }
 
     /// The loss that began an era.
@@ -177,127 +235,88 @@ impl Sector<'_> {
         self.history.losses.get(era.checked_sub(1)?)
     }
 
-    /// Whether an operation may have taken effect in an era.
-    fn reaches(&self, number: Number, era: usize) -> bool {
-        let op = self.history.operation(number);
-        let after = self.loss(era).is_none_or(|loss| op.over() > loss.began);
-        let before = self
-            .history
-            .losses
-            .get(era)
-            .is_none_or(|loss| op.start().is_some_and(|start| start < loss.ended));
-        after && before
-    }
-
-    /// Whether an operation may take effect more than once, or in more than one era.
-    fn is_loose(&self, number: Number) -> bool {
-        let op = self.history.operation(number);
-        let start = op.start().unwrap_or(NEVER);
-        let across = |loss: &Loss| start < loss.ended && loss.began < op.over();
-        op.sent.len() > 1 || self.history.losses.iter().any(across)
-    }
-
-    /// The interval in which the acknowledged attempt surely took effect, and was not lost.
-    fn surely(&self, number: Number) -> Option<(Tick, Tick)> {
-        let (sent, done) = self.history.operation(number).acknowledged()?;
-        let across = |loss: &Loss| sent < loss.ended && loss.began < done;
-        (!self.history.losses.iter().any(across)).then_some((sent, done))
+    /// Whether a change may have taken effect in an era.
+    fn reaches(&self, change: &Change, era: usize) -> bool {
+        let after = self.loss(era).is_none_or(|loss| change.over > loss.began);
+        let next = self.history.losses.get(era);
+        after && next.is_none_or(|loss| change.start < loss.ended)
     }
 
     /// The zones of a write's value, and of a zeroing where it surely was.
-    fn change(&self, number: Number, fixed: &mut Vec<Zone>) -> Result<(), Violation> {
-        let op = self.history.operation(number);
-        let Some(start) = op.start() else { return Ok(()) };
-        let value = if op.is_zero() { ZERO } else { number };
-        let surely = self.surely(number);
-        let looks: Vec<&Look> = match op.is_zero() {
-            true => Vec::new(),
-            false => self.looks_at(number).collect(),
-        };
-        if let Some(early) = looks.iter().find(|look| look.until < start) {
-            return Err(self.unexplained(early, None));
+    fn change(&self, change: &Change, fixed: &mut Vec<Zone>) -> Result<(), Violation> {
+        let Change { value, start, over, .. } = *change;
+        let looks = if change.is_zero() { 0..0 } else { self.index.looks_at(value) };
+        if let Some(early) = looks.clone().find(|at| self.look(*at).until < start) {
+            return Err(self.unexplained(self.look(early), None));
         }
-        let direct = looks
-            .into_iter()
-            .filter(|look| self.era(look).is_some_and(|era| self.reaches(number, era)));
-        let over = op.over();
-        let zones = direct.map(|look| Zone {
-            value,
-            first: look.until.min(over),
-            last: look.since.max(start),
+        let direct = looks.filter(|at| self.reaches(change, self.index.looks[*at].era));
+        let zones = direct.map(|at| {
+            let look = self.look(at);
+            let (first, last) = (look.until.min(over), look.since.max(start));
+            Zone { value, first, last, seen: Some(at) }
         });
-        let sure = surely.map(|(sent, done)| Zone { value, first: done, last: sent });
-        if self.is_loose(number) {
+        let surely = change.surely;
+        let sure = surely.map(|(sent, done)| Zone { value, first: done, last: sent, seen: None });
+        if change.loose {
             fixed.extend(zones.chain(sure));
-            return Ok(());
+        } else {
+            fixed.extend(zones.chain(sure).reduce(Zone::both));
         }
-        let both = |a: Zone, b: Zone| Zone {
-            value,
-            first: a.first.min(b.first),
-            last: a.last.max(b.last),
-        };
-        fixed.extend(zones.chain(sure).reduce(both));
         Ok(())
     }
 
     /// Looks that saw zeros: fixed where one explanation alone is possible.
-    fn zeros<'a>(&'a self, fixed: &mut Vec<Zone>, open: &mut Vec<(&'a Look, Vec<Zone>)>) {
-        for look in self.looks_at(ZERO) {
-            let mut explanations = self.zeros_of(look);
-            // Of those that were over when the look began, the newest fits best.
-            let newest = explanations
-                .iter()
-                .filter(|zone| zone.first < zone.last)
-                .max_by_key(|zone| zone.first);
-            let newest = newest.copied();
-            explanations.retain(|zone| zone.first >= zone.last);
-            explanations.extend(newest);
+    fn zeros(&self, fixed: &mut Vec<Zone>, open: &mut Vec<(&'a Look, Vec<Zone>)>) {
+        for at in self.index.looks_at(ZERO) {
+            let explanations = self.zeros_of(at);
             match explanations[..] {
                 [only] => fixed.push(only),
-                _ => open.push((look, explanations)),
+                _ => open.push((self.look(at), explanations)),
             }
         }
     }
 
-    fn zeros_of(&self, look: &Look) -> Vec<Zone> {
-        let era = self.era(look).unwrap_or(0);
-        let changes = self.track.changes.iter().map(|number| self.history.operation(*number));
-        let zeroings = self.track.changes.iter().zip(changes).filter(|(number, op)| {
-            let begun = op.start().is_some_and(|start| start < look.until);
-            op.is_zero() && begun && self.reaches(**number, era)
-        });
-        let zone = |first: Tick, last: Tick| Zone {
-            value: ZERO,
-            first: first.min(look.until),
-            last: last.max(look.since),
+    /// What may have made the zeros that a look saw, each as a zone: every zeroing that was in
+    /// work meanwhile, and of what was over before the newest, which fits best.
+    fn zeros_of(&self, at: usize) -> Vec<Zone> {
+        let (look, era) = (self.look(at), self.index.looks[at].era);
+        let zone = |(first, last): (Tick, Tick)| Zone { value: ZERO, first, last, seen: Some(at) };
+        let within = self.index.zeroed_within(look.since, look.until);
+        let mut zones: Vec<Zone> = within.into_iter().map(zone).collect();
+        let began = self.loss(era).map_or(0, |loss| loss.began);
+        let older = self.index.zeroed_before(look.since).filter(|over| era == 0 || *over > began);
+        let first = match self.loss(era) {
+            None => Some(0),
+            Some(loss) => self.ages[era - 1].zeros.then_some(loss.ended),
         };
-        let mut zones: Vec<Zone> =
-            zeroings.map(|(_, op)| zone(op.over(), op.start().unwrap_or(0))).collect();
-        match self.loss(era) {
-            None => zones.push(zone(0, 0)),
-            Some(loss) if self.survives(ZERO, era) => zones.push(zone(loss.ended, loss.began)),
-            Some(_) => {}
-        }
+        zones.extend(older.max(first).map(|first| zone((first, look.since))));
         zones
     }
 
     /// Values of older eras that were seen after a loss.
     fn survivors(&self, fixed: &mut Vec<Zone>) -> Result<(), Violation> {
-        for (at, loss) in self.history.losses.iter().enumerate() {
-            let era = at + 1;
-            let mut seen: Vec<&Look> = self.track.looks.iter().collect();
-            seen.retain(|look| {
-                let here = look.value != ZERO && self.era(look) == Some(era);
-                here && !self.reaches(look.value, era)
-            });
-            seen.sort_by_key(|look| look.value);
-            for looks in seen.chunk_by(|a, b| a.value == b.value) {
-                let value = looks[0].value;
+        let looks = &self.index.looks;
+        let mut at = 0;
+        for same in looks.chunk_by(|a, b| a.look.value == b.look.value) {
+            let value = same[0].look.value;
+            let places = at..at + same.len();
+            at = places.end;
+            let Some(change) = self.index.change(value).filter(|_| value != ZERO) else { continue };
+            let mut last: BTreeMap<usize, Zone> = BTreeMap::new();
+            for place in places {
+                let era = looks[place].era;
+                let Some(loss) = self.loss(era).filter(|_| !self.reaches(change, era)) else {
+                    continue;
+                };
+                let (first, until) = (loss.ended, self.look(place).since);
+                let zone = Zone { value, first, last: until, seen: Some(place) };
+                last.entry(era).and_modify(|known| *known = known.both(zone)).or_insert(zone);
+            }
+            for (era, zone) in last {
                 if !self.survives(value, era) {
-                    return Err(self.lost(looks[0], era));
+                    return Err(self.lost(zone, era));
                 }
-                let last = looks.iter().map(|look| look.since).max().unwrap_or(0);
-                fixed.push(Zone { value, first: loss.ended, last });
+                fixed.push(zone);
             }
         }
         Ok(())
@@ -306,101 +325,68 @@ impl Sector<'_> {
     /// Whether a value may be there after the loss that began this era: no durable write surely
     /// came after it.
     fn survives(&self, value: Number, era: usize) -> bool {
-        let Some(latest) = self.latest(value, era) else { return false };
-        self.durable(value, era).is_none_or(|durable| latest >= durable)
-    }
-
-    /// When a value was surely written last before the loss that began this era; none: never.
-    fn latest(&self, value: Number, era: usize) -> Option<Tick> {
-        let loss = self.loss(era)?;
-        let earlier = (1..era).filter(|era| self.survives(value, *era));
-        let survived = earlier.filter_map(|era| self.loss(era)).map(|loss| loss.ended).max();
-        let mut written: Vec<Tick> = self
-            .track
-            .changes
-            .iter()
-            .filter_map(|number| {
-                let op = self.history.operation(*number);
-                let same = if op.is_zero() { value == ZERO } else { value == *number };
-                let begun = op.start().is_some_and(|start| start < loss.ended);
-                let over = || self.first_seen(*number).min(op.over());
-                (same && begun).then(over)
-            })
-            .collect();
-        written.extend(survived);
-        written.extend((value == ZERO).then_some(0));
-        written.into_iter().max()
-    }
-
-    /// When a write that takes effect once had surely done so.
-    fn first_seen(&self, number: Number) -> Tick {
-        if self.is_loose(number) || self.history.operation(number).is_zero() {
-            return NEVER;
-        }
-        self.looks_at(number).map(|look| look.until).min().unwrap_or(NEVER)
-    }
-
-    /// Until when a durable value other than this one was surely there, before the loss that
-    /// began this era.
-    fn durable(&self, value: Number, era: usize) -> Option<Tick> {
-        let loss = self.loss(era)?;
-        let written = self.track.changes.iter().filter_map(|number| {
-            let op = self.history.operation(*number);
-            let other = *number != value && !(value == ZERO && op.is_zero());
-            let (sent, _) = self.surely(*number)?;
-            (other && self.history.is_durable(*number, loss.began)).then(|| {
-                let loose = self.is_loose(*number) || op.is_zero();
-                let seen = self.looks_at(*number).filter(|look| !loose && look.until < loss.began);
-                let seen = seen
-                    .filter(|look| self.era(look).is_some_and(|era| self.reaches(*number, era)));
-                seen.map(|look| look.since).max().unwrap_or(sent).max(sent)
-            })
-        });
-        let survived = (1..era).filter_map(|era| {
-            let earlier = self.loss(era)?;
-            if !self.history.is_flushed(earlier.ended, loss.began) {
-                return None;
+        let change = self.index.change(value).filter(|_| value != ZERO);
+        let effect = change.map(|change| (change.start, self.index.effect(change)));
+        let (mut there, mut survived) = (false, None);
+        for (age, loss) in self.ages.iter().zip(&self.history.losses).take(era) {
+            let written = match effect {
+                Some((start, effect)) => (start < loss.ended).then_some(effect),
+                None => (value == ZERO).then_some(age.zeroed),
+            };
+            let latest = written.max(survived);
+            let durable = age.durable_but(value);
+            there = latest.is_some_and(|latest| durable.is_none_or(|durable| latest >= durable));
+            if there {
+                survived = Some(loss.ended);
             }
-            let seen = self.track.looks.iter().filter(|look| {
-                let other = look.value != value && look.value != ZERO;
-                other && self.era(look) == Some(era) && !self.reaches(look.value, era)
-            });
-            seen.map(|look| look.since).max()
-        });
-        written.chain(survived).max()
+        }
+        there
     }
 
-    /// Between which moments a write's value may have been there, as of a snapshot that was asked
-    /// for at some time: after it was sent, and before what surely followed was acknowledged.
-    fn time_of(&self, value: Number, asked: Tick) -> (Tick, Tick) {
-        let op = self.history.operation(value);
-        let effect = self.first_seen(value).min(op.over());
-        (op.start().unwrap_or(NEVER), self.covered(value, effect, asked))
+    /// What is known before the loss that began this era.
+    fn age(&self, flushes: &Intervals, era: usize) -> Age {
+        let mut age = Age::default();
+        let Some(loss) = self.loss(era) else { return age };
+        for change in &self.index.changes {
+            if change.is_zero() && change.start < loss.ended {
+                age.zeroed = age.zeroed.max(change.over);
+            }
+            let Some((sent, done)) = change.surely else { continue };
+            let op = self.history.operation(change.number);
+            let flushed = || op.deed.is_durable() || flushes.between(done, loss.began);
+            if done < loss.began && flushed() {
+                age.keep(change.value, self.seen_until(change, loss.began).max(sent));
+            }
+        }
+        for (at, earlier) in self.history.losses.iter().enumerate().take(era - 1) {
+            if flushes.between(earlier.ended, loss.began) {
+                self.keep_survivors(at + 1, &mut age);
+            }
+        }
+        age
     }
 
-    fn times_of_zeros(&self, asked: Tick) -> Vec<(Tick, Tick)> {
-        let changes = self.track.changes.iter().copied();
-        let zeroings = changes.filter(|number| self.history.operation(*number).is_zero());
-        let times = zeroings.filter_map(|number| {
-            let op = self.history.operation(number);
-            Some((op.start()?, self.covered(number, op.over(), asked)))
-        });
-        // What came before a loss may be back.
-        let lost = self.history.losses.iter().any(|loss| loss.began < asked);
-        let first = if lost { NEVER } else { self.covered(ZERO, 0, asked) };
-        std::iter::once((0, first)).chain(times).collect()
+    /// Until when a write that takes effect once was surely seen before a moment.
+    fn seen_until(&self, change: &Change, before: Tick) -> Tick {
+        if change.loose || change.is_zero() {
+            return 0;
+        }
+        let places = self.index.looks_at(change.value);
+        let seen = self.index.looks[places]
+            .iter()
+            .filter(|seen| seen.look.until < before && self.reaches(change, seen.era));
+        seen.map(|seen| seen.look.since).max().unwrap_or(0)
     }
 
-    /// When something was acknowledged that surely came after an effect; losses undo what was
-    /// before them.
-    fn covered(&self, but: Number, effect: Tick, asked: Tick) -> Tick {
-        let losses = self.history.losses.iter().filter(|loss| loss.began < asked);
-        let era = losses.map(|loss| loss.ended).max().unwrap_or(0);
-        let later = self.track.changes.iter().filter_map(|number| {
-            let (sent, done) = self.surely(*number)?;
-            (*number != but && sent > effect && sent >= era).then_some(done)
-        });
-        later.min().unwrap_or(NEVER)
+    /// Values that survived the loss that began an era, and were flushed since.
+    fn keep_survivors(&self, era: usize, age: &mut Age) {
+        for seen in self.index.looks.iter().filter(|seen| seen.era == era) {
+            let value = seen.look.value;
+            let change = self.index.change(value).filter(|_| value != ZERO);
+            if change.is_some_and(|change| !self.reaches(change, era)) {
+                age.keep(value, seen.look.since);
+            }
+        }
     }
 
     fn contradiction(&self, a: Zone, b: Zone) -> Violation {
@@ -408,8 +394,7 @@ impl Sector<'_> {
         let (old, new) = if a.last.min(a.first) < b.last.min(b.first) { (a, b) } else { (b, a) };
         let moved = self.history.servings.iter().any(|at| (new.last..old.last).contains(at));
         let name = if moved { "AckedSurvivesCrash" } else { "BlockLinearizable" };
-        let shown = self.track.looks.iter().rev().filter(|look| look.value == old.value);
-        let shown = shown.max_by_key(|look| look.since);
+        let shown = old.seen.map(|at| self.look(at));
         Violation::new(
             name,
             format!(
@@ -426,12 +411,9 @@ impl Sector<'_> {
         if zone.value != ZERO {
             return self.history.describe(zone.value);
         }
-        let same = |number: &&Number| {
-            let op = self.history.operation(**number);
-            op.is_zero() && op.over() == zone.first
-        };
-        let zeroing = self.track.changes.iter().find(same);
-        zeroing.map_or_else(|| "zeros".into(), |number| self.history.describe(*number))
+        let same = |change: &&Change| change.is_zero() && change.over == zone.first;
+        let zeroing = self.index.changes.iter().find(same);
+        zeroing.map_or_else(|| "zeros".into(), |change| self.history.describe(change.number))
     }
 
     fn unexplained(&self, look: &Look, other: Option<Zone>) -> Violation {
@@ -448,9 +430,9 @@ impl Sector<'_> {
         Violation::new(name, format!("sector {}: {value} was seen by {eye} {against}", self.number))
     }
 
-    fn lost(&self, look: &Look, era: usize) -> Violation {
-        let value = self.history.describe(look.value);
-        let eye = self.eye(look);
+    fn lost(&self, zone: Zone, era: usize) -> Violation {
+        let value = self.history.describe(zone.value);
+        let eye = zone.seen.map_or_else(String::new, |at| self.eye(self.look(at)));
         let text = format!(
             "sector {}: {value} was seen by {eye} after loss {era}, although something newer was \
              flushed before",
@@ -464,6 +446,47 @@ impl Sector<'_> {
             Eye::Read(number) => self.history.describe(number),
             Eye::Replica(slot) => format!("a look into the replica in slot {slot}"),
         }
+    }
+}
+
+/// When a sector may have held what.
+struct Times<'a> {
+    history: &'a History,
+    track: &'a Track,
+}
+
+impl Times<'_> {
+    fn changes(&self) -> impl Iterator<Item = Change> {
+        let changes = self.track.changes.iter();
+        changes.filter_map(|number| index::change(self.history, *number))
+    }
+
+    /// Between which moments a write's value may have been there, as of a snapshot that was asked
+    /// for at some time: after it was sent, and before what surely followed was acknowledged.
+    fn time_of(&self, value: Number, asked: Tick) -> (Tick, Tick) {
+        let Some(change) = index::change(self.history, value) else { return (NEVER, NEVER) };
+        let looks = self.track.looks.iter().filter(|look| look.value == value && !change.loose);
+        let looks = looks.filter(|look| index::era(self.history, look).is_some());
+        let seen = looks.map(|look| look.until).min().unwrap_or(NEVER);
+        (change.start, self.covers(asked).after(seen.min(change.over)))
+    }
+
+    fn times_of_zeros(&self, asked: Tick) -> Vec<(Tick, Tick)> {
+        let covers = self.covers(asked);
+        let zeroings = self.changes().filter(Change::is_zero);
+        let times = zeroings.map(|zero| (zero.start, covers.after(zero.over)));
+        // What came before a loss may be back.
+        let lost = self.history.losses.iter().any(|loss| loss.began < asked);
+        let first = if lost { NEVER } else { covers.after(0) };
+        std::iter::once((0, first)).chain(times).collect()
+    }
+
+    /// What surely happened; losses undo what was before them.
+    fn covers(&self, asked: Tick) -> Intervals {
+        let losses = self.history.losses.iter().filter(|loss| loss.began < asked);
+        let era = losses.map(|loss| loss.ended).max().unwrap_or(0);
+        let surely = self.changes().filter_map(|change| change.surely);
+        Intervals::of(surely.filter(|(sent, _)| *sent >= era).collect())
     }
 }
 

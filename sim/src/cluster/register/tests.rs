@@ -243,6 +243,97 @@ fn what_survived_a_loss_and_was_flushed_survives_the_next_one() {
     assert_eq!(script(true), Some("FlushedDurable"));
 }
 
+#[test]
+fn zeros_are_of_any_zeroing_that_was_in_work_and_not_of_the_beginning_alone() {
+    let script = |late: bool| {
+        let mut sector = Sector::default();
+        let zeroing = sector.begin(Deed::Zero { durable: false });
+        let a = sector.written();
+        sector.read(a);
+        if !late {
+            sector.done(zeroing);
+        }
+        let read = sector.begin(Deed::Read);
+        if late {
+            sector.done(zeroing);
+        }
+        sector.saw(read, 0);
+        sector.fails()
+    };
+    assert_eq!(script(true), None, "it may have happened when the read had begun");
+    assert_eq!(script(false), None, "or just before it was answered");
+    let mut sector = Sector::default();
+    let a = sector.written();
+    sector.read(a);
+    let read = sector.begin(Deed::Read);
+    sector.saw(read, 0);
+    sector.zeroed();
+    assert_eq!(sector.fails(), Some("BlockLinearizable"), "one that came later made none of them");
+}
+
+#[test]
+fn a_finding_names_the_read_that_has_no_explanation() {
+    let mut sector = Sector::default();
+    sector.read(0);
+    let a = sector.written();
+    sector.read(a);
+    let wrong = sector.begin(Deed::Read);
+    sector.saw(wrong, 0);
+    sector.read(a);
+    sector.zeroed();
+    sector.read(0);
+    let found = check(&sector.0).unwrap_err();
+    assert!(found.text.contains(&format!("was seen by #{wrong} ")), "{}", found.text);
+}
+
+/// A sector that so many operations hit, of each kind as many, and that loses its cache thrice.
+fn hot(operations: u32) -> Sector {
+    let mut sector = Sector::default();
+    let mut random = Random::new(7);
+    for at in 0..operations {
+        match random.below(8) {
+            0..3 => {
+                let a = sector.written();
+                sector.read(a);
+            }
+            3 => {
+                sector.zeroed();
+                sector.read(0);
+            }
+            4 => {
+                let unanswered = sector.begin(Deed::Zero { durable: true });
+                sector.read(0);
+                sector.done(unanswered);
+            }
+            5 => {
+                let durable = sector.begin(Deed::Write { durable: true });
+                sector.done(durable);
+                sector.read(durable);
+            }
+            6 => {
+                let twice = sector.write();
+                sector.0.send(twice);
+                sector.done(twice);
+                sector.read(twice);
+            }
+            _ => sector.flushed(),
+        }
+        if at % (operations / 3) == operations / 6 {
+            sector.flushed();
+            sector.lose(u64::from(at) + 2);
+        }
+    }
+    sector
+}
+
+#[test]
+fn a_sector_that_is_hit_ten_times_as_often_costs_ten_times_as_much() {
+    let cost = |operations| super::checked(&hot(operations).0).expect("a history that is right");
+    let (few, many) = (cost(600), cost(6000));
+    assert!(many < few * 12, "{few} steps, {many} steps");
+    assert!(many < 6000 * 40, "{many} steps");
+}
+
 /// Two sectors are written one after the other, and again; says what a snapshot may hold that is
 /// taken between.
 #[test]
