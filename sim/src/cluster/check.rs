@@ -45,19 +45,28 @@ impl Epochs {
     }
 }
 
-/// *LossTold*: after a loss, a flush of a host is acknowledged only after another one failed for
-/// good.
+/// *LossTold*: after a loss, a flush of a host is acknowledged only if before it was received an
+/// engine had answered another one with a final failure, and the store had written down that the
+/// host was told. Whether it heard that is not for an engine to know: if the line dies under the
+/// answer, the host sends the same flush again, and that one succeeds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Losses {
     epochs: Vec<u64>,
-    /// By epoch of the loss and host, when it was told.
+    /// By epoch of the loss and host, when it was answered so.
     told: BTreeMap<(u64, Uuid), Instant>,
+    /// The same, when the store had written it down.
+    written: BTreeMap<(u64, Uuid), Instant>,
 }
 
 impl Losses {
     /// This epoch found that something may be lost.
     pub(super) fn lost(&mut self, epoch: u64) {
         self.epochs.push(epoch);
+    }
+
+    /// The store has written down that a host was told of the loss that an epoch found.
+    pub(super) fn written(&mut self, host: Uuid, loss: u64, now: Instant) {
+        self.written.entry((loss, host)).or_insert(now);
     }
 
     /// A flush or durable write of a host failed for good in an epoch.
@@ -75,12 +84,17 @@ impl Losses {
         received: Instant,
     ) -> Result<(), Violation> {
         let Some(loss) = self.before(epoch) else { return Ok(()) };
-        if self.told.get(&(loss, host)).is_some_and(|told| *told <= received) {
-            return Ok(());
-        }
+        let before = |when: &BTreeMap<(u64, Uuid), Instant>| {
+            when.get(&(loss, host)).is_some_and(|when| *when <= received)
+        };
+        let wrong = match (before(&self.told), before(&self.written)) {
+            (true, true) => return Ok(()),
+            (false, _) => "was not told before of",
+            (true, false) => "it was not written down before that it was told of",
+        };
         let text = format!(
-            "host {:x} sent a flush, received at {}, that epoch {epoch} acknowledged, and was not \
-             told before of the loss that epoch {loss} found",
+            "host {:x} sent a flush, received at {}, that epoch {epoch} acknowledged, and {wrong} \
+             the loss that epoch {loss} found",
             host[0],
             millis(received)
         );
@@ -173,17 +187,19 @@ impl Shadows {
         let start = op.start().unwrap_or_default();
         let Some(shadow) = shadow else { return false };
         let value = if op.is_zero() { ZERO } else { number };
-        match shadow.sectors.get(&sector) {
-            Some(has) if *has == value => true,
+        // What it was never given is zeros, unless it was forgotten: then it may be anything.
+        let has = shadow.sectors.get(&sector).copied().unwrap_or(ZERO);
+        match has {
+            has if has == value => true,
+            ZERO if shadow.since > start => true,
             // Zeros have no number: some zeroing that is not older.
-            Some(&ZERO) => history.tracks.get(&sector).is_some_and(|track| {
+            ZERO => history.tracks.get(&sector).is_some_and(|track| {
                 track.changes.iter().any(|other| {
                     let zeroing = history.operation(*other);
                     zeroing.is_zero() && zeroing.start().is_some() && zeroing.over() > start
                 })
             }),
-            Some(has) => history.operation(*has).over() > start,
-            None => shadow.since > start,
+            has => history.operation(has).over() > start,
         }
     }
 }
@@ -230,6 +246,8 @@ mod tests {
         losses.flushed(host, 1, at(2)).unwrap();
         assert_eq!(name(losses.flushed(host, 2, at(3))), Some("LossTold"));
         losses.told(host, 2, at(4));
+        assert_eq!(name(losses.flushed(host, 2, at(5))), Some("LossTold"), "nobody wrote it down");
+        losses.written(host, 2, at(4));
         assert_eq!(name(losses.flushed(host, 2, at(3))), Some("LossTold"), "was outstanding then");
         losses.flushed(host, 3, at(5)).unwrap();
         assert_eq!(name(losses.flushed(other, 3, at(5))), Some("LossTold"));
@@ -295,6 +313,20 @@ mod tests {
         let zeroing = write(&mut history, Deed::Zero { durable: false });
         shadows.acknowledged(&history, number, &record(true)).unwrap();
         shadows.acknowledged(&history, zeroing, &record(true)).unwrap();
+    }
+
+    #[test]
+    fn a_replica_that_was_given_nothing_holds_what_a_newer_zeroing_leaves() {
+        let (mut history, mut shadows) = (History::default(), Shadows::default());
+        let number = write(&mut history, Deed::Write { durable: false });
+        carry(&mut shadows, &history, MEMBERS[0], number);
+        shadows.zeroed(MEMBERS[1], 0, 512);
+        let found = shadows.acknowledged(&history, number, &record(false));
+        assert_eq!(name(found), Some("AckWithinMembership"), "nobody zeroed");
+        // The owner's answer is late; meanwhile it was zeroed, and a joiner that never had it was
+        // found to be equal.
+        write(&mut history, Deed::Zero { durable: false });
+        shadows.acknowledged(&history, number, &record(false)).unwrap();
     }
 
     #[test]
