@@ -68,6 +68,8 @@ statuses! {
     KEEP_ALIVE_INVALID = 0x01a, "keep alive timeout invalid";
     /// SCT 0, SC 20h.
     WRITE_PROTECTED = 0x020, "namespace is write protected";
+    /// SCT 0, SC 21h.
+    COMMAND_INTERRUPTED = 0x021, "command interrupted";
     /// SCT 0, SC 22h.
     TRANSIENT_TRANSPORT = 0x022, "transient transport error";
     /// SCT 0, SC 80h.
@@ -122,6 +124,10 @@ statuses! {
     HOST_PATHING_ERROR = 0x370, "host pathing error";
     /// SCT 3, SC 71h.
     ABORTED_BY_HOST = 0x371, "command aborted by host";
+    /// SCT 7, SC C0h: a replica's copy of its volume's record is newer than the one it is shown.
+    COPY_NEWER = 0x7c0, "the replica's record is newer";
+    /// SCT 7, SC C1h: a replica's copy of the record is of another store.
+    STORE_DIFFERS = 0x7c1, "the replica's record is of another store";
 }
 
 impl Status {

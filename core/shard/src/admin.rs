@@ -34,7 +34,7 @@ impl Directory for Listing<'_> {
 
     fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn)) {
         for (subsystem, name) in self.subsystems.iter().zip(self.names) {
-            if subsystem.admits(host) {
+            if subsystem.is_listed() && subsystem.admits(host) {
                 each(name);
             }
         }

@@ -36,8 +36,23 @@ pub(crate) struct Namespace {
 /// Where its bytes are.
 pub(crate) enum Backend {
     Memory(Vec<u8>),
-    Disk { disk: Disk, discards: bool, zeroes: bool },
-    Replica { pool: PoolId, handle: Handle },
+    Disk {
+        disk: Disk,
+        discards: bool,
+        zeroes: bool,
+    },
+    Replica {
+        pool: PoolId,
+        handle: Handle,
+    },
+    /// A replica, as nexuses use it.
+    Member {
+        replica: [u8; 16],
+    },
+    /// A volume.
+    Volume {
+        volume: [u8; 16],
+    },
 }
 
 impl Namespace {
@@ -52,6 +67,8 @@ impl Namespace {
                 Backend::Disk { disk, discards, zeroes: true }
             }
             BackendConfig::Replica { pool, handle, .. } => Backend::Replica { pool, handle },
+            BackendConfig::Member { replica } => Backend::Member { replica },
+            BackendConfig::Volume { volume } => Backend::Volume { volume },
         };
         let keeps_aside = config.lose_unflushed && matches!(backend, Backend::Disk { .. });
         Self {
@@ -65,6 +82,11 @@ impl Namespace {
         }
     }
 
+    /// Whether it is a replica, as nexuses use it.
+    pub(crate) const fn is_member(&self) -> bool {
+        matches!(self.backend, Backend::Member { .. })
+    }
+
     /// Becomes larger.
     pub(crate) fn resize(&mut self, geometry: Geometry) {
         self.geometry = geometry;
@@ -76,7 +98,7 @@ impl Namespace {
     /// Counts a command that ended.
     pub(crate) fn count(&mut self, work: &Work, status: Status) {
         let counters = &mut self.counters;
-        if matches!(work, Work::Admin(_) | Work::Allocations { .. }) {
+        if matches!(work, Work::Admin(_) | Work::Allocations { .. } | Work::Member(_)) {
             return;
         }
         if !status.is_success() {
@@ -96,7 +118,7 @@ impl Namespace {
             Work::Flush => counters.flushes += 1,
             Work::Zero { .. } => counters.write_zeroes += 1,
             Work::Deallocate { .. } => counters.dataset_managements += 1,
-            Work::Settle | Work::Allocations { .. } | Work::Admin(_) => {}
+            Work::Settle | Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {}
         }
     }
 }
@@ -108,6 +130,7 @@ pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
         // A power failure leaves nothing of memory, so nothing can tear.
         BackendConfig::Memory => (1, true),
         BackendConfig::Disk { atomic_blocks, discards, .. } => (atomic_blocks, discards),
+        BackendConfig::Member { .. } | BackendConfig::Volume { .. } => (1, true),
         // A power cut may mix the old and the new sectors of a block.
         BackendConfig::Replica { read_only: protected, .. } => {
             read_only = protected;

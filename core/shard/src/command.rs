@@ -114,6 +114,11 @@ impl Shard {
         if let Some(at) = at {
             association.may_access(&subsystem.ana, subsystem.views[usize::from(at)].group)?;
         }
+        if let Some(at) = at.filter(|at| subsystem.namespaces[usize::from(*at)].is_member()) {
+            association.controller.takes_io()?;
+            let transfer = crate::mirror::transfer(command)?;
+            return Ok((Work::Member(*command), at, transfer));
+        }
         let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
         let (parsed, transfer) = association.controller.io(command, geometry)?;
         let protected = at.is_some_and(|at| subsystem.views[usize::from(at)].read_only);

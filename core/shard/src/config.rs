@@ -53,6 +53,12 @@ pub struct SubsystemConfig {
 }
 
 impl SubsystemConfig {
+    /// Whether discovery tells of it: replicas are for nexuses, who know their names.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        !self.namespaces.iter().any(|n| matches!(n.backend, BackendConfig::Member { .. }))
+    }
+
     /// Whether this host may see it and connect.
     #[must_use]
     pub fn admits(&self, host: &Nqn) -> bool {
@@ -122,6 +128,18 @@ pub enum BackendConfig {
         handle: braid_pool::Handle,
         /// Hosts may not write to it: a snapshot.
         read_only: bool,
+    },
+    /// A replica in a pool of the subsystem's home shard, as nexuses use it: its subsystem bears
+    /// the name of [`member_nqn`](crate::member_nqn), and has it as namespace 1, with blocks of
+    /// 512 bytes.
+    Member {
+        /// Which.
+        replica: [u8; 16],
+    },
+    /// A volume that the subsystem's home shard was given by `Shard::volume_add`.
+    Volume {
+        /// Which.
+        volume: [u8; 16],
     },
 }
 

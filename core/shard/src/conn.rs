@@ -102,6 +102,8 @@ pub(crate) struct Queue {
     pub(crate) replies: VecDeque<Reply>,
     /// Bytes of buffers that its commands hold.
     pub(crate) pinned: u64,
+    /// It serves a nexus, which waits for it: its commands may use the whole arena.
+    pub(crate) member: bool,
     /// A capsule waits for a buffer.
     pub(crate) starving: bool,
     /// The turn in which it last gave a command, and how many it gave in it.

@@ -44,6 +44,9 @@ impl Shard {
         if let Work::Admin(command) = op.work {
             return self.admin(mem, now, key, &command);
         }
+        if let Work::Member(entry) = op.work {
+            return self.on_member(mem, key, &entry);
+        }
         let namespace =
             &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
         if !namespace.injections.is_empty() {
@@ -101,6 +104,12 @@ impl Shard {
                 let (pool, handle) = (*pool, *handle);
                 self.on_replica(mem, key, pool, handle)
             }
+            Backend::Volume { volume } => {
+                let volume = *volume;
+                self.on_volume(mem, key, &volume)
+            }
+            // Its commands go to its guard, not to it.
+            Backend::Member { .. } => Outcome::Done(Status::INTERNAL_ERROR),
         };
         match outcome {
             Outcome::Done(status) => self.finish(mem, key, status, 0),
@@ -144,7 +153,7 @@ impl Shard {
                 match (&mut op.work, &mut namespace.backend) {
                     (Work::Zero { deallocate: deallocate @ true, .. }, _) => *deallocate = false,
                     (_, Backend::Disk { zeroes, .. }) => *zeroes = false,
-                    (_, Backend::Memory(_) | Backend::Replica { .. }) => {}
+                    _ => {}
                 }
                 self.proceed(mem, key);
             }
@@ -207,7 +216,7 @@ impl Shard {
                 advance(op);
                 self.proceed(mem, key);
             }
-            (_, Work::Allocations { .. } | Work::Admin(_)) => {}
+            (_, Work::Allocations { .. } | Work::Admin(_) | Work::Member(_)) => {}
         }
     }
 
@@ -423,7 +432,9 @@ const fn is_zero(work: &Work) -> bool {
 
 pub(crate) const fn operation(work: &Work) -> Operation {
     match work {
-        Work::Read { .. } | Work::Allocations { .. } | Work::Admin(_) => Operation::Read,
+        Work::Read { .. } | Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {
+            Operation::Read
+        }
         Work::Write { .. } => Operation::Write,
         Work::Flush | Work::Settle => Operation::Flush,
         Work::Zero { .. } => Operation::Zero,
@@ -437,7 +448,9 @@ const fn offset(work: &Work) -> u64 {
             extent.offset
         }
         Work::Allocations { extent, .. } => extent.offset,
-        Work::Flush | Work::Settle | Work::Deallocate { .. } | Work::Admin(_) => 0,
+        Work::Flush | Work::Settle | Work::Deallocate { .. } | Work::Admin(_) | Work::Member(_) => {
+            0
+        }
     }
 }
 

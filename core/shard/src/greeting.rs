@@ -396,10 +396,15 @@ impl Shard {
             dying: false,
             settle: false,
             last_seen: now,
+            guest: 0,
         };
         let patience = association.patience().unwrap_or(LOOK_AGAIN);
         let busy = Refusal::new(Status::CONNECT_CONTROLLER_BUSY);
         let controller = subsystem.controllers.insert(association).map_err(|_| busy)?;
+        let guest = self.guest_connected(at, controller);
+        if let Some(association) = self.subsystems[at].controllers.get_mut(controller) {
+            association.guest = guest;
+        }
         let at = u16::try_from(at).unwrap_or(u16::MAX);
         self.deadlines.remind(now + patience, Reminder::Controller(at, controller));
         Ok((controller, cntlid))
@@ -414,6 +419,7 @@ impl Shard {
         connect: &Connect,
     ) {
         let discovery = self.subsystems[at].kind == Kind::Discovery;
+        let member = self.subsystems[at].namespaces.iter().any(Namespace::is_member);
         let in_capsule = self.config.limits.in_capsule_bytes;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Role::Handshake(greeting) = &mut conn.role else { return };
@@ -432,6 +438,7 @@ impl Shard {
             outstanding: 0,
             replies: VecDeque::with_capacity(entries + REPLIES_SPARE),
             pinned: 0,
+            member,
             starving: false,
             turn: 0,
             taken: 0,

@@ -45,6 +45,8 @@ struct Host {
     address: u32,
     /// Its streams by queue.
     streams: Vec<Option<Key>>,
+    /// A volume opened it, for a replica.
+    mirror: bool,
     /// Listed in [`Hosts::dirty`].
     dirty: bool,
     /// Listed in [`Hosts::ready`].
@@ -80,6 +82,8 @@ pub(crate) struct Hosts {
     dirty: VecDeque<Key>,
     /// Hosts that may have something to tell.
     ready: VecDeque<Key>,
+    /// The same, for volumes.
+    mirror_ready: VecDeque<Key>,
     /// The earliest of their deadlines.
     deadline: Option<Instant>,
     seed: u64,
@@ -92,6 +96,7 @@ impl Hosts {
             streams: Slab::with_capacity(connections_max),
             dirty: VecDeque::new(),
             ready: VecDeque::new(),
+            mirror_ready: VecDeque::new(),
             deadline: None,
             seed: 0,
         }
@@ -107,7 +112,7 @@ impl Hosts {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.mirror_ready.is_empty()
     }
 
     pub(crate) const fn deadline(&self) -> Option<Instant> {
@@ -128,7 +133,8 @@ impl Hosts {
             self.dirty.push_back(key);
         }
         if !core::mem::replace(&mut host.ready, true) {
-            self.ready.push_back(key);
+            let list = if host.mirror { &mut self.mirror_ready } else { &mut self.ready };
+            list.push_back(key);
         }
     }
 
@@ -155,6 +161,15 @@ impl Shard {
     /// Opens an association; it begins to connect at the end of the turn. None if there are as
     /// many as there may be connections.
     pub fn host_open(&mut self, now: Instant, config: HostConfig) -> Option<Key> {
+        self.open_host(now, config, false)
+    }
+
+    /// The same for a volume: its events come by [`Shard::mirror_poll`].
+    pub(crate) fn mirror_open(&mut self, config: HostConfig) -> Option<Key> {
+        self.open_host(self.now, config, true)
+    }
+
+    fn open_host(&mut self, now: Instant, config: HostConfig, mirror: bool) -> Option<Key> {
         let HostConfig { address, controller } = config;
         let queues = usize::from(controller.io_queues) + 1;
         let hosts = &mut self.hosts;
@@ -163,6 +178,7 @@ impl Shard {
             controller: Controller::new(controller, hosts.seed, now),
             address,
             streams: alloc::vec![None; queues],
+            mirror,
             dirty: false,
             ready: false,
             deadline: Some(now),
@@ -210,7 +226,16 @@ impl Shard {
 
     /// The next thing that happened to an association.
     pub fn host_poll(&mut self) -> Option<(Key, Event)> {
-        while let Some(&key) = self.hosts.ready.front() {
+        self.poll_host(|hosts| &mut hosts.ready)
+    }
+
+    /// The next thing that happened to an association that a volume opened.
+    pub(crate) fn mirror_poll(&mut self) -> Option<(Key, Event)> {
+        self.poll_host(|hosts| &mut hosts.mirror_ready)
+    }
+
+    fn poll_host(&mut self, list: fn(&mut Hosts) -> &mut VecDeque<Key>) -> Option<(Key, Event)> {
+        while let Some(&key) = list(&mut self.hosts).front() {
             let host = self.hosts.hosts.get_mut(key);
             if let Some(host) = host {
                 if let Some(event) = host.controller.poll_event() {
@@ -220,7 +245,7 @@ impl Shard {
                 host.ready = false;
                 self.host_bury(key);
             }
-            self.hosts.ready.pop_front();
+            list(&mut self.hosts).pop_front();
         }
         None
     }

@@ -7,7 +7,8 @@
 //! The flows, a file each: `greeting` makes a stream a queue, `stream` takes commands from it,
 //! `command` gives them an op and a buffer, `device` and `admin` carry them out, `reply` sends
 //! what came of it, `life` ends connections and controllers; `pool` drives the pools of replicas,
-//! `replica` asks them for what commands need; `sharing` adds and removes subsystems.
+//! `replica` asks them for what commands need; `mirror` serves volumes over replicas here and at
+//! other engines, and the replicas to other engines; `sharing` adds and removes subsystems.
 //!
 //! Invariants:
 //! 1. A token's entry stays until its `Done` came, so that a late one is recognised.
@@ -36,6 +37,7 @@ mod inject;
 mod life;
 mod mail;
 mod memory;
+mod mirror;
 mod note;
 mod op;
 mod outbox;
@@ -67,6 +69,7 @@ pub use event::{Disk, Event, Socket};
 pub use host::HostConfig;
 pub use inject::{Fault, Injection};
 pub use mail::Mail;
+pub use mirror::{News, Question, Told, VolumeConfig, member_nqn};
 pub use note::{Limit, Note, Operation, Why};
 pub use pool::{Latency, POOLS_MAX, PoolId};
 
@@ -74,6 +77,7 @@ use conn::Conn;
 use deadline::Deadlines;
 use host::Hosts;
 use memory::ADMIN_LEASES;
+use mirror::{Members, Volumes};
 use op::Op;
 use outbox::Outbox;
 use pool::Pools;
@@ -97,6 +101,8 @@ pub struct Shard {
     /// Subsystems that were removed and are not gone.
     leaving: usize,
     pools: Pools,
+    members: Members,
+    volumes: Volumes,
     conns: Slab<Conn>,
     hosts: Hosts,
     ops: Slab<Op>,
@@ -202,6 +208,8 @@ impl Shard {
             fixed: config.subsystems.len(),
             leaving: 0,
             pools: Pools::new(),
+            members: Members::new(limits.ops_max),
+            volumes: Volumes::new(),
             turn: 0,
             taken: 0,
             quiet: None,
@@ -255,6 +263,8 @@ impl Shard {
                 }
             }
         }
+        self.members_end_turn(mem);
+        self.volumes_end_turn(mem);
         self.pools_end_turn(mem, now);
         if core::mem::take(&mut self.events) {
             self.tell_all_events(mem);
@@ -274,8 +284,9 @@ impl Shard {
     /// When [`Event::Elapsed`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let [a, b, c] = [self.deadlines.next(), self.hosts.deadline(), self.pools.deadline()];
-        a.into_iter().chain(b).chain(c).min()
+        let own = [self.deadlines.next(), self.hosts.deadline(), self.pools.deadline()];
+        let mirror = [self.members.deadline(), self.volumes.deadline()];
+        own.into_iter().chain(mirror).flatten().min()
     }
 
     /// Whether a turn would find work even if nothing happens: the shell must not wait.
@@ -286,7 +297,8 @@ impl Shard {
         let runs = self.runnable.iter().any(|key| self.has_op_for(*key));
         let put_off = runs || !self.unfinished.is_empty();
         let told = self.buried || self.events || self.has_left();
-        waiting || put_off || told || self.hosts.has_work() || self.pools.has_work()
+        let mirror = self.members.has_work() || self.volumes.has_work();
+        waiting || put_off || told || mirror || self.hosts.has_work() || self.pools.has_work()
     }
 
     /// The bytes of a batch that [`Effect::Send`] names, in order, at most 64 pieces.

@@ -155,6 +155,8 @@ impl Shard {
             self.close(mem, key, why);
         }
         self.note(Note::ControllerGone { cntlid, why });
+        self.member_controller_gone(mem, at, controller);
+        self.guest_gone(at, controller);
         self.quiet(mem, at, controller);
     }
 
@@ -266,6 +268,8 @@ impl Shard {
         }
         self.hosts_elapsed(mem, now);
         self.pools.on_elapsed(mem, now);
+        self.members_elapsed(mem);
+        self.volumes_elapsed(mem);
     }
 
     fn check_connection<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {

@@ -137,6 +137,10 @@ pub enum Why {
     Protocol(FatalError),
     /// The peer sent a termination request with this fatal error status.
     Terminated(u16),
+    /// A nexus fenced the replica, and is the only one that it obeys now.
+    Fenced,
+    /// The same host made a newer association, which takes its place.
+    Replaced,
     /// The keep alive time-out passed without a command.
     KeepAlive,
     /// It took too long to get through a state before Connect was answered.

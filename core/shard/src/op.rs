@@ -81,6 +81,8 @@ pub(crate) enum Work {
         bytes: u32,
     },
     Admin(Command),
+    /// A command of a nexus to a replica (`mirror::codec`).
+    Member(Command),
 }
 
 /// Where it stands.

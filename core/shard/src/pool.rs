@@ -24,6 +24,7 @@ use braid_pool::{Command, Completion, Config, Failure, Format, Pool, Request, St
 
 use crate::effect::Effect;
 use crate::event::Disk;
+use crate::mirror::Errand;
 use crate::note::Note;
 use crate::outbox::Outbox;
 use crate::{Shard, token};
@@ -55,6 +56,15 @@ impl Latency {
     }
 }
 
+/// Who gave a pool a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The management, with its tag.
+    Management(u64),
+    /// The guards of replicas.
+    Member(Errand),
+}
+
 /// A pool, and what the shard knows of it.
 pub(crate) struct Entry {
     id: PoolId,
@@ -64,13 +74,15 @@ pub(crate) struct Entry {
     in_flight: u32,
     /// Requests that did not end.
     requests: u32,
-    /// Commands that did not end: our tag and the caller's.
-    commands: Vec<(u32, u64)>,
+    /// Commands that did not end: our tag, and who asked.
+    commands: Vec<(u32, Asker)>,
     /// Marks that commands found, by the caller's tag, until they are taken.
     marks: Vec<(u64, Vec<(u32, u32)>)>,
     /// It was asked for something since its turn last ended.
     asked: bool,
     closing: bool,
+    /// It has just been opened.
+    opened: bool,
     pub(crate) latency: Latency,
 }
 
@@ -102,6 +114,7 @@ impl Entry {
             outbox.emit(effect_on(self.disk, effect));
         }
         while let Some(note) = self.pool.poll_note() {
+            self.opened |= matches!(note, braid_pool::Note::Opened { .. });
             outbox.emit(Effect::Note(Note::Pool { pool: self.id, note }));
         }
     }
@@ -169,6 +182,7 @@ impl Pools {
             marks: Vec::new(),
             asked: true,
             closing: false,
+            opened: false,
             latency: Latency::default(),
         });
         true
@@ -207,6 +221,29 @@ impl Pools {
         let Some(entry) = self.of_token(token) else { return };
         entry.in_flight -= 1;
         entry.pool.handle(mem, now, braid_pool::Event::Done { token, result });
+    }
+
+    /// Gives a command to a pool; why not, if it does not take any.
+    pub(crate) fn order<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        id: PoolId,
+        asker: Asker,
+        command: Command,
+    ) -> Option<Failure> {
+        self.command = self.command.wrapping_add(1);
+        let number = self.command;
+        let Some(entry) = self.find_mut(id) else { return Some(Failure::NotFound) };
+        if entry.closing {
+            return Some(Failure::Stopping);
+        }
+        entry.commands.push((number, asker));
+        entry.asked = true;
+        let key = Key { index: 0, generation: number };
+        let ours = Token::new(token::COMMAND, key).to_bits();
+        entry.pool.command(mem, now, ours, command);
+        None
     }
 
     /// Gives a request to a pool, or back if there is no such pool.
@@ -276,21 +313,7 @@ impl Shard {
         tag: u64,
         command: Command,
     ) {
-        self.pools.command = self.pools.command.wrapping_add(1);
-        let number = self.pools.command;
-        let refused = match self.pools.find_mut(id) {
-            None => Some(Failure::NotFound),
-            Some(entry) if entry.closing => Some(Failure::Stopping),
-            Some(entry) => {
-                entry.commands.push((number, tag));
-                entry.asked = true;
-                let key = Key { index: 0, generation: number };
-                let ours = Token::new(token::COMMAND, key).to_bits();
-                entry.pool.command(mem, now, ours, command);
-                None
-            }
-        };
-        if let Some(failure) = refused {
+        if let Some(failure) = self.pools.order(mem, now, id, Asker::Management(tag), command) {
             self.note(Note::PoolCommand { pool: id, tag, result: Err(failure) });
         }
     }
@@ -345,6 +368,9 @@ impl Shard {
         self.take_completions(mem);
         for entry in self.pools.iter_mut() {
             entry.drain(&mut self.outbox);
+            if core::mem::take(&mut entry.opened) {
+                self.members.look(entry.id);
+            }
         }
         self.forget_closed(mem);
     }
@@ -356,27 +382,47 @@ impl Shard {
                 && let Some((completion, sums)) = entry.pool.poll_summed()
             {
                 let tag = Token::from_bits(completion.tag);
-                if tag.kind() == token::COMMAND {
-                    self.on_command_done(place, tag.key().generation, &completion);
-                } else {
-                    entry.requests -= 1;
-                    let id = entry.id;
-                    self.on_request_done(mem, id, tag.key(), completion, sums);
+                let id = entry.id;
+                match tag.kind() {
+                    token::COMMAND => {
+                        self.on_command_done(mem, place, tag.key().generation, &completion);
+                    }
+                    token::MEMBER => {
+                        entry.requests -= 1;
+                        self.on_member_request_done(mem, tag.key(), completion);
+                        self.sums.extend(sums);
+                    }
+                    _ => {
+                        entry.requests -= 1;
+                        self.on_request_done(mem, id, tag.key(), completion, sums);
+                    }
                 }
             }
         }
     }
 
-    fn on_command_done(&mut self, place: usize, number: u32, completion: &Completion) {
+    fn on_command_done<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        place: usize,
+        number: u32,
+        completion: &Completion,
+    ) {
         let Some(entry) = &mut self.pools.places[place] else { return };
         let found = entry.commands.iter().position(|(ours, _)| *ours == number);
         let Some(at) = found else { return };
-        let (_, tag) = entry.commands.swap_remove(at);
-        if let Some(marks) = entry.pool.take_marks(completion.tag) {
-            entry.marks.push((tag, marks));
+        let (_, asker) = entry.commands.swap_remove(at);
+        let (pool, marks) = (entry.id, entry.pool.take_marks(completion.tag));
+        match asker {
+            Asker::Management(tag) => {
+                entry.marks.extend(marks.map(|marks| (tag, marks)));
+                self.members.look(pool);
+                self.note(Note::PoolCommand { pool, tag, result: completion.result });
+            }
+            Asker::Member(errand) => {
+                self.on_errand_done(mem, pool, errand, completion.result, marks);
+            }
         }
-        let note = Note::PoolCommand { pool: entry.id, tag, result: completion.result };
-        self.note(note);
     }
 
     /// Forgets the pools that are closed.
@@ -389,10 +435,16 @@ impl Shard {
             let Some(mut entry) = self.pools.places[place].take() else { continue };
             forgot = true;
             let (id, disk) = (entry.id, entry.disk);
-            for (_, tag) in entry.commands {
+            for (_, asker) in core::mem::take(&mut entry.commands) {
                 let result = Err(Failure::Stopping);
-                self.note(Note::PoolCommand { pool: id, tag, result });
+                match asker {
+                    Asker::Management(tag) => {
+                        self.note(Note::PoolCommand { pool: id, tag, result });
+                    }
+                    Asker::Member(errand) => self.on_errand_done(mem, id, errand, result, None),
+                }
             }
+            self.members_close(mem, id);
             let clean = entry.pool.state() == State::Stopped;
             entry.pool.drop_leases(mem);
             self.note(Note::PoolClosed { pool: id, disk, clean });

@@ -93,7 +93,7 @@ impl Shard {
 
     /// Sums that go with a request: those of a write that its connection has just summed; empty
     /// ones for a read whose host wants a digest.
-    fn sums_for(&mut self, key: Key, work: &braid_pool::Work) -> Option<Box<Sums>> {
+    pub(crate) fn sums_for(&mut self, key: Key, work: &braid_pool::Work) -> Option<Box<Sums>> {
         let conn = self.conns.get(self.ops.get(key)?.conn)?;
         match work {
             braid_pool::Work::Write { len, .. } if self.summed == Some(key) => {
@@ -208,6 +208,6 @@ fn next_work<M: Memory>(
         Work::Allocations { extent, .. } => {
             braid_pool::Work::Status { offset: extent.offset, len: extent.len }
         }
-        Work::Admin(_) => return Err(Status::INTERNAL_ERROR),
+        Work::Admin(_) | Work::Member(_) => return Err(Status::INTERNAL_ERROR),
     })
 }

@@ -60,6 +60,8 @@ pub(crate) struct Association {
     /// When its last op is done, its namespaces are to be flushed before it is shut down.
     pub(crate) settle: bool,
     pub(crate) last_seen: Instant,
+    /// The number that a volume knows this host's association by; zero: it is not of a volume.
+    pub(crate) guest: u32,
 }
 
 impl Subsystem {

@@ -14,6 +14,10 @@ pub(crate) const HOST_RECEIVE: u8 = 5;
 pub(crate) const HOST_SEND: u8 = 6;
 /// A command of a pool's management: only ever a tag.
 pub(crate) const COMMAND: u8 = 7;
+/// A request of a guard to its pool: only ever a tag.
+pub(crate) const MEMBER: u8 = 8;
+/// A command of a volume to a replica at another engine: only ever a cookie.
+pub(crate) const CALL: u8 = 9;
 /// First kind of the pools' tokens, [`POOL_KINDS`] for each.
 pub(crate) const POOLS: u8 = 64;
 /// Kinds of tokens that a pool has.

@@ -64,6 +64,9 @@ pub enum Operation {
     /// Any admin command; its id and its SGL are filled in. See [`identify`], [`get_log_page`],
     /// [`get_features`] and [`set_features`].
     Admin(Command),
+    /// Any I/O command that has no name here; its id and its SGL are filled in, its data goes the
+    /// way that its opcode says.
+    Vendor(Command),
 }
 
 /// One range of a Dataset Management command (NVM 3.2.3).
@@ -112,7 +115,7 @@ impl Operation {
                 command.set_cdw(11, ATTRIBUTE_DEALLOCATE);
                 command
             }
-            Self::Admin(command) => command,
+            Self::Admin(command) | Self::Vendor(command) => command,
         }
     }
 }

@@ -143,6 +143,15 @@ fn write_zeroes(command: &Command, geometry: Geometry) -> Result<IoCommand, Stat
 }
 
 impl Controller {
+    /// Whether I/O commands are carried out now.
+    ///
+    /// # Errors
+    /// The status to complete one with.
+    pub fn takes_io(&self) -> Result<(), Status> {
+        // Without DNR: another controller may well do it.
+        if self.state() == State::Ready { Ok(()) } else { Err(Status::SEQUENCE_ERROR) }
+    }
+
     /// Parses a command that came on one of the controller's I/O queues.
     ///
     /// # Errors
@@ -152,10 +161,7 @@ impl Controller {
         command: &Command,
         namespace: Option<Geometry>,
     ) -> Result<(IoCommand, Transfer), Status> {
-        if self.state() != State::Ready {
-            // Without DNR: another controller may well do it.
-            return Err(Status::SEQUENCE_ERROR);
-        }
+        self.takes_io()?;
         let (parsed, transfer) = IoCommand::parse(command, namespace)?;
         let cached = self.features.write_cache();
         Ok((if cached { parsed } else { parsed.written_through() }, transfer))

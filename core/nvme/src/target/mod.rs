@@ -29,7 +29,7 @@ pub use identify::{IdentifyController, IdentifyNamespace, WRITE_ZEROES_BYTES_MAX
 pub use io::{IoCommand, Ranges};
 pub use lba_status::write_allocations;
 pub use log::Smart;
-pub use transfer::{TRANSFER_BYTES_MAX, Transfer};
+pub use transfer::{TRANSFER_BYTES_MAX, Transfer, check_flags};
 pub use view::{Counters, Directory, NSID_MAX, NamespaceView, SubsystemView};
 
 /// A transport address that hosts can reach this engine at.

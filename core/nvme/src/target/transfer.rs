@@ -33,7 +33,7 @@ impl Transfer {
     ///
     /// # Errors
     /// The length is zero or exceeds MDTS, or the SGL is of a wrong type or too short.
-    pub(crate) fn new(command: &Command, direction: Direction, len: u32) -> Result<Self, Status> {
+    pub fn new(command: &Command, direction: Direction, len: u32) -> Result<Self, Status> {
         let sgl = &command.sgl;
         if direction == Direction::None {
             return Ok(Self::None);
@@ -74,7 +74,10 @@ impl Transfer {
 
 /// Checks what every command but a fabrics one must have: no fused operation, SGLs for its data
 /// (Base 3.3.3.1).
-pub(crate) const fn check_flags(command: &Command) -> Result<(), Status> {
+///
+/// # Errors
+/// The status to complete the command with.
+pub const fn check_flags(command: &Command) -> Result<(), Status> {
     if command.flags & FUSE != 0 || command.flags & PSDT != PSDT_SGL {
         return Err(Status::INVALID_FIELD.dnr());
     }

@@ -3,6 +3,7 @@
 mod chaos;
 #[path = "../../../nvme/tests/host/memory.rs"]
 mod memory;
+mod mirror;
 mod net;
 
 use std::time::Duration;

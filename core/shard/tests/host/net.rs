@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_block::{Class, Instant, IoError, Lease, Memory, Span, Token};
 use braid_nvme::host::Event as HostEvent;
-use braid_shard::{Config, Effect, Event, Note, Shard, Socket};
+use braid_shard::{Config, Effect, Event, Note, Shard, Socket, Told};
 
 use crate::memory::Arena;
 
@@ -56,6 +56,12 @@ pub(crate) struct Node {
     pub(crate) listens: bool,
     /// Sends it was asked for.
     pub(crate) sends: u64,
+    /// Its disk, by blocks of 4096 bytes; zeros until written.
+    pub(crate) disk: BTreeMap<u64, Vec<u8>>,
+    /// What the disk has done and not told yet.
+    landed: Vec<(Token, u32)>,
+    /// What its volumes ask and tell.
+    pub(crate) tells: VecDeque<Told>,
 }
 
 /// The network.
@@ -84,6 +90,9 @@ impl Node {
             stalled: false,
             listens: true,
             sends: 0,
+            disk: BTreeMap::new(),
+            landed: Vec::new(),
+            tells: VecDeque::new(),
         };
         let start = Event::Start { boot_id: [0; 16], seed };
         node.shard.handle(&mut node.mem, now, start);
@@ -105,6 +114,24 @@ impl Node {
         };
         self.ends.insert(socket, end);
         socket
+    }
+
+    fn read_disk(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len);
+        for block in offset / 4096..(offset + len as u64).div_ceil(4096) {
+            match self.disk.get(&block) {
+                Some(content) => bytes.extend(content),
+                None => bytes.resize(bytes.len() + 4096, 0),
+            }
+        }
+        bytes.split_off((offset % 4096) as usize).drain(..len).collect()
+    }
+
+    fn write_disk(&mut self, offset: u64, bytes: &[u8]) {
+        for (at, chunk) in (offset..).step_by(512).zip(bytes.chunks(512)) {
+            let block = self.disk.entry(at / 4096).or_insert_with(|| vec![0; 4096]);
+            block[(at % 4096) as usize..][..chunk.len()].copy_from_slice(chunk);
+        }
     }
 
     /// Buffers that the shard has out, but for those it keeps all its life.
@@ -241,6 +268,20 @@ impl Net {
                 self.end_peer(at, socket);
             }
             Effect::Note(note) => node.notes.push(note),
+            Effect::Volume(told) => node.tells.push_back(*told),
+            Effect::Read { token, span, offset, .. } => {
+                let bytes = node.read_disk(offset, span.len as usize);
+                node.mem.write(span, &bytes);
+                node.landed.push((token, span.len));
+            }
+            Effect::Write { token, span, offset, .. } => {
+                let bytes = node.mem.gather(&[span]);
+                node.write_disk(offset, &bytes);
+                node.landed.push((token, span.len));
+            }
+            Effect::Sync { token, .. } | Effect::Discard { token, .. } => {
+                node.landed.push((token, 0));
+            }
             other => panic!("not in this world: {other:?}"),
         }
     }
@@ -256,6 +297,10 @@ impl Net {
     /// Lets some of what a node asked for happen; false if nothing can.
     fn world(&mut self, at: usize) -> bool {
         let mut any = self.make_connections(at);
+        for (token, len) in std::mem::take(&mut self.nodes[at].landed) {
+            any = true;
+            self.done(at, token, Ok(len));
+        }
         let sockets: Vec<u32> = self.nodes[at].ends.keys().copied().collect();
         for socket in sockets {
             let end = &self.nodes[at].ends[&socket];

@@ -1,0 +1,539 @@
+//! Volumes that this shard serves: the nexus of each, its hosts, and what it asks of the shell.
+//!
+//! Invariants:
+//! 1. A command of a host is its volume's from its submission until its completion, with its
+//!    buffer; its tag is its op's token.
+//! 2. What happened to a volume is told it in its turn, in the order in which it happened.
+//! 3. A volume's place is given to another one only when nothing of it is in work.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use braid_block::{Extent, Instant, Key, Memory, Slab, Token};
+use braid_nexus::record::{Record, Uuid};
+use braid_nexus::{
+    Command, Completion, Config, Effect as Wanted, Ended, Event, Limits, Request, Status as Said,
+    Timing, View, Volume, Work as Asked, ZERO_MAX,
+};
+use braid_nvme::Status;
+use braid_nvme::connect::Nqn;
+use braid_nvme::target::Ranges;
+
+use super::links::{Call, Link, Owner};
+use crate::Shard;
+use crate::backend::{Backend, corrupt, op_token};
+use crate::device::Outcome;
+use crate::effect::Effect;
+use crate::note::Why;
+use crate::op::{State, Work};
+
+/// Commands of volumes to other engines at once, for each volume.
+const CALLS_MAX: u32 = 16_384;
+
+/// A volume that this shard is to serve.
+#[derive(Clone, Debug)]
+pub struct VolumeConfig {
+    /// Its identity.
+    pub volume: Uuid,
+    /// Its size, as last known; zero: not yet.
+    pub bytes: u64,
+    /// The replica to read from first: one of this engine.
+    pub near: Option<Uuid>,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// What is allocated.
+    pub limits: Limits,
+    /// The name by which replicas of other engines know us.
+    pub hostnqn: Nqn,
+    /// Replicas at other engines, and their addresses in the shell's table.
+    pub places: Vec<(Uuid, u32)>,
+}
+
+/// What a volume asks of the shell, or tells it.
+#[derive(Debug)]
+pub struct Told {
+    /// Which.
+    pub volume: Uuid,
+    /// What.
+    pub news: News,
+}
+
+/// What there is to tell of a volume.
+#[derive(Debug)]
+pub enum News {
+    /// The store is to be asked; [`Shard::volume_answer`] has the answer.
+    Asked(Question),
+    /// A command of [`Shard::volume_command`] ended.
+    Ended(Ended),
+    /// Something for logs, metrics and stories.
+    Note(braid_nexus::Note),
+    /// Hosts' paths by this engine are optimized from now on, or inaccessible.
+    Access {
+        /// Which of them.
+        optimized: bool,
+    },
+    /// Its size.
+    Resized {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A volume that was to be removed is gone.
+    Gone,
+}
+
+/// A question to the store.
+#[derive(Debug)]
+pub enum Question {
+    /// Put `new` in the place of `old`, compared as a whole: ends with `Event::Swapped`.
+    Swap {
+        /// Comes back.
+        number: u64,
+        /// What is expected there.
+        old: Box<Record>,
+        /// What shall be there.
+        new: Box<Record>,
+    },
+    /// Read the record: ends with `Event::Fetched`.
+    Fetch,
+}
+
+/// A host's association with a volume.
+#[derive(Clone, Copy, Debug)]
+struct Guest {
+    association: u32,
+    subsystem: u16,
+    controller: Key,
+}
+
+/// A volume at work.
+pub(super) struct Served {
+    pub(super) id: Uuid,
+    pub(super) volume: Box<Volume>,
+    pub(super) links: Vec<Link>,
+    pub(super) hostnqn: Nqn,
+    places: Vec<(Uuid, u32)>,
+    guests: Vec<Guest>,
+    associations: u32,
+    /// What happened since its last turn.
+    news: VecDeque<Event>,
+    /// Something was asked of it since then.
+    asked: bool,
+    leaving: bool,
+}
+
+impl Served {
+    /// Where a replica of another engine is.
+    pub(super) fn place_of(&self, replica: &Uuid) -> Option<u32> {
+        self.places.iter().find(|(known, _)| known == replica).map(|(_, address)| *address)
+    }
+
+    pub(super) fn take_link(&mut self, association: u32) -> Option<Link> {
+        let at = self.links.iter().position(|link| link.association == association)?;
+        Some(self.links.swap_remove(at))
+    }
+
+    /// Tells it what happened.
+    fn catch_up<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        while let Some(event) = self.news.pop_front() {
+            self.volume.handle(mem, now, event);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.asked || !self.news.is_empty() || self.volume.has_work()
+    }
+}
+
+/// The volumes of a shard.
+pub(crate) struct Volumes {
+    list: Vec<Option<Served>>,
+    pub(super) calls: Slab<Call>,
+    pub(super) owners: Vec<Owner>,
+}
+
+impl Volumes {
+    pub(crate) fn new() -> Self {
+        Self { list: Vec::new(), calls: Slab::with_capacity(0), owners: Vec::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn get(&mut self, volume: usize) -> Option<&mut Served> {
+        self.list.get_mut(volume)?.as_mut()
+    }
+
+    /// A volume whose turn it is.
+    pub(super) fn at(&mut self, volume: usize) -> &mut Served {
+        self.list[volume].as_mut().expect("a volume stays while anything of it is in work")
+    }
+
+    pub(super) fn link(&mut self, volume: usize, association: u32) -> Option<&mut Link> {
+        self.get(volume)?.links.iter_mut().find(|link| link.association == association)
+    }
+
+    fn find(&self, id: &Uuid) -> Option<usize> {
+        self.list.iter().position(|served| served.as_ref().is_some_and(|s| s.id == *id))
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.list.iter().flatten().any(Served::has_work)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.list.iter().flatten().filter_map(|served| served.volume.poll_timeout()).min()
+    }
+}
+
+impl Shard {
+    /// Adds a volume, which this engine does not own yet: its hosts' commands are answered as on
+    /// an inaccessible path. A subsystem whose namespace names it serves it. False: it is there.
+    pub fn volume_add(&mut self, config: VolumeConfig) -> bool {
+        let VolumeConfig { volume, bytes, near, timing, limits, hostnqn, places } = config;
+        if self.stopping || self.volumes.find(&volume).is_some() {
+            return false;
+        }
+        let nexus = Config { volume, timing, limits, near, bytes, plant: None };
+        let served = Served {
+            id: volume,
+            volume: Box::new(Volume::new(nexus)),
+            links: Vec::new(),
+            hostnqn,
+            places,
+            guests: Vec::new(),
+            associations: 0,
+            news: VecDeque::new(),
+            asked: true,
+            leaving: false,
+        };
+        if self.volumes.calls.capacity() == 0 {
+            self.volumes.calls = Slab::with_capacity(CALLS_MAX);
+        }
+        match self.volumes.list.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(served),
+            None => self.volumes.list.push(Some(served)),
+        }
+        true
+    }
+
+    /// Removes a volume, whose subsystem is to be removed before: [`News::Gone`] tells when
+    /// nothing of it is in work any more. False: it is not there.
+    pub fn volume_remove(&mut self, id: &Uuid) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.leaving = true;
+        served.asked = true;
+        true
+    }
+
+    /// Tells where a replica of another engine is; none: it is not known.
+    pub fn volume_place(&mut self, id: &Uuid, replica: Uuid, address: Option<u32>) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let places = &mut self.volumes.at(at).places;
+        places.retain(|(known, _)| *known != replica);
+        places.extend(address.map(|address| (replica, address)));
+        true
+    }
+
+    /// Gives a volume a command of the management; [`News::Ended`] tells how it ended. False: it
+    /// is not there.
+    pub fn volume_command(&mut self, now: Instant, id: &Uuid, tag: u64, command: Command) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.volume.command(now, tag, command);
+        served.asked = true;
+        true
+    }
+
+    /// Answers a [`Question`]: `Event::Swapped` or `Event::Fetched`. False: it is not there.
+    pub fn volume_answer(&mut self, id: &Uuid, event: Event) -> bool {
+        debug_assert!(matches!(event, Event::Swapped { .. } | Event::Fetched { .. }));
+        let Some(at) = self.volumes.find(id) else { return false };
+        self.tell_volume(at, event);
+        true
+    }
+
+    /// Where a volume stands at this engine.
+    #[must_use]
+    pub fn volume_view(&self, id: &Uuid) -> Option<View> {
+        let at = self.volumes.find(id)?;
+        self.volumes.list[at].as_ref().map(|served| served.volume.view())
+    }
+
+    /// All volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = &Uuid> {
+        self.volumes.list.iter().flatten().map(|served| &served.id)
+    }
+
+    pub(super) fn tell_volume(&mut self, volume: usize, event: Event) {
+        if let Some(served) = self.volumes.get(volume) {
+            served.news.push_back(event);
+        }
+    }
+
+    /// Volumes whose time has come.
+    pub(crate) fn volumes_elapsed<M: Memory>(&mut self, mem: &mut M) {
+        let now = self.now;
+        for served in self.volumes.list.iter_mut().flatten() {
+            if served.volume.poll_timeout().is_some_and(|due| due <= now) {
+                served.volume.handle(mem, now, Event::Elapsed);
+                served.asked = true;
+            }
+        }
+    }
+
+    /// Ends the volumes' turn: what happened is told them, what they want is done.
+    pub(crate) fn volumes_end_turn<M: Memory>(&mut self, mem: &mut M) {
+        if self.volumes.list.is_empty() {
+            return;
+        }
+        while let Some((host, event)) = self.mirror_poll() {
+            self.on_link_event(mem, host, event);
+        }
+        for volume in 0..self.volumes.len() {
+            if self.volumes.get(volume).is_some_and(|served| served.has_work()) {
+                self.volume_turn(mem, volume);
+            }
+        }
+    }
+
+    fn volume_turn<M: Memory>(&mut self, mem: &mut M, at: usize) {
+        let now = self.now;
+        self.links_on(mem, at);
+        let served = self.volumes.at(at);
+        served.asked = false;
+        served.catch_up(mem, now);
+        served.volume.end_turn(mem, now);
+        while let Some(wanted) = self.volumes.at(at).volume.poll_effect() {
+            self.volume_wants(mem, at, wanted);
+        }
+        while let Some(completion) = self.volumes.at(at).volume.poll_completion() {
+            self.on_volume_done(mem, completion);
+        }
+        while let Some(ended) = self.volumes.at(at).volume.poll_ended() {
+            self.volume_tells(at, News::Ended(ended));
+        }
+        while let Some(note) = self.volumes.at(at).volume.poll_note() {
+            self.volume_tells(at, News::Note(note));
+        }
+        self.bury_volume(mem, at);
+    }
+
+    fn volume_tells(&mut self, at: usize, news: News) {
+        let volume = self.volumes.at(at).id;
+        self.outbox.emit(Effect::Volume(Box::new(Told { volume, news })));
+    }
+
+    /// Forgets a volume that was to be removed, once nothing of it is in work.
+    fn bury_volume<M: Memory>(&mut self, mem: &mut M, at: usize) {
+        if !self.volumes.at(at).leaving {
+            return;
+        }
+        let links: Vec<u32> = self.volumes.at(at).links.iter().map(|l| l.association).collect();
+        for association in links {
+            self.leave(mem, at, association);
+        }
+        let served = self.volumes.at(at);
+        let view = served.volume.view();
+        if view.calls == 0 && view.requests == 0 && served.news.is_empty() {
+            self.volume_tells(at, News::Gone);
+            self.volumes.list[at] = None;
+            self.tell_drained();
+        }
+    }
+
+    fn volume_wants<M: Memory>(&mut self, mem: &mut M, at: usize, wanted: Wanted) {
+        match wanted {
+            Wanted::Associate { association, replica } => {
+                self.associate(mem, at, association, replica);
+            }
+            Wanted::Leave { association } => self.leave(mem, at, association),
+            Wanted::Send { association, token, command, span } => {
+                self.send(mem, at, association, token, command, span);
+            }
+            Wanted::Swap { number, old, new, blind } => {
+                debug_assert!(!blind, "only a planted bug puts blindly");
+                self.volume_tells(at, News::Asked(Question::Swap { number, old, new }));
+            }
+            Wanted::Fetch => self.volume_tells(at, News::Asked(Question::Fetch)),
+            Wanted::HostLeave { association } => {
+                let guests = &mut self.volumes.at(at).guests;
+                let found = guests.iter().position(|guest| guest.association == association);
+                if let Some(Guest { subsystem, controller, .. }) = found.map(|i| guests.remove(i)) {
+                    self.end_controller(mem, subsystem, controller, Why::Replaced);
+                }
+            }
+            Wanted::Access { optimized } => self.volume_tells(at, News::Access { optimized }),
+            Wanted::Resized { bytes } => self.volume_tells(at, News::Resized { bytes }),
+        }
+    }
+
+    /// A host connected: to a volume, if a namespace of the subsystem is one.
+    pub(crate) fn guest_connected(&mut self, at: usize, controller: Key) -> u32 {
+        let subsystem = &self.subsystems[at];
+        let of = subsystem.namespaces.iter().find_map(|namespace| namespace.backend.volume());
+        let Some(volume) = of.and_then(|id| self.volumes.find(id)) else { return 0 };
+        let Some(found) = subsystem.controllers.get(controller) else { return 0 };
+        let host = *found.controller.hostid();
+        let origin = fnv(found.controller.hostnqn().as_str().as_bytes());
+        let served = self.volumes.at(volume);
+        served.associations += 1;
+        let association = served.associations;
+        let subsystem = u16::try_from(at).unwrap_or(u16::MAX);
+        served.guests.push(Guest { association, subsystem, controller });
+        served.news.push_back(Event::HostConnected { association, host, origin });
+        association
+    }
+
+    /// A controller is gone, and with it a host of a volume.
+    pub(crate) fn guest_gone(&mut self, at: u16, controller: Key) {
+        for served in self.volumes.list.iter_mut().flatten() {
+            let its = |guest: &Guest| (guest.subsystem, guest.controller) == (at, controller);
+            if let Some(found) = served.guests.iter().position(its) {
+                let Guest { association, .. } = served.guests.remove(found);
+                served.news.push_back(Event::HostGone { association });
+            }
+        }
+    }
+
+    /// Asks a volume for what an op needs next.
+    pub(crate) fn on_volume<M: Memory>(&mut self, mem: &mut M, key: Key, id: &Uuid) -> Outcome {
+        let now = self.now;
+        let Some(at) = self.volumes.find(id) else {
+            return Outcome::Done(Status::NAMESPACE_NOT_READY);
+        };
+        let Some(op) = self.ops.get_mut(key) else { return Outcome::Emitted };
+        let subsystem = &self.subsystems[usize::from(op.subsystem)];
+        let geometry = subsystem.namespaces[usize::from(op.namespace)].geometry;
+        let association = subsystem.controllers.get(op.controller).map_or(0, |a| a.guest);
+        let work = match next_work(mem, op, geometry) {
+            Ok(work) => work,
+            Err(status) => return Outcome::Done(status),
+        };
+        let moves = matches!(work, Asked::Read { .. } | Asked::Write { .. });
+        let lease = if moves { op.lease.take() } else { None };
+        let tag = op_token(key).to_bits();
+        let served = self.volumes.at(at);
+        // What happened before is known before: a host that came, an owner that is none any more.
+        served.catch_up(mem, now);
+        served.asked = true;
+        served.volume.submit(now, Request { tag, association, work, lease });
+        Outcome::Emitted
+    }
+
+    /// A volume is done with an op.
+    fn on_volume_done<M: Memory>(&mut self, mem: &mut M, completion: Completion) {
+        let Completion { tag, lease, status } = completion;
+        let key = Token::from_bits(tag).key();
+        let Some(op) = self.ops.get_mut(key) else {
+            debug_assert!(false, "an op stays until its volume has answered");
+            return lease.into_iter().for_each(|lease| mem.free(lease));
+        };
+        op.lease = op.lease.take().or(lease);
+        if status != Said::Success {
+            return self.finish(mem, key, status_of(status), 0);
+        }
+        match (op.state, &mut op.work) {
+            (State::Syncing, Work::Read { durable, .. }) => {
+                *durable = false;
+                op.state = State::Running;
+                self.proceed(mem, key);
+            }
+            (_, Work::Read { .. }) => {
+                if let (true, Some(lease)) = (op.corrupt, &op.lease) {
+                    corrupt(mem, lease);
+                }
+                self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Zero { extent, done, .. }) => {
+                *done += (extent.len - *done).min(ZERO_MAX);
+                if *done < extent.len {
+                    self.proceed(mem, key);
+                } else {
+                    self.finish(mem, key, Status::SUCCESS, 0);
+                }
+            }
+            (_, Work::Deallocate { .. }) => self.proceed(mem, key),
+            _ => self.finish(mem, key, Status::SUCCESS, 0),
+        }
+    }
+}
+
+/// What is to be asked of a volume next; the status if nothing is.
+fn next_work<M: Memory>(
+    mem: &M,
+    op: &mut crate::op::Op,
+    geometry: braid_block::Geometry,
+) -> Result<Asked, Status> {
+    let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
+    Ok(match &mut op.work {
+        Work::Read { durable: true, .. } => {
+            op.state = State::Syncing;
+            Asked::Flush
+        }
+        Work::Read { extent, .. } => Asked::Read { offset: extent.offset, len: len(*extent)? },
+        Work::Write { extent, durable } => {
+            Asked::Write { offset: extent.offset, len: len(*extent)?, durable: *durable }
+        }
+        Work::Flush | Work::Settle => Asked::Flush,
+        Work::Zero { extent, durable, done, .. } => {
+            let (offset, left) = (extent.offset + *done, extent.len - *done);
+            Asked::Zero { offset, len: left.min(ZERO_MAX), durable: *durable }
+        }
+        Work::Deallocate { next, ranges, done } => {
+            let Some(lease) = &op.lease else { return Err(Status::INTERNAL_ERROR) };
+            let parsed = Ranges::parse(mem.bytes(lease), *ranges, geometry)?;
+            let extent = parsed.iter().nth(usize::from(*next)).ok_or(Status::SUCCESS)?;
+            let (offset, piece) = (extent.offset + *done, (extent.len - *done).min(ZERO_MAX));
+            *done += piece;
+            if *done == extent.len {
+                (*next, *done) = (*next + 1, 0);
+            }
+            Asked::Zero { offset, len: piece, durable: false }
+        }
+        Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {
+            return Err(Status::INTERNAL_ERROR);
+        }
+    })
+}
+
+/// What a host is answered (NVMe Base 3.3.3.2.1): decided here for volumes.
+const fn status_of(said: Said) -> Status {
+    match said {
+        Said::Success => Status::SUCCESS,
+        Said::Inaccessible => Status::ANA_INACCESSIBLE,
+        Said::Busy => Status::COMMAND_INTERRUPTED,
+        Said::WriteFault { dnr: true } => Status::WRITE_FAULT.dnr(),
+        Said::WriteFault { dnr: false } => Status::WRITE_FAULT,
+        Said::NoSpace => Status::CAPACITY_EXCEEDED.dnr(),
+        Said::Media(_) => Status::UNRECOVERED_READ,
+        Said::Invalid => Status::INVALID_FIELD.dnr(),
+    }
+}
+
+/// FNV-1a: a host's name as a number.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Backend {
+    /// The volume that it is, if it is one.
+    pub(super) const fn volume(&self) -> Option<&Uuid> {
+        match self {
+            Self::Volume { volume } => Some(volume),
+            _ => None,
+        }
+    }
+
+    /// The replica that it is for nexuses, if it is one.
+    pub(super) const fn member(&self) -> Option<&Uuid> {
+        match self {
+            Self::Member { replica } => Some(replica),
+            _ => None,
+        }
+    }
+}

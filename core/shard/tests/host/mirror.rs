@@ -1,0 +1,433 @@
+//! A volume over the replicas of three engines: shards, pools, guards, nexuses and NVMe/TCP as they
+//! ship, with a store and a planner that are the test's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use braid_block::{BlockSize, Class, Geometry, Key};
+use braid_nexus::record::{Record, Replica, Standing, Uuid};
+use braid_nexus::{Command, Ended, Limits as VolumeLimits, Swapped, Timing};
+use braid_nvme::Status;
+use braid_nvme::connect::Nqn;
+use braid_nvme::host::{Completed, Event, Operation, Submission};
+use braid_pool::{Create, Device, Format};
+use braid_shard::{
+    BackendConfig, Disk, HostConfig, NamespaceConfig, News, Note, PoolId, Question,
+    SubsystemConfig, VolumeConfig, member_nqn,
+};
+
+use crate::net::Net;
+use crate::{host, nobody, target};
+
+const VOLUME: Uuid = [0xaa; 16];
+const VOLUME_NQN: &str = "nqn.2026-01.io.braid:volume";
+const POOL: PoolId = PoolId(1);
+const POOL_BYTES: u64 = 24 << 20;
+const BYTES: u64 = 4 << 20;
+const ENGINES: usize = 3;
+/// The node that is a host.
+const HOST: usize = ENGINES;
+
+const fn replica(engine: usize) -> Uuid {
+    [engine as u8 + 1; 16]
+}
+
+fn namespace(uuid: Uuid, block: BlockSize, backend: BackendConfig) -> NamespaceConfig {
+    NamespaceConfig {
+        nsid: 1,
+        nguid: uuid,
+        uuid,
+        geometry: Geometry::of_bytes(BYTES, block),
+        backend,
+        injections: Vec::new(),
+        lose_unflushed: false,
+    }
+}
+
+fn subsystem(nqn: &str, namespace: NamespaceConfig) -> SubsystemConfig {
+    SubsystemConfig {
+        nqn: nqn.into(),
+        namespaces: vec![namespace],
+        ..target().subsystems.remove(0)
+    }
+}
+
+/// Three engines, a host, and a store with the volume's record.
+struct World {
+    net: Net,
+    record: Record,
+    owners: u8,
+    ended: Vec<(usize, Ended)>,
+    notes: Vec<(usize, braid_nexus::Note)>,
+    /// What the host has read and written, by cookie.
+    done: BTreeMap<u64, Completed>,
+    /// The store does not answer.
+    silent: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let engine = || braid_shard::Config { portals: target().portals, ..nobody() };
+        let configs = (0..ENGINES).map(|_| engine()).chain([nobody()]).collect();
+        let mut world = Self {
+            net: Net::new(configs, seed),
+            record: Record {
+                volume: VOLUME,
+                store: [9; 16],
+                version: 1,
+                bytes: BYTES,
+                unused: true,
+                ..Record::default()
+            },
+            owners: 0,
+            ended: Vec::new(),
+            notes: Vec::new(),
+            done: BTreeMap::new(),
+            silent: false,
+        };
+        for at in 0..ENGINES {
+            world.make_pool(at);
+            world.open_pool(at);
+            let uuid = replica(at);
+            let create = Create {
+                uuid,
+                name: "replica".into(),
+                bytes: BYTES,
+                block: BlockSize::B4096,
+                thick: false,
+                created: 0,
+            };
+            let node = &mut world.net.nodes[at];
+            let command = braid_pool::Command::Create(Box::new(create));
+            node.shard.pool_command(&mut node.mem, world.net.now, POOL, 1, command);
+            world.run();
+            world.serve(at);
+            let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
+            let instance = pool.layer(pool.find(&uuid).unwrap()).unwrap().instance;
+            let standing = Standing::Member { instance };
+            world.record.slots[at] = Some(Replica { uuid, standing });
+        }
+        world
+    }
+
+    fn make_pool(&mut self, at: usize) {
+        let now = self.net.now;
+        let node = &mut self.net.nodes[at];
+        let format = Format::for_device([at as u8 + 1; 16], POOL_BYTES);
+        assert!(node.shard.pool_create(&mut node.mem, now, POOL, Disk(0), pool(), format));
+        self.run();
+        let node = &mut self.net.nodes[at];
+        node.shard.pool_close(&mut node.mem, now, POOL);
+        self.run();
+        let closed = |note: &Note| matches!(note, Note::PoolClosed { clean: true, .. });
+        assert!(self.net.nodes[at].notes.iter().any(closed));
+    }
+
+    fn open_pool(&mut self, at: usize) {
+        let now = self.net.now;
+        let node = &mut self.net.nodes[at];
+        assert!(node.shard.pool_open(&mut node.mem, now, POOL, Disk(0), pool()));
+        self.run();
+        let pool = self.net.nodes[at].shard.pool(POOL).unwrap();
+        assert_eq!(pool.state(), braid_pool::State::Open);
+    }
+
+    /// An engine serves its replica to nexuses, and the volume to hosts.
+    fn serve(&mut self, at: usize) {
+        let uuid = replica(at);
+        let shard = &mut self.net.nodes[at].shard;
+        let backend = BackendConfig::Member { replica: uuid };
+        let member = namespace(uuid, BlockSize::B512, backend);
+        assert!(shard.subsystem_add(subsystem(&member_nqn(&uuid), member)));
+        let others = (0..ENGINES).filter(|other| *other != at);
+        assert!(shard.volume_add(VolumeConfig {
+            volume: VOLUME,
+            bytes: BYTES,
+            near: Some(uuid),
+            timing: Timing::default(),
+            limits: VolumeLimits { requests_max: 64, ..VolumeLimits::default() },
+            hostnqn: Nqn::parse("nqn.2026-01.io.braid:engine").unwrap(),
+            places: others.map(|other| (replica(other), other as u32)).collect(),
+        }));
+        let volume = namespace(VOLUME, BlockSize::B4096, BackendConfig::Volume { volume: VOLUME });
+        assert!(shard.subsystem_add(subsystem(VOLUME_NQN, volume)));
+        self.run();
+    }
+
+    /// An engine's process dies, and another one starts on its disk.
+    fn restart(&mut self, at: usize) {
+        let disk = std::mem::take(&mut self.net.nodes[at].disk);
+        let config = braid_shard::Config { portals: target().portals, ..nobody() };
+        self.net.restart(at, config);
+        self.net.nodes[at].disk = disk;
+        self.open_pool(at);
+        self.serve(at);
+    }
+
+    /// Runs until nothing is left to do now; the store answers at once.
+    fn run(&mut self) {
+        loop {
+            self.net.run();
+            let mut idle = true;
+            for at in 0..self.net.nodes.len() {
+                while let Some(told) = self.net.nodes[at].tells.pop_front() {
+                    idle = false;
+                    self.told(at, told.news);
+                }
+            }
+            while let Some(event) = self.net.nodes[HOST].events.pop_front() {
+                if let Event::Completed(completed) = event {
+                    self.done.insert(completed.cookie, completed);
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn told(&mut self, at: usize, news: News) {
+        let answer = match news {
+            News::Asked(_) if self.silent => return,
+            News::Asked(Question::Fetch) => {
+                let record = Some(Box::new(self.record.clone()));
+                braid_nexus::Event::Fetched { record }
+            }
+            News::Asked(Question::Swap { number, old, new }) => {
+                let outcome = if *old == self.record {
+                    self.record = *new;
+                    Swapped::Committed
+                } else {
+                    Swapped::Changed(Box::new(self.record.clone()))
+                };
+                braid_nexus::Event::Swapped { number, outcome }
+            }
+            News::Ended(ended) => return self.ended.push((at, ended)),
+            News::Note(note) => return self.notes.push((at, note)),
+            News::Access { .. } | News::Resized { .. } | News::Gone => return,
+        };
+        assert!(self.net.nodes[at].shard.volume_answer(&VOLUME, answer));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let until = self.net.now + time;
+        while self.net.now < until {
+            self.run();
+            self.net.pass(Duration::from_millis(20));
+        }
+        self.run();
+    }
+
+    fn command(&mut self, at: usize, command: Command) {
+        let now = self.net.now;
+        assert!(self.net.nodes[at].shard.volume_command(now, &VOLUME, 7, command));
+    }
+
+    /// Appoints an engine, and waits until it serves.
+    fn take_over(&mut self, at: usize) {
+        self.owners += 1;
+        self.command(at, Command::TakeOver { owner: [self.owners; 16], force: false });
+        for _ in 0..600 {
+            self.pass(Duration::from_millis(20));
+            if self.view(at).serving {
+                return;
+            }
+        }
+        panic!("engine {at} does not serve: {:?} {:?}", self.view(at), self.notes);
+    }
+
+    fn view(&self, at: usize) -> braid_nexus::View {
+        self.net.nodes[at].shard.volume_view(&VOLUME).unwrap()
+    }
+
+    fn members(&self) -> u32 {
+        self.record.members().count_ones()
+    }
+
+    /// Waits until all replicas are members.
+    fn whole(&mut self) {
+        for _ in 0..1000 {
+            if self.members() == ENGINES as u32 {
+                return;
+            }
+            self.pass(Duration::from_millis(50));
+        }
+        panic!("{:?} {:?}", self.record, self.notes);
+    }
+
+    fn give_back(&mut self, at: usize, replica: Uuid) {
+        self.command(at, Command::Return { replica });
+    }
+
+    fn connect(&mut self, at: usize) -> Key {
+        let config = HostConfig { address: at as u32, ..host(VOLUME_NQN) };
+        let key = self.net.nodes[HOST].shard.host_open(self.net.now, config).unwrap();
+        self.run();
+        key
+    }
+
+    fn submit(&mut self, path: Key, operation: Operation, bytes: &[u8], len: u32, cookie: u64) {
+        let node = &mut self.net.nodes[HOST];
+        let lease = match (bytes, len) {
+            ([], 0) => None,
+            ([], len) => Some(braid_block::Memory::alloc(&mut node.mem, class(len)).unwrap()),
+            (bytes, _) => Some(node.mem.filled(bytes)),
+        };
+        let submission = Submission { operation, nsid: 1, lease, len, cookie, queue: 0 };
+        node.shard.host_submit(&mut node.mem, self.net.now, path, submission).unwrap();
+    }
+
+    /// Runs one command to its end: its status, and what it read.
+    fn one(&mut self, path: Key, operation: Operation, bytes: &[u8], len: u32) -> Done {
+        self.submit(path, operation, bytes, len, 1);
+        for _ in 0..600 {
+            self.run();
+            if let Some(completed) = self.done.remove(&1) {
+                return self.finish(completed, len);
+            }
+            self.pass(Duration::from_millis(20));
+        }
+        panic!("{operation:?} never ends: {:?}", self.notes);
+    }
+
+    fn finish(&mut self, completed: Completed, len: u32) -> Done {
+        let mem = &mut self.net.nodes[HOST].mem;
+        let bytes = completed.lease.map_or_else(Vec::new, |lease| {
+            let bytes = braid_block::Memory::bytes(mem, &lease)[..len as usize].to_vec();
+            braid_block::Memory::free(mem, lease);
+            bytes
+        });
+        (completed.status, bytes)
+    }
+
+    fn write(&mut self, path: Key, lba: u64, byte: u8) -> Status {
+        let operation = Operation::Write { lba, blocks: 2, durable: false };
+        self.one(path, operation, &[byte; 8192], 8192).0
+    }
+
+    fn read(&mut self, path: Key, lba: u64) -> Result<u8, Status> {
+        let (status, bytes) = self.one(path, Operation::Read { lba, blocks: 2 }, &[], 8192);
+        if !status.is_success() {
+            return Err(status);
+        }
+        assert!(bytes.iter().all(|byte| *byte == bytes[0]), "one value");
+        Ok(bytes[0])
+    }
+}
+
+type Done = (Status, Vec<u8>);
+
+fn class(len: u32) -> Class {
+    Class::holding(len).unwrap()
+}
+
+fn pool() -> braid_pool::Config {
+    braid_pool::Config {
+        token_base: 0,
+        device: Device { bytes: POOL_BYTES, sector: 512, discards: false },
+        boot_id: [1; 16],
+        owner: "test".into(),
+        seed: 5,
+        read_only: false,
+        limits: braid_pool::Limits { requests_max: 512, ..braid_pool::Limits::default() },
+        plant: None,
+    }
+}
+
+#[test]
+fn what_a_host_writes_is_on_every_engine() {
+    let mut world = World::new(1);
+    world.take_over(0);
+    let path = world.connect(0);
+    assert_eq!(world.read(path, 4), Ok(0), "nothing was written");
+    assert_eq!(world.write(path, 4, 7), Status::SUCCESS);
+    assert_eq!(world.one(path, Operation::Flush, &[], 0).0, Status::SUCCESS);
+    assert_eq!(world.read(path, 4), Ok(7));
+    let zero = Operation::WriteZeroes { lba: 4, blocks: 1, deallocate: true };
+    assert_eq!(world.one(path, zero, &[], 0).0, Status::SUCCESS);
+    let (status, bytes) = world.one(path, Operation::Read { lba: 4, blocks: 2 }, &[], 8192);
+    assert_eq!(status, Status::SUCCESS);
+    assert!(bytes[..4096].iter().all(|b| *b == 0) && bytes[4096..].iter().all(|b| *b == 7));
+    assert_eq!(world.members(), 3);
+    // Each of the others serves what was written when it is asked to.
+    for at in [1, 2] {
+        world.take_over(at);
+        let path = world.connect(at);
+        let (_, bytes) = world.one(path, Operation::Read { lba: 4, blocks: 2 }, &[], 8192);
+        assert!(bytes[..4096].iter().all(|b| *b == 0) && bytes[4096..].iter().all(|b| *b == 7));
+    }
+}
+
+#[test]
+fn who_is_not_the_owner_sends_hosts_elsewhere() {
+    let mut world = World::new(2);
+    world.take_over(0);
+    let (owner, standby) = (world.connect(0), world.connect(1));
+    assert_eq!(world.write(standby, 0, 1), Status::ANA_INACCESSIBLE);
+    assert_eq!(world.write(owner, 0, 2), Status::SUCCESS);
+    world.take_over(1);
+    assert_eq!(world.write(owner, 0, 3), Status::ANA_INACCESSIBLE, "it is the owner no more");
+}
+
+#[test]
+fn an_engine_that_dies_is_excluded_and_comes_back() {
+    let mut world = World::new(3);
+    world.take_over(0);
+    let path = world.connect(0);
+    for lba in 0..20 {
+        assert_eq!(world.write(path, lba * 2, 1), Status::SUCCESS);
+    }
+    world.net.nodes[2].listens = false;
+    world.restart(2);
+    for lba in 0..20 {
+        assert_eq!(world.write(path, lba * 2, 2), Status::SUCCESS);
+    }
+    assert_eq!(world.members(), 2, "{:?}", world.record);
+    world.net.nodes[2].listens = true;
+    world.give_back(0, replica(2));
+    world.whole();
+    // It has what it missed.
+    world.take_over(2);
+    let path = world.connect(2);
+    for lba in 0..20 {
+        assert_eq!(world.read(path, lba * 2), Ok(2));
+    }
+}
+
+#[test]
+fn the_owner_dies_and_nothing_acknowledged_is_lost() {
+    let mut world = World::new(4);
+    world.take_over(0);
+    let path = world.connect(0);
+    for lba in 0..20 {
+        assert_eq!(world.write(path, lba * 2, lba as u8 + 1), Status::SUCCESS);
+    }
+    world.net.nodes[0].listens = false;
+    world.restart(0);
+    world.take_over(1);
+    let path = world.connect(1);
+    for lba in 0..20 {
+        assert_eq!(world.read(path, lba * 2), Ok(lba as u8 + 1));
+    }
+    world.net.nodes[0].listens = true;
+    if world.members() < 3 {
+        world.give_back(1, replica(0));
+    }
+    world.whole();
+}
+
+#[test]
+fn a_snapshot_is_taken_on_every_engine() {
+    let mut world = World::new(5);
+    world.take_over(0);
+    let path = world.connect(0);
+    assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
+    world.command(0, Command::Snapshot { uuid: [0x55; 16] });
+    world.pass(Duration::from_secs(1));
+    assert!(matches!(world.ended.last(), Some((0, Ended { result: Ok(()), .. }))));
+    assert_eq!(world.record.snapshots.len(), 1);
+    for at in 0..ENGINES {
+        let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
+        assert!(pool.find(&[0x55; 16]).is_some(), "engine {at} has it");
+    }
+}
