@@ -6,7 +6,6 @@ use braid_block::{Span, Token};
 
 use crate::event::{Disk, Socket};
 use crate::mail::Mail;
-use crate::mirror::Told;
 use crate::note::Note;
 
 /// One thing to do. Plain data; the order in which effects are carried out means nothing: what
@@ -129,8 +128,6 @@ pub enum Effect {
     },
     /// Something worth telling people or programs.
     Note(Note),
-    /// A volume asks or tells something.
-    Volume(Box<Told>),
 }
 
 const _: () = assert!(size_of::<Effect>() <= 48);

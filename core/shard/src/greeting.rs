@@ -16,6 +16,7 @@ use braid_nvme::target::{Controller, ControllerLimits, Handshake, Kind};
 use braid_nvme::transmit::Transmit;
 use braid_nvme::{DISCOVERY_NQN, Status};
 
+use crate::backend::Namespace;
 use crate::conn::{Conn, Greeting, Phase, Queue, Role};
 use crate::deadline::Reminder;
 use crate::effect::Effect;

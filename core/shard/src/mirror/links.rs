@@ -320,13 +320,9 @@ impl Shard {
             debug_assert!(false, "a call stays until it is completed");
             return;
         };
-        if status.is_success() {
-            if let (Some(_), Some(lease)) = (&call.held, &lease)
-                && call.total > 0
-            {
-                let len = (call.total - call.fetched.len()).min(ANSWER_PIECE as usize);
-                call.fetched.extend_from_slice(&mem.bytes(lease)[..len]);
-            }
+        if let (true, Some(lease)) = (status.is_success() && call.total > 0, &lease) {
+            let len = (call.total - call.fetched.len()).min(ANSWER_PIECE as usize);
+            call.fetched.extend_from_slice(&mem.bytes(lease)[..len]);
         }
         free(mem, lease, call.owns);
         call.owns = false;

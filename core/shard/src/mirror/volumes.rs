@@ -24,7 +24,6 @@ use super::links::{Call, Link, Owner};
 use crate::Shard;
 use crate::backend::{Backend, corrupt, op_token};
 use crate::device::Outcome;
-use crate::effect::Effect;
 use crate::note::Why;
 use crate::op::{State, Work};
 
@@ -150,11 +149,18 @@ pub(crate) struct Volumes {
     list: Vec<Option<Served>>,
     pub(super) calls: Slab<Call>,
     pub(super) owners: Vec<Owner>,
+    /// What is to be asked and told, oldest first.
+    told: VecDeque<Told>,
 }
 
 impl Volumes {
     pub(crate) fn new() -> Self {
-        Self { list: Vec::new(), calls: Slab::with_capacity(0), owners: Vec::new() }
+        Self {
+            list: Vec::new(),
+            calls: Slab::with_capacity(0),
+            owners: Vec::new(),
+            told: VecDeque::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -179,7 +185,7 @@ impl Volumes {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.list.iter().flatten().any(Served::has_work)
+        !self.told.is_empty() || self.list.iter().flatten().any(Served::has_work)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -255,6 +261,11 @@ impl Shard {
         true
     }
 
+    /// The next thing that a volume asks or tells. There is work as long as nobody takes it.
+    pub fn volume_poll(&mut self) -> Option<Told> {
+        self.volumes.told.pop_front()
+    }
+
     /// Where a volume stands at this engine.
     #[must_use]
     pub fn volume_view(&self, id: &Uuid) -> Option<View> {
@@ -323,7 +334,7 @@ impl Shard {
 
     fn volume_tells(&mut self, at: usize, news: News) {
         let volume = self.volumes.at(at).id;
-        self.outbox.emit(Effect::Volume(Box::new(Told { volume, news })));
+        self.volumes.told.push_back(Told { volume, news });
     }
 
     /// Forgets a volume that was to be removed, once nothing of it is in work.

@@ -230,6 +230,7 @@ impl Net {
         while let Some((_, event)) = node.shard.host_poll() {
             node.events.push_back(event);
         }
+        node.tells.extend(std::iter::from_fn(|| node.shard.volume_poll()));
         let mut any = false;
         while let Some(effect) = self.nodes[at].shard.poll_effect() {
             any = true;
@@ -268,7 +269,6 @@ impl Net {
                 self.end_peer(at, socket);
             }
             Effect::Note(note) => node.notes.push(note),
-            Effect::Volume(told) => node.tells.push_back(*told),
             Effect::Read { token, span, offset, .. } => {
                 let bytes = node.read_disk(offset, span.len as usize);
                 node.mem.write(span, &bytes);
