@@ -152,9 +152,20 @@ impl Shard {
     }
 
     pub(crate) fn finish_with_data<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) {
+        self.finish_with_sum(mem, key, len, None);
+    }
+
+    /// The same; `digest` is the CRC32C of the data, if it is known.
+    pub(crate) fn finish_with_sum<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        len: u32,
+        digest: Option<u32>,
+    ) {
         let Some(op) = self.ops.remove(key) else { return };
         let data = op.lease.map(|lease| (lease, len));
-        let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data, digest: None };
+        let reply = Reply { cid: op.cid, status: Status::SUCCESS, result: 0, data, digest };
         self.reply(mem, op.conn, reply);
         self.op_gone(mem, op.subsystem, op.controller);
     }

@@ -365,6 +365,8 @@ impl Shard {
         if self.hosts.dirty.is_empty() {
             return;
         }
+        // What they gave back, commands of hosts may wait for.
+        self.freed = true;
         // Refusing a connection for want of an entry touches its host again: in the next turn.
         for _ in 0..self.hosts.dirty.len() {
             let Some(key) = self.hosts.dirty.pop_front() else { break };

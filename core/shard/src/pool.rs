@@ -389,8 +389,7 @@ impl Shard {
                     }
                     token::MEMBER => {
                         entry.requests -= 1;
-                        self.on_member_request_done(mem, tag.key(), completion);
-                        self.sums.extend(sums);
+                        self.on_member_request_done(mem, tag.key(), completion, sums);
                     }
                     _ => {
                         entry.requests -= 1;

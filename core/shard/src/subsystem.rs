@@ -108,7 +108,13 @@ impl Subsystem {
     }
 
     /// Whether commands of an older association of this host still change blocks.
+    ///
+    /// A volume keeps its own order: what an older association wrote stays under its locks, and
+    /// its host is answered at once. A replica's guard drains what it must at the next fence.
     pub(crate) fn is_draining(&self, hostid: &[u8; 16]) -> bool {
+        if self.namespaces.iter().any(|n| n.is_member() || n.backend.volume().is_some()) {
+            return false;
+        }
         self.controllers.iter().any(|(_, a)| a.dying && a.controller.hostid() == hostid)
     }
 

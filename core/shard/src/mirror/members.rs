@@ -20,7 +20,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use braid_block::{Key, Lease, Memory, Slab, Span, Token};
+use braid_block::{Key, Lease, Memory, Slab, Span, Sums, Token};
 use braid_nexus::Timing;
 use braid_nexus::guard::{Act, Durable, Event, Guard, Kept, Outcome};
 use braid_nexus::record::Uuid;
@@ -30,6 +30,7 @@ use braid_nvme::command::Command as Entry;
 use braid_pool::{Bearing, Completion, Done, Failure, Fence, Handle, Pool, Request, Work};
 
 use super::codec;
+use super::volumes::CALLS_MAX;
 use crate::note::Why;
 use crate::pool::{Asker, PoolId};
 use crate::{Shard, token};
@@ -96,6 +97,8 @@ struct Arrival {
     fills: u32,
     /// The snapshot to be taken when the flush before it is done.
     snapshot: Option<Box<Uuid>>,
+    /// CRC32C of what was read, if the pool has summed it.
+    digest: Option<u32>,
 }
 
 /// What a pool does for members besides requests.
@@ -123,12 +126,13 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    pub(crate) fn new(arrivals_max: u32) -> Self {
+    /// `ops_max` is what comes over the wire at most; volumes of this shard come on top.
+    pub(crate) fn new(ops_max: u32) -> Self {
         Self {
             timing: Timing::default(),
             list: Vec::new(),
             lines: Vec::new(),
-            arrivals: Slab::with_capacity(arrivals_max),
+            arrivals: Slab::with_capacity(ops_max + CALLS_MAX),
             associations: 0,
             looks: Vec::new(),
             loading: Vec::new(),
@@ -358,7 +362,7 @@ impl Shard {
             Command::Compare { len, .. } => comparison_bytes(len),
             _ => 0,
         };
-        let arrival = Arrival { member, association, from, fills, snapshot: None };
+        let arrival = Arrival { member, association, from, fills, snapshot: None, digest: None };
         match self.members.arrivals.insert(arrival) {
             Ok(key) => {
                 let tag = tag_of(key);
@@ -531,10 +535,13 @@ impl Shard {
         mem: &mut M,
         key: Key,
         completion: Completion,
+        sums: Option<Box<Sums>>,
     ) {
         let Completion { lease, result, .. } = completion;
         self.take_back(key, lease);
         let Some(arrival) = self.members.arrivals.get_mut(key) else { return };
+        arrival.digest = sums.as_ref().and_then(|sums| sums.of_all(arrival.fills));
+        self.sums.extend(sums);
         match (result, arrival.snapshot.take()) {
             (Ok(_), Some(uuid)) => {
                 let member = arrival.member;
@@ -612,7 +619,7 @@ impl Shard {
             Sender::Volume { .. } => return self.answer_volume(arrival.from, result),
         };
         if result.is_ok() && arrival.fills > 0 {
-            return self.finish_with_data(mem, key, arrival.fills);
+            return self.finish_with_sum(mem, key, arrival.fills, arrival.digest);
         }
         let (status, words, held) = codec::answer(&result);
         if let (Some(held), Some(line)) = (held, self.members.line(arrival.association)) {

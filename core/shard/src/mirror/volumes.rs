@@ -28,7 +28,7 @@ use crate::note::Why;
 use crate::op::{State, Work};
 
 /// Commands of volumes to other engines at once, for each volume.
-const CALLS_MAX: u32 = 16_384;
+pub(super) const CALLS_MAX: u32 = 16_384;
 
 /// A volume that this shard is to serve.
 #[derive(Clone, Debug)]
@@ -306,6 +306,8 @@ impl Shard {
         for volume in 0..self.volumes.len() {
             if self.volumes.get(volume).is_some_and(|served| served.has_work()) {
                 self.volume_turn(mem, volume);
+                // What it gave back, others may wait for.
+                self.freed = true;
             }
         }
     }
@@ -533,7 +535,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 impl Backend {
     /// The volume that it is, if it is one.
-    pub(super) const fn volume(&self) -> Option<&Uuid> {
+    pub(crate) const fn volume(&self) -> Option<&Uuid> {
         match self {
             Self::Volume { volume } => Some(volume),
             _ => None,
