@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use braid_block::{Extent, Instant, Key, Memory};
 use braid_nvme::Status;
-use braid_nvme::command::{Command, Sgl};
+use braid_nvme::ana::ANA_LOG;
+use braid_nvme::command::{Command, Sgl, admin};
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::{Admin, Counters, Directory, Portal, SubsystemView, write_allocations};
 
@@ -101,6 +102,9 @@ impl Shard {
             Some(lease) => association.controller.admin(&view, command, &[], mem.bytes_mut(lease)),
             None => association.controller.admin(&view, command, &[], &mut []),
         };
+        if matches!(done, Admin::Data { .. }) && is_ana_log(command) {
+            self.guest_read_ana(at, controller);
+        }
         match done {
             Admin::Done { status, result } => self.finish(mem, key, status, result),
             Admin::Data { len } => self.finish_with_data(mem, key, len),
@@ -298,6 +302,11 @@ fn reached_portals(portals: &[Portal], conn: Option<&Conn>) -> Option<Vec<Portal
         Portal { address: if by_it { *local } else { portal.address }, ..*portal }
     };
     Some(portals.iter().enumerate().map(reached).collect())
+}
+
+/// Whether this reads the ANA log.
+fn is_ana_log(command: &Command) -> bool {
+    command.opcode == admin::GET_LOG_PAGE && command.cdw(10).to_le_bytes()[0] == ANA_LOG
 }
 
 /// What SMART tells of a subsystem.

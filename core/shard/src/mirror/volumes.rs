@@ -10,22 +10,25 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Extent, Instant, Key, Memory, Slab, Token};
+use braid_block::{Extent, Geometry, Instant, Key, Memory, Slab, Token};
 use braid_nexus::record::{Record, Uuid};
 use braid_nexus::{
     Command, Completion, Config, Effect as Wanted, Ended, Event, Limits, Request, Status as Said,
     Timing, View, Volume, Work as Asked, ZERO_MAX,
 };
 use braid_nvme::Status;
+use braid_nvme::ana::AnaState;
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::Ranges;
 
 use super::links::{Call, Link, Owner};
 use crate::Shard;
+use crate::ana::AnaChange;
 use crate::backend::{Backend, corrupt, op_token};
 use crate::device::Outcome;
 use crate::note::Why;
 use crate::op::{State, Work};
+use crate::subsystem::Subsystem;
 
 /// Commands of volumes to other engines at once, for each volume.
 pub(super) const CALLS_MAX: u32 = 16_384;
@@ -378,8 +381,56 @@ impl Shard {
                     self.end_controller(mem, subsystem, controller, Why::Replaced);
                 }
             }
-            Wanted::Access { optimized } => self.volume_tells(at, News::Access { optimized }),
-            Wanted::Resized { bytes } => self.volume_tells(at, News::Resized { bytes }),
+            Wanted::Access { optimized } => {
+                self.volume_access(mem, at, optimized);
+                self.volume_tells(at, News::Access { optimized });
+            }
+            Wanted::Resized { bytes } => {
+                self.volume_resized(at, bytes);
+                self.volume_tells(at, News::Resized { bytes });
+            }
+        }
+    }
+
+    /// The subsystem and the namespace that hosts reach a volume by, if it is served.
+    fn served_by(&self, at: usize) -> Option<(usize, usize)> {
+        let id = self.volumes.list[at].as_ref()?.id;
+        let of = |s: &Subsystem| s.namespaces.iter().position(|n| n.backend.volume() == Some(&id));
+        (0..).zip(&self.subsystems).find_map(|(place, s)| of(s).map(|namespace| (place, namespace)))
+    }
+
+    /// Hosts' paths by this engine are optimized from now on, or inaccessible.
+    fn volume_access<M: Memory>(&mut self, mem: &mut M, at: usize, optimized: bool) {
+        let Some((subsystem, namespace)) = self.served_by(at) else { return };
+        let group = self.subsystems[subsystem].namespaces[namespace].group;
+        let state = if optimized { AnaState::Optimized } else { AnaState::Inaccessible };
+        let nqn = self.subsystems[subsystem].nqn;
+        let change = AnaChange { subsystem: nqn.as_str(), group, listener: None, state };
+        let now = self.now;
+        self.ana_set(mem, now, &change);
+    }
+
+    /// A volume has another size.
+    fn volume_resized(&mut self, at: usize, bytes: u64) {
+        let Some((subsystem, namespace)) = self.served_by(at) else { return };
+        let subsystem = &self.subsystems[subsystem];
+        let view = subsystem.views[namespace];
+        let (nqn, geometry) = (subsystem.nqn, Geometry::of_bytes(bytes, view.geometry.block));
+        self.namespace_resize(nqn.as_str(), view.nsid, geometry);
+    }
+
+    /// A host read the ANA log: if that said optimized, it has not given this path up.
+    pub(crate) fn guest_read_ana(&mut self, at: u16, controller: Key) {
+        let subsystem = &self.subsystems[usize::from(at)];
+        let Some(found) = subsystem.controllers.get(controller) else { return };
+        if found.guest == 0 || !subsystem.ana.is_optimized(found.listener) {
+            return;
+        }
+        for served in self.volumes.list.iter_mut().flatten() {
+            let its = |guest: &&Guest| (guest.subsystem, guest.controller) == (at, controller);
+            if let Some(Guest { association, .. }) = served.guests.iter().find(its).copied() {
+                served.news.push_back(Event::HostReadAna { association });
+            }
         }
     }
 
@@ -478,7 +529,7 @@ impl Shard {
 fn next_work<M: Memory>(
     mem: &M,
     op: &mut crate::op::Op,
-    geometry: braid_block::Geometry,
+    geometry: Geometry,
 ) -> Result<Asked, Status> {
     let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
     Ok(match &mut op.work {

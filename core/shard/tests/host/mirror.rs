@@ -8,11 +8,12 @@ use braid_block::{BlockSize, Class, Geometry, Key};
 use braid_nexus::record::{Record, Replica, Standing, Uuid};
 use braid_nexus::{Command, Ended, Limits as VolumeLimits, Swapped, Timing};
 use braid_nvme::Status;
+use braid_nvme::ana::{ANA_LOG, AnaState};
 use braid_nvme::connect::Nqn;
-use braid_nvme::host::{Completed, Event, Operation, Submission};
+use braid_nvme::host::{Completed, Event, Operation, Submission, get_log_page};
 use braid_pool::{Create, Device, Format};
 use braid_shard::{
-    BackendConfig, Disk, HostConfig, NamespaceConfig, News, Note, PoolId, Question,
+    BackendConfig, Disk, HostConfig, NamespaceConfig, News, Note, Paths, PoolId, Question,
     SubsystemConfig, VolumeConfig, member_nqn,
 };
 
@@ -35,6 +36,7 @@ const fn replica(engine: usize) -> Uuid {
 fn namespace(uuid: Uuid, block: BlockSize, backend: BackendConfig) -> NamespaceConfig {
     NamespaceConfig {
         nsid: 1,
+        ana_group: 1,
         nguid: uuid,
         uuid,
         geometry: Geometry::of_bytes(BYTES, block),
@@ -44,10 +46,11 @@ fn namespace(uuid: Uuid, block: BlockSize, backend: BackendConfig) -> NamespaceC
     }
 }
 
-fn subsystem(nqn: &str, namespace: NamespaceConfig) -> SubsystemConfig {
+fn subsystem(nqn: &str, paths: Paths, namespace: NamespaceConfig) -> SubsystemConfig {
     SubsystemConfig {
         nqn: nqn.into(),
         namespaces: vec![namespace],
+        paths,
         ..target().subsystems.remove(0)
     }
 }
@@ -138,7 +141,7 @@ impl World {
         let shard = &mut self.net.nodes[at].shard;
         let backend = BackendConfig::Member { replica: uuid };
         let member = namespace(uuid, BlockSize::B512, backend);
-        assert!(shard.subsystem_add(subsystem(&member_nqn(&uuid), member)));
+        assert!(shard.subsystem_add(subsystem(&member_nqn(&uuid), Paths::default(), member)));
         let others = (0..ENGINES).filter(|other| *other != at);
         assert!(shard.volume_add(VolumeConfig {
             volume: VOLUME,
@@ -150,7 +153,10 @@ impl World {
             places: others.map(|other| (replica(other), other as u32)).collect(),
         }));
         let volume = namespace(VOLUME, BlockSize::B4096, BackendConfig::Volume { volume: VOLUME });
-        assert!(shard.subsystem_add(subsystem(VOLUME_NQN, volume)));
+        let cntlid_min = at as u16 * 100 + 1;
+        let paths =
+            Paths { cntlid_min, cntlid_max: cntlid_min + 99, state: AnaState::Inaccessible };
+        assert!(shard.subsystem_add(subsystem(VOLUME_NQN, paths, volume)));
         self.run();
     }
 
@@ -367,6 +373,12 @@ fn who_is_not_the_owner_sends_hosts_elsewhere() {
     assert_eq!(world.write(owner, 0, 2), Status::SUCCESS);
     world.take_over(1);
     assert_eq!(world.write(owner, 0, 3), Status::ANA_INACCESSIBLE, "it is the owner no more");
+    assert_eq!(world.write(standby, 0, 4), Status::ANA_INACCESSIBLE, "it may have been given up");
+    let log = Operation::Admin(get_log_page(ANA_LOG, u32::MAX, 0, 64, false));
+    let (status, page) = world.one(standby, log, &[], 64);
+    assert_eq!((status, page[32] & 0xf), (Status::SUCCESS, AnaState::Optimized as u8));
+    assert_eq!(world.write(standby, 0, 4), Status::SUCCESS, "its host has shown that it is in use");
+    assert_eq!(world.read(standby, 0), Ok(4));
 }
 
 #[test]
