@@ -393,13 +393,13 @@ impl Store {
                 map.own[at] = moved.own.get();
                 map.set_phys(at, phys);
             }
-            if moved.flags & 1 != 0 {
+            if moved.flags & Transferred::OPAQUE != 0 {
                 map.set_opaque(at);
             }
-            if moved.flags & 2 != 0 {
+            if moved.flags & Transferred::OPEN != 0 {
                 map.open |= region;
             }
-            if moved.flags & 4 != 0 {
+            if moved.flags & Transferred::DIRTY != 0 {
                 map.dirty |= region;
             }
         });

@@ -204,9 +204,18 @@ pub(crate) struct Transferred {
     pub(crate) own: U64,
     /// The cluster; [`Cell::NOWHERE`]: none, the child keeps what it has, and takes the flags.
     pub(crate) phys: U32,
-    /// 1: opaque; 2: the region is open; 4: it is dirty.
+    /// [`Self::OPAQUE`], [`Self::OPEN`], [`Self::DIRTY`].
     pub(crate) flags: u8,
     pub(crate) reserved: [u8; 3],
+}
+
+impl Transferred {
+    /// The parents are hidden.
+    pub(crate) const OPAQUE: u8 = 1;
+    /// The region is open.
+    pub(crate) const OPEN: u8 = 2;
+    /// It is marked for the other members.
+    pub(crate) const DIRTY: u8 = 4;
 }
 
 const _: () = assert!(size_of::<Transferred>() == 16);

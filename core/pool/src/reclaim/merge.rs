@@ -6,6 +6,9 @@
 //! | blocks to be seen | no cluster | the cluster moves |
 //! | blocks to be seen | a cluster | they are copied; the next pass frees it |
 //! | hides its parents | does not | the child hides them |
+//!
+//! The marks of its regions go to the child as well, those of regions too of which it has no
+//! cluster, or none that is seen: what was cleared in it may be there in another member still.
 
 use braid_block::{Instant, Memory};
 use zerocopy::IntoBytes;
@@ -104,7 +107,7 @@ impl Pool {
             return Step::Wait;
         }
         if !later.stays {
-            return Step::Ended;
+            return self.move_marks(mem, now, work, child, budget);
         }
         work.left = true;
         work.next_leaf(work.leaf + 1);
@@ -195,6 +198,45 @@ impl Pool {
         false
     }
 
+    /// The child gets the marks of a leaf without clusters; ended when there are none.
+    fn move_marks<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        work: &Work,
+        child: u32,
+        budget: &mut usize,
+    ) -> Step {
+        let layer = work.layer;
+        let dirty = self.leaf_at(layer, work.leaf, |map| Some(map.dirty)).unwrap_or(0);
+        if dirty == 0 {
+            return Step::Ended;
+        }
+        match self.place_page(mem, now, PageId::Leaf(child, work.leaf), Waiter::Job) {
+            Placed::Done => {}
+            Placed::Wait | Placed::NoSpace | Placed::Lost => return Step::Wait,
+        }
+        for bit in bits(dirty) {
+            if *budget == 0 {
+                return Step::On;
+            }
+            let at = lcluster(work.leaf, bit as usize * REGION_CLUSTERS as usize);
+            let region = region_of(at);
+            let moved = Transferred {
+                own: 0.into(),
+                phys: Cell::NOWHERE.into(),
+                flags: Transferred::DIRTY,
+                reserved: [0; 3],
+            };
+            let mark = Cell::Transfer { layer, to: child, lcluster: at };
+            let gone = Cell::Close { layer, region, open: false, dirty: true };
+            let seq = self.record_group(&[(mark, moved.as_bytes()), (gone, &[])]);
+            self.region_changed(child, region, seq);
+            *budget = budget.saturating_sub(3);
+        }
+        Step::On
+    }
+
     /// The child gets a cluster, or no more than that it hides the parents; the marks of the
     /// region go with it.
     fn transfer(&mut self, work: &Work, child: u32, from: Entry, moves: bool) {
@@ -208,7 +250,9 @@ impl Pool {
         let moved = Transferred {
             own: if moves { from.own } else { 0 }.into(),
             phys: from.phys.filter(|_| moves).unwrap_or(Cell::NOWHERE).into(),
-            flags: u8::from(from.opaque) | u8::from(open) << 1 | u8::from(dirty) << 2,
+            flags: flag(from.opaque, Transferred::OPAQUE)
+                | flag(open, Transferred::OPEN)
+                | flag(dirty, Transferred::DIRTY),
             reserved: [0; 3],
         };
         let cell = Cell::Transfer { layer, to: child, lcluster: at };
@@ -236,6 +280,10 @@ impl Pool {
             self.region_changed(child, region, seq);
         }
     }
+}
+
+const fn flag(is: bool, flag: u8) -> u8 {
+    if is { flag } else { 0 }
 }
 
 #[cfg(test)]
