@@ -16,6 +16,9 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// A sector's content: the number of the write that put it there, or zeros, or neither.
 pub(crate) type Content = u32;
+/// Of so many writes of a block that were cut off, any may have taken no effect.
+const UNSURE_MAX: usize = 8;
+
 /// Zeros.
 pub(crate) const ZERO: Content = 0;
 /// What nobody wrote.
@@ -207,7 +210,34 @@ impl Block {
                 Crash::Power => "FlushedDurable",
             });
         }
-        if self.is_whole(ops, values) { Ok(()) } else { Err("FirstWriteWhole") }
+        let any = |histories: &[Self]| histories.iter().any(|one| one.is_whole(ops, values));
+        let whole = self.is_whole(ops, values) || any(&self.without_effect(ops, values));
+        if whole { Ok(()) } else { Err("FirstWriteWhole") }
+    }
+
+    /// What happened to the block, if some of what was cut off, and that nobody saw, took no
+    /// effect: each way in which `values` does not show that it did.
+    fn without_effect(&self, ops: &[Op], values: &[Content; SECTORS]) -> Vec<Self> {
+        let unsure = |at: &usize| {
+            let (touch, op) = (&self.touches[*at], &ops[self.touches[*at].op as usize]);
+            !op.void && op.finish == NEVER && touch.first.iter().all(|first| *first == NEVER)
+        };
+        let unsure: Vec<usize> = (0..self.touches.len()).filter(unsure).take(UNSURE_MAX).collect();
+        let history = |without: u32| {
+            let mut block = self.clone();
+            let left_out =
+                |at| unsure.iter().position(|u| *u == at).is_some_and(|i| without >> i & 1 != 0);
+            let mut at = 0;
+            block.touches.retain(|_| {
+                at += 1;
+                !left_out(at - 1)
+            });
+            block
+        };
+        let explains = |block: &Self| {
+            (0..SECTORS).all(|sector| !block.named(ops, sector, values[sector]).is_empty())
+        };
+        (1..1 << unsure.len()).map(history).filter(explains).collect()
     }
 
     /// The block as it was read after a crash: this is what it is from now on.

@@ -150,6 +150,54 @@ fn zeroed_and_written_again_is_a_first_write_again() {
 }
 
 #[test]
+fn what_was_cut_off_may_have_taken_no_effect_but_not_in_part() {
+    let mut oracle = volume();
+    let a = write(&mut oracle, 0, 2);
+    flush(&mut oracle);
+    let zero = oracle.begin_write(&V, 0, 8, true);
+    let acknowledged = {
+        let mut oracle = oracle.clone();
+        oracle.end_write(zero, End::Done { durable: false });
+        let b = write(&mut oracle, 1, 7);
+        after(&oracle, Crash::Power, &[a, b])
+    };
+    assert_eq!(acknowledged, Err("FirstWriteWhole"), "what follows zeros is a first write");
+    // Nobody reads it before it is written again.
+    oracle.crash(Crash::Power);
+    let b = write(&mut oracle, 1, 7);
+    let overwritten = [&[a, b][..], &[0, b], &[0], &[a, a, 0], &[a, b, b, 0]];
+    for survives in overwritten {
+        assert_eq!(after(&oracle, Crash::Power, survives), Ok(()), "{survives:?}");
+    }
+    for torn in [&[0, a, 0][..], &[0, a, b], &[0, 0, b], &[0, b, 0]] {
+        assert_eq!(after(&oracle, Crash::Power, torn), Err("FirstWriteWhole"), "{torn:?}");
+    }
+    // Nor is a first write that was cut off one that was.
+    let mut oracle = volume();
+    let a = oracle.begin_write(&V, 0, 2, false);
+    oracle.crash(Crash::Power);
+    let b = write(&mut oracle, 1, 7);
+    for survives in [&[0, b][..], &[a, b], &[a, a, 0], &[0]] {
+        assert_eq!(after(&oracle, Crash::Power, survives), Ok(()), "{survives:?}");
+    }
+    for torn in [&[0, a, 0][..], &[a, 0], &[0, 0, b], &[0, b, 0]] {
+        assert_eq!(after(&oracle, Crash::Power, torn), Err("FirstWriteWhole"), "{torn:?}");
+    }
+}
+
+#[test]
+fn zeros_that_were_seen_took_effect_although_they_were_cut_off() {
+    let mut oracle = volume();
+    let a = write(&mut oracle, 0, 8);
+    let _zero = oracle.begin_write(&V, 0, 8, true);
+    assert_eq!(read(&mut oracle, &V, &[0]), Ok(()));
+    oracle.crash(Crash::Kill);
+    let b = write(&mut oracle, 1, 7);
+    assert_eq!(after(&oracle, Crash::Power, &[0, b]), Ok(()));
+    assert_eq!(after(&oracle, Crash::Power, &[a, b]), Err("FirstWriteWhole"));
+}
+
+#[test]
 fn what_was_read_after_a_crash_stays() {
     let mut oracle = volume();
     let a = write(&mut oracle, 0, 8);
