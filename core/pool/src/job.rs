@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. A job is one buffer with any number of reads, or of writes, in flight at a time; its buffer
 //!    goes back only when none is.
-//! 2. A write that fails, fails the pool; a read that fails is told to the job's owner.
+//! 2. A write that fails, fails the pool at once; a read that fails is told to the job's owner.
 //! 3. Owners look at their jobs at the end of every turn; nothing else wakes them.
 
 use alloc::vec::Vec;
@@ -133,12 +133,14 @@ impl Pool {
         result: Result<u32, IoError>,
     ) {
         let Some(job) = self.jobs.0.get_mut(key) else { return };
-        if !job.transfers.end(result) {
-            return;
+        let mut outcome = result.map(|_| ());
+        if job.transfers.end(result) {
+            outcome = job.transfers.outcome();
+            job.outcome = outcome;
         }
-        job.outcome = job.transfers.outcome();
-        let (offset, writes) = (job.offset, job.writes);
-        if let (Err(error), true) = (job.outcome, writes) {
+        // Of several writes the others may take long, or for ever: nobody waits for them.
+        if let (Err(error), true) = (outcome, job.writes) {
+            let offset = job.offset;
             self.fail(mem, Operation::Write, offset, error);
         }
     }
@@ -149,5 +151,44 @@ impl Pool {
             assert_eq!(job.transfers.in_flight(), 0, "the kernel holds no part of it");
             mem.free(job.lease);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::Rig;
+    use crate::{Command, State};
+
+    #[test]
+    fn a_job_of_which_a_write_failed_fails_the_pool_though_the_others_hang() {
+        let (mut rig, handle) = Rig::new();
+        for block in [0, 2] {
+            rig.write(handle, block, 1);
+            rig.run();
+        }
+        let (replica, uuid) = ([1; 16], [9; 16]);
+        let snapshot = Command::Snapshot { replica, uuid, name: "s".into(), created: 0 };
+        rig.pool.command(&mut rig.mem, rig.now, 2, snapshot);
+        rig.run();
+        rig.write(handle, 1, 2);
+        rig.run();
+        // Both blocks of the snapshot are copied between what its replica wrote.
+        let delete = Command::DeleteSnapshot { uuid };
+        rig.pool.command(&mut rig.mem, rig.now, 3, delete);
+        rig.turn();
+        let writes = |rig: &Rig| -> Vec<usize> {
+            let writes = |at: &usize| matches!(rig.effects[*at], Effect::Write { .. });
+            rig.flying(token::JOB).into_iter().filter(writes).collect()
+        };
+        while writes(&rig).is_empty() {
+            rig.finish(0);
+        }
+        assert_eq!(writes(&rig).len(), 2);
+        let first = writes(&rig)[0];
+        rig.fail(first, IoError::Device);
+        assert_eq!(rig.pool.state(), State::Failed);
+        rig.run();
+        rig.pool.drop_leases(&mut rig.mem);
     }
 }

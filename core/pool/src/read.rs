@@ -568,6 +568,9 @@ fn add_runs(runs: &mut ArrayVec<Run, PIECE_BLOCKS>, layer: u32, phys: u32, mut o
 
 #[cfg(test)]
 mod tests {
+    use braid_block::{Class, Memory};
+
+    use crate::Work;
     use crate::rig::Rig;
 
     #[test]
@@ -585,5 +588,20 @@ mod tests {
         }
         assert_eq!(rig.pool.store.sums.hits() - before, 10);
         assert!(rig.take_ended()[1..].iter().all(|end| *end == Ok(0x33)));
+    }
+
+    #[test]
+    fn an_unaligned_read_that_waits_for_a_write_leaves_it_the_last_buffer() {
+        let (mut rig, _) = Rig::new();
+        let handle = rig.create_fine(&[0], 7);
+        let [first, second] = [(); 2].map(|()| rig.mem.alloc(Class::Small).expect("a buffer"));
+        rig.mem.bytes_mut(&second).fill(9);
+        rig.mem.exhausted = true;
+        rig.ask_with(handle, Work::Read { offset: 512, len: 512 }, first);
+        assert!(rig.pool.spare.is_none(), "the read has it");
+        let work = Work::Write { offset: 512, len: 512, durable: false };
+        rig.ask_with(handle, work, second);
+        rig.run();
+        assert_eq!(rig.take_ended(), [Ok(9), Ok(9)], "the write, and the read again");
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -76,6 +77,27 @@ impl Rig {
         self.pool.find(&[1; 16]).expect("a replica")
     }
 
+    /// Makes a replica of 1 MiB in blocks of 512 bytes, of which some blocks of 4 KiB are filled.
+    pub(crate) fn create_fine(&mut self, blocks: &[u64], fill: u8) -> Handle {
+        let create = Create {
+            uuid: [2; 16],
+            name: String::from("two"),
+            bytes: 1 << 20,
+            block: BlockSize::B512,
+            thick: false,
+            created: 2,
+        };
+        self.pool.command(&mut self.mem, self.now, 1, Command::Create(create.into()));
+        self.run();
+        let handle = self.pool.find(&[2; 16]).expect("a replica");
+        for block in blocks {
+            self.write(handle, *block, fill);
+            self.run();
+        }
+        self.take_ended();
+        handle
+    }
+
     /// A new pool of the same identity on a disk that has one, with nothing in it.
     pub(crate) fn made_anew(self, seed: u64) -> Self {
         let config = Config { seed, ..config() };
@@ -135,8 +157,10 @@ impl Rig {
             }
             Effect::Write { token, span, offset } => {
                 let bytes = self.mem.span_mut(span).to_vec();
-                for (block, part) in (offset / 4096..).zip(bytes.chunks(4096)) {
-                    self.blocks.insert(block, part.to_vec());
+                for (sector, part) in (offset / 512..).zip(bytes.chunks(512)) {
+                    let block = self.blocks.entry(sector / 8).or_insert_with(|| vec![0; 4096]);
+                    let at = sector as usize % 8 * 512;
+                    block[at..at + part.len()].copy_from_slice(part);
                 }
                 (token, span.len)
             }
@@ -265,7 +289,12 @@ impl Rig {
 
     /// Opens the disk anew, as after a kill.
     pub(crate) fn reopen(self) -> Self {
-        let mut rig = Self::around(Pool::open(config()), self.blocks);
+        self.reopen_as(config())
+    }
+
+    /// The same, with another configuration.
+    pub(crate) fn reopen_as(self, config: Config) -> Self {
+        let mut rig = Self::around(Pool::open(config), self.blocks);
         rig.run();
         rig
     }

@@ -37,7 +37,7 @@ pub(crate) enum Stop {
 impl Pool {
     /// Begins an orderly stop: requests in work end, regions close, maps are written. A pool that
     /// is not open yet fails instead, for there is nothing to end in order.
-    pub fn stop<M: Memory>(&mut self, _mem: &mut M, _now: Instant) {
+    pub fn stop<M: Memory>(&mut self, _mem: &mut M, now: Instant) {
         match self.state {
             State::Open if self.config.read_only => {
                 self.state = State::Stopped;
@@ -45,6 +45,7 @@ impl Pool {
             }
             State::Open => {
                 self.state = State::Stopping;
+                self.watch.stops(now);
                 self.again();
             }
             State::Opening => self.state = State::Failed,

@@ -459,31 +459,13 @@ const _: () = assert!(BLOCK_BYTES as u64 == BLOCK);
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::String;
-
-    use braid_block::BlockSize;
-
     use super::*;
     use crate::rig::Rig;
-    use crate::{Command, Create};
 
     #[test]
     fn many_that_wait_for_a_buffer_get_one_each_in_its_turn() {
         let (mut rig, _) = Rig::new();
-        let create = Create {
-            uuid: [2; 16],
-            name: String::from("two"),
-            bytes: 1 << 20,
-            block: BlockSize::B512,
-            thick: false,
-            created: 2,
-        };
-        rig.pool.command(&mut rig.mem, rig.now, 1, Command::Create(create.into()));
-        rig.run();
-        let handle = rig.pool.find(&[2; 16]).expect("a replica");
-        rig.write(handle, 0, 9);
-        rig.run();
-        rig.take_ended();
+        let handle = rig.create_fine(&[0], 9);
         let leases: ArrayVec<_, 60> =
             (0..60).map(|_| rig.mem.alloc(Class::Small).expect("a buffer")).collect();
         rig.mem.exhausted = true;

@@ -5,7 +5,9 @@
 //!    the same slot of the pair at the end: at every moment a copy of this version or of the one
 //!    before is whole.
 //! 2. One version is on its way at a time; who asks meanwhile gets the next.
-//! 3. The newest valid copy of the pool that the device begins with is the pool's.
+//! 3. Of a failure the next version tells, whatever failed, so that even the same kernel's next
+//!    open knows: only if that cannot be written, or is not before the process dies, is it not told.
+//! 4. The newest valid copy of the pool that the device begins with is the pool's.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -248,13 +250,18 @@ impl Pool {
             Step::MainSync | Step::CopySync => result.map(|_| ()),
         };
         if let Err(error) = result {
+            // What this version was to say is not said; that the pool failed is to be, once.
+            self.superblocks.mute = way.block.flags.get() & ERROR != 0;
             self.superblocks.way = None;
-            self.superblocks.mute = true;
             let operation = match step {
                 Step::Main | Step::Copy => Operation::Write,
                 Step::MainSync | Step::CopySync => Operation::Flush,
             };
-            return self.fail(mem, operation, 0, error);
+            self.fail(mem, operation, 0, error);
+            if self.superblock.flags.get() & ERROR != 0 {
+                self.superblocks_on(mem);
+            }
+            return;
         }
         match step {
             Step::Main => {
@@ -289,5 +296,82 @@ impl Pool {
         self.superblock.flags = flags.into();
         self.superblocks.ask();
         self.superblocks_on(mem);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::DROPPED;
+    use crate::rig::Rig;
+    use crate::{Command, State};
+
+    /// Bytes that the pool grows to.
+    const GROWN: u64 = 96 << 20;
+
+    /// What the next process of the same boot finds.
+    fn reopened(rig: Rig) -> Rig {
+        let config = crate::rig::config();
+        let device = Device { bytes: GROWN, ..config.device };
+        let rig = rig.reopen_as(crate::Config { device, ..config });
+        assert_eq!(rig.pool.state(), State::Open, "{:?}", rig.notes);
+        rig
+    }
+
+    /// A pool whose superblock is being written, because it grows.
+    fn growing() -> Rig {
+        let (mut rig, handle) = Rig::new();
+        rig.write(handle, 3, 0x33);
+        rig.run();
+        rig.pool.command(&mut rig.mem, rig.now, 2, Command::Grow { bytes: GROWN });
+        rig.turn();
+        while rig.flying(token::OPENING).is_empty() {
+            rig.finish(0);
+        }
+        rig
+    }
+
+    #[test]
+    fn a_failure_of_the_superblock_itself_is_known_to_the_next_open() {
+        // A write, a flush, the copy's write, the copy's flush.
+        for steps in 0..4 {
+            let mut rig = growing();
+            for _ in 0..steps {
+                let at = rig.flying(token::OPENING)[0];
+                rig.finish(at);
+            }
+            let at = rig.flying(token::OPENING)[0];
+            rig.fail(at, IoError::Device);
+            assert_eq!(rig.pool.state(), State::Failed);
+            rig.run();
+            let rig = reopened(rig);
+            let flags = rig.pool.superblock.flags.get();
+            assert_ne!(flags & DROPPED, 0, "after {steps} steps");
+        }
+    }
+
+    #[test]
+    fn a_failure_that_comes_beside_a_superblock_which_fails_too_is_known_to_the_next_open() {
+        let mut rig = growing();
+        rig.write(rig.pool.find(&[1; 16]).expect("a replica"), 900, 1);
+        let at = rig.flying(token::JOURNAL)[0];
+        rig.fail(at, IoError::Device);
+        let at = rig.flying(token::OPENING)[0];
+        rig.fail(at, IoError::Device);
+        rig.run();
+        let rig = reopened(rig);
+        assert_ne!(rig.pool.superblock.flags.get() & DROPPED, 0);
+    }
+
+    #[test]
+    fn a_failure_that_cannot_be_told_is_not_told_again_and_again() {
+        let mut rig = growing();
+        for _ in 0..2 {
+            let at = rig.flying(token::OPENING)[0];
+            rig.fail(at, IoError::Device);
+        }
+        assert!(rig.flying(token::OPENING).is_empty());
+        assert_eq!(rig.pool.state(), State::Failed);
+        rig.run();
     }
 }

@@ -15,8 +15,7 @@ use braid_block::{Instant, IoError, Memory, Token};
 
 use crate::{Note, Operation, Pool, State};
 
-/// So long a pool that is to stop waits for a device that does not answer, after that was told:
-/// one that resets itself or its path is back by then.
+/// So long a pool that is to stop waits for a device that does not answer, after both is known: one that resets itself or its path is back by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Spans that are told apart: the four that make up the limit, and the one that goes on.
 const SPANS: u32 = 5;
@@ -41,6 +40,8 @@ pub(crate) struct Watch {
     others: Vec<(Token, Mark)>,
     /// Since when it is told that the device does not answer.
     told: Option<Instant>,
+    /// When the pool was asked to stop.
+    stopping: Option<Instant>,
 }
 
 impl Watch {
@@ -55,7 +56,13 @@ impl Watch {
             late: 0,
             others: Vec::new(),
             told: None,
+            stopping: None,
         }
+    }
+
+    /// The pool is to stop.
+    pub(crate) const fn stops(&mut self, now: Instant) {
+        self.stopping = Some(now);
     }
 
     /// It is so late: called before anything begins or ends at this time.
@@ -135,8 +142,8 @@ impl Pool {
 
     /// When a pool that is to stop does not wait for its device any longer.
     pub(crate) fn gives_up_at(&self) -> Option<Instant> {
-        let since = self.watch.told.filter(|_| self.state == State::Stopping);
-        since.map(|since| since + PATIENCE)
+        let told = self.watch.told.filter(|_| self.state == State::Stopping)?;
+        Some(self.watch.stopping.map_or(told, |asked| told.max(asked)) + PATIENCE)
     }
 }
 
@@ -255,5 +262,30 @@ mod tests {
         assert_eq!(rig.take_ended().last(), Some(&Err(crate::Failure::Failed)));
         rig.pool.drop_leases(&mut rig.mem);
         assert_eq!(rig.mem.leased(), 0);
+    }
+
+    #[test]
+    fn a_stop_that_is_asked_for_long_after_a_stall_waits_as_long_as_any() {
+        let (mut rig, handle) = Rig::new();
+        rig.wait(1);
+        rig.write(handle, 3, 0x33);
+        for _ in 0..100 {
+            rig.wait(1);
+            rig.turn();
+        }
+        assert!(rig.notes.iter().any(|note| matches!(note, Note::Stalled { .. })));
+        rig.pool.stop(&mut rig.mem, rig.now);
+        for _ in 0..59 {
+            rig.turn();
+            assert_eq!(rig.pool.state(), State::Stopping);
+            rig.wait(1);
+        }
+        // The device is back, just in time.
+        rig.run();
+        while rig.pool.state() == State::Stopping {
+            rig.wait(1);
+            rig.run();
+        }
+        assert_eq!(rig.pool.state(), State::Stopped);
     }
 }

@@ -50,6 +50,10 @@ impl Pool {
             let unlocked = self.config.plant == Some(Plant::NoLock) && piece.kind != Kind::Read;
             if !unlocked && !self.locks.lock(piece.layer, piece.lcluster, piece.mask(), key) {
                 piece.queued = true;
+                // What was read is read again under the lock. Who holds it may need the buffer.
+                if let Some(side) = piece.side.take() {
+                    self.give_back(mem, side);
+                }
                 return;
             }
             piece.locked = !unlocked;
@@ -187,9 +191,13 @@ impl Pool {
             ready.push(key);
         }
         if ready.len() < *total as usize {
+            self.lend_spare(mem, key);
             return false;
         }
         let (all, op) = (ready.clone(), piece.op);
+        if self.recall(key, &all) {
+            return false;
+        }
         // As it is now: since a piece was ready, zeros may have freed its cluster.
         let lacks = |piece: &&Key| self.cluster_of(**piece).is_none();
         let lacking: ArrayVec<Key, PIECES_MAX> = all.iter().filter(lacks).copied().collect();
@@ -205,6 +213,41 @@ impl Pool {
         self.grant(op, &all, &lacking, thick);
         self.ready.extend(all.iter().filter(|piece| **piece != key).map(|key| Waiter::Piece(*key)));
         true
+    }
+
+    /// A piece that waits for the others of its write lends them the buffer of last resort: it
+    /// merges its ends once more, under the same lock, when it has its turn.
+    fn lend_spare<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key).filter(|_| self.spare.is_none()) else { return };
+        if let Some(side) = piece.side.take() {
+            piece.merged = false;
+            self.give_back(mem, side);
+        }
+    }
+
+    /// Pieces whose leaf was let go while they waited for the others look for their cluster once
+    /// more, for nobody knows whether they have one. Tells whether there are some; the leaves of
+    /// the rest stay meanwhile.
+    fn recall(&mut self, last: Key, all: &[Key]) -> bool {
+        let turn = self.turn;
+        let mut gone = ArrayVec::<Key, PIECES_MAX>::new();
+        for key in all {
+            let Some(piece) = self.pieces.get(*key) else { continue };
+            let (index, _) = place_cluster(piece.lcluster);
+            match self.store.map.leaves.get_mut(&(piece.layer, index)) {
+                Some(leaf) => leaf.used = turn,
+                None => gone.push(*key),
+            }
+        }
+        debug_assert!(!gone.contains(&last), "it was just looked at");
+        let op = self.pieces.get(last).map(|piece| piece.op);
+        if let Some(op) = op.and_then(|op| self.ops.get_mut(op))
+            && let Room::Asked { ready, .. } = &mut op.room
+        {
+            ready.retain(|key| !gone.contains(key));
+        }
+        self.ready.extend(gone.iter().map(|key| Waiter::Piece(*key)));
+        !gone.is_empty()
     }
 
     /// There is no space for a write: nothing of it was sent, and nothing will be.
@@ -236,7 +279,7 @@ impl Pool {
         }
     }
 
-    /// Where the cluster of a piece is; none if it has none, or its leaf was let go meanwhile.
+    /// Where the cluster of a piece is, whose leaf is in memory; none if it has none.
     fn cluster_of(&self, key: Key) -> Option<u32> {
         let piece = self.pieces.get(key)?;
         let (index, at) = place_cluster(piece.lcluster);
@@ -399,6 +442,10 @@ impl Pool {
         let Some(piece) = self.pieces.get_mut(key) else { return };
         let writes = piece.step == Step::Transfer && piece.kind != Kind::Read;
         let over = piece.transfers.end(result);
+        if let (Err(error), true, false) = (result, writes, over) {
+            // The others may take long, or for ever: nothing is acknowledged meanwhile.
+            return self.fail(mem, Operation::Write, self.on_device(key), error);
+        }
         if piece.kind == Kind::Read
             && piece.side.is_none()
             && let Some(op) = self.ops.get_mut(piece.op)
@@ -567,9 +614,9 @@ pub(crate) fn side_of(piece: &Piece, block: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use crate::rig::Rig;
-    use crate::{Failure, Note, Request, Work};
+    use crate::{Failure, Note, Request, State, Work, token};
     use alloc::vec::Vec;
-    use braid_block::{Class, Memory};
+    use braid_block::{Class, IoError, Memory};
 
     /// Takes all space there is, a cluster each from `first` on; tells the next.
     fn fill(rig: &mut Rig, handle: crate::Handle, first: u64) -> u64 {
@@ -610,5 +657,78 @@ mod tests {
             assert_eq!(rig.take_ended(), [Ok(byte)], "block {block}");
         }
         assert!(rig.notes.contains(&Note::Full));
+    }
+
+    #[test]
+    fn two_parts_of_a_write_make_do_with_one_buffer_one_after_the_other() {
+        let (mut rig, _) = Rig::new();
+        let handle = rig.create_fine(&[63, 64], 7);
+        let lease = rig.mem.alloc(Class::Small).expect("a buffer");
+        rig.mem.bytes_mut(&lease).fill(9);
+        rig.mem.exhausted = true;
+        let work = Work::Write { offset: (256 << 10) - 512, len: 1024, durable: false };
+        rig.ask_with(handle, work, lease);
+        rig.run();
+        assert_eq!(rig.take_ended(), [Ok(9)], "{}", rig.pool.waiting());
+        rig.mem.exhausted = false;
+        for (sector, byte) in [(510, 7), (511, 9), (512, 9), (513, 7)] {
+            let lease = rig.mem.alloc(Class::Small).expect("a buffer");
+            rig.ask_with(handle, Work::Read { offset: sector * 512, len: 512 }, lease);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Ok(byte)], "sector {sector}");
+        }
+    }
+
+    #[test]
+    fn a_part_whose_map_was_let_go_while_it_waited_has_its_cluster_still() {
+        /// Blocks of a leaf.
+        const LEAF: u64 = 64 * 256;
+        let (mut rig, handle) = Rig::new();
+        // The last cluster of a leaf, and the first of the next.
+        rig.write(handle, LEAF - 64, 1);
+        rig.write(handle, LEAF + 63, 1);
+        rig.run();
+        fill(&mut rig, handle, 512);
+        rig.let_go();
+        rig.notes.clear();
+        let lease = rig.mem.alloc(Class::Medium).expect("a buffer");
+        rig.mem.bytes_mut(&lease).fill(0x55);
+        let work = Work::Write { offset: (LEAF - 1) * 4096, len: 2 * 4096, durable: false };
+        rig.ask_with(handle, work, lease);
+        // The first part finds its leaf; the other waits for its own for long.
+        let has = |rig: &Rig, leaf: u32| rig.pool.store.map.leaves.contains_key(&(0, leaf));
+        while !has(&rig, 0) {
+            rig.finish(0);
+            assert!(!has(&rig, 1), "the first is read first");
+        }
+        for _ in 0..8 {
+            rig.turn();
+        }
+        rig.pool.config.limits.leaves_max = 0;
+        rig.turn();
+        assert!(!has(&rig, 0), "it was let go");
+        rig.run();
+        assert_eq!(rig.take_ended(), [Ok(0x55)], "{:?}", rig.notes);
+        assert!(!rig.notes.contains(&Note::Full));
+    }
+
+    #[test]
+    fn a_write_of_which_a_part_failed_fails_the_pool_though_the_rest_hangs() {
+        let (mut rig, _) = Rig::new();
+        let handle = rig.create_fine(&[], 0);
+        let lease = rig.mem.alloc(Class::Medium).expect("a buffer");
+        // The first block is written whole, from a buffer beside.
+        let work = Work::Write { offset: 512, len: 8192 - 512, durable: false };
+        rig.ask_with(handle, work, lease);
+        while rig.flying(token::PIECE).is_empty() {
+            rig.finish(0);
+        }
+        let writes = rig.flying(token::PIECE);
+        assert_eq!(writes.len(), 2);
+        rig.fail(writes[0], IoError::Device);
+        assert_eq!(rig.pool.state(), State::Failed);
+        assert!(rig.take_ended().is_empty(), "its buffer is with the device");
+        rig.run();
+        assert_eq!(rig.take_ended(), [Err(Failure::Failed)]);
     }
 }

@@ -169,3 +169,20 @@ fn a_pool_that_fails_ends_its_comparisons() {
     assert!(rig.ended.iter().all(|done| done.result == Err(Failure::Failed)));
     assert_eq!(rig.ended.len(), 2);
 }
+
+#[test]
+fn a_comparison_that_waits_for_a_write_leaves_it_the_last_buffer() {
+    let (mut rig, _) = Rig::new();
+    let handle = rig.create_fine(&[0, 1], 7);
+    let lease = rig.mem.alloc(Class::Small).expect("a buffer");
+    rig.mem.bytes_mut(&lease).fill(9);
+    let beside = rig.mem.alloc(Class::Medium).expect("a buffer");
+    rig.mem.exhausted = true;
+    rig.ask_with(handle, Work::Compare { offset: 0, len: 1 << 20 }, beside);
+    assert!(rig.pool.spare.is_none(), "the comparison has it");
+    let work = Work::Write { offset: 512, len: 512, durable: false };
+    rig.ask_with(handle, work, lease);
+    rig.run();
+    assert_eq!(rig.ended.len(), 2, "{}", rig.pool.waiting());
+    assert!(rig.ended.iter().all(|done| done.result.is_ok()));
+}

@@ -19,6 +19,8 @@ pub(crate) trait Held {
     fn written(&mut self, lsn: u64);
     /// Whether the second slot is to be written first.
     fn second_first(&self) -> bool;
+    /// See [`Paged::lsn`].
+    fn lsn(&self) -> u64;
     /// See [`Paged::is_dirty`].
     fn is_dirty(&self) -> bool;
     /// One slot is worse than the other: both are to be written, the worse one first. Tells
@@ -29,6 +31,10 @@ pub(crate) trait Held {
 impl<T: Clone> Held for Paged<T> {
     fn is_dirty(&self) -> bool {
         Self::is_dirty(self)
+    }
+
+    fn lsn(&self) -> u64 {
+        Self::lsn(self)
     }
 
     fn freeze(&mut self) {

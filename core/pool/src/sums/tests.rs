@@ -240,3 +240,28 @@ fn what_was_merged_is_forgotten_at_once_and_put_away_little_by_little() {
     sums.set(&layout, block(8), 3, 3);
     assert_eq!(merge_all(&mut sums, 3).len(), 1);
 }
+
+#[test]
+fn the_slot_of_the_last_finished_checkpoint_is_not_written_by_the_next() {
+    let layout = layout();
+    let mut sums = Sums::new(1000, 1 << 20);
+    // The second slot is of a checkpoint that did not end: its flush may have failed.
+    sums.checkpointed_to(15);
+    sums.add(0, Some(1), 20);
+    let merge = |sums: &mut Sums, seq: u64| {
+        let mut changes = Vec::new();
+        sums.set(&layout, 5, 50, seq);
+        sums.freeze();
+        assert_eq!(sums.next_page(&mut changes), Some(0));
+        let (_, slot) = sums.merge(0, &changes, seq).expect("it is in memory");
+        sums.written(0);
+        sums.merged();
+        slot
+    };
+    assert_eq!(merge(&mut sums, 30), 1);
+    assert_eq!(merge(&mut sums, 31), 1, "nor did this one end");
+    sums.checkpointed_to(31);
+    assert_eq!(merge(&mut sums, 40), 0);
+    sums.checkpointed_to(40);
+    assert_eq!(merge(&mut sums, 50), 1);
+}
