@@ -138,6 +138,8 @@ pub struct Shard {
     /// Controllers may have something to tell their hosts unasked.
     events: bool,
     stopping: bool,
+    /// That nothing is left after a stop was told.
+    drained: bool,
     /// The time of the last event.
     now: Instant,
     started: Instant,
@@ -201,6 +203,7 @@ impl Shard {
             sweeping: false,
             events: false,
             stopping: false,
+            drained: false,
             now: Instant::ZERO,
             started: Instant::ZERO,
             generation: admin::generation(&config),

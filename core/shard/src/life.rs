@@ -244,10 +244,10 @@ impl Shard {
         if !self.stopping || !self.conns.is_empty() || !self.hosts.is_empty() {
             return;
         }
-        if self.pools.is_empty() {
-            self.note(Note::Drained);
-        } else {
+        if !self.pools.are_given_up() {
             self.pools.close_all();
+        } else if !core::mem::replace(&mut self.drained, true) {
+            self.note(Note::Drained);
         }
     }
 

@@ -122,7 +122,8 @@ pub enum Note {
         /// As given.
         tag: u64,
     },
-    /// Every connection is closed, and every pool, after a stop was asked for.
+    /// Every connection is closed, and every pool, after a stop was asked for; or a pool failed
+    /// because its disk does not answer: what that holds stays where it is as long as it likes.
     Drained,
 }
 

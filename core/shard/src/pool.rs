@@ -12,7 +12,9 @@
 //! 1. A pool's tokens are the eight kinds of its place in the table; the place is given to another
 //!    one only when every effect of the first was answered, so that no completion goes astray.
 //! 2. A request's tag is the token of its op, a command's is one of ours: they never meet.
-//! 3. A pool's turn ends once a turn of the shard, after everything that may ask it for something,
+//! 3. A stop of the shard ends though a disk does not answer: a pool that gave up waiting for its
+//!    own keeps its place and its buffers, which are the kernel's, and is waited for no longer.
+//! 4. A pool's turn ends once a turn of the shard, after everything that may ask it for something,
 //!    so that one commit of its journal serves them all.
 
 use alloc::boxed::Box;
@@ -83,10 +85,17 @@ pub(crate) struct Entry {
     closing: bool,
     /// It has just been opened.
     opened: bool,
+    /// Nobody waits any more for its disk to answer.
+    given_up: bool,
     pub(crate) latency: Latency,
 }
 
 impl Entry {
+    /// Whether it can do no more, while its disk has not answered.
+    fn is_stuck(&self) -> bool {
+        self.closing && self.pool.state() == State::Failed && !self.is_over()
+    }
+
     fn is_over(&self) -> bool {
         let state = self.pool.state();
         self.closing
@@ -138,6 +147,11 @@ impl Pools {
         self.top == 0
     }
 
+    /// Whether there are none but those that nobody waits for.
+    pub(crate) fn are_given_up(&self) -> bool {
+        self.iter().all(|entry| entry.given_up)
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.places[..self.top].iter().flatten()
     }
@@ -183,6 +197,7 @@ impl Pools {
             asked: true,
             closing: false,
             opened: false,
+            given_up: false,
             latency: Latency::default(),
         });
         true
@@ -448,6 +463,10 @@ impl Shard {
             entry.pool.drop_leases(mem);
             self.note(Note::PoolClosed { pool: id, disk, clean });
             self.freed = true;
+        }
+        for entry in self.pools.iter_mut().filter(|entry| !entry.given_up && entry.is_stuck()) {
+            entry.given_up = true;
+            forgot = true;
         }
         if forgot {
             let last = self.pools.places.iter().rposition(Option::is_some);

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use braid_block::{BlockSize, Geometry, IoError};
 use braid_nvme::Status;
 use braid_nvme::command::{self, Sgl, admin, io};
@@ -440,6 +442,32 @@ fn wherever_the_device_fails_every_command_is_answered_and_no_buffer_is_lost() {
             return;
         }
     }
+}
+
+#[test]
+fn a_stop_ends_though_the_disk_does_not_answer_and_its_buffers_stay_with_it() {
+    let mut world = world();
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    assert!(put(&mut world, &mut io, 5, 5).is_success());
+    world.pool_disk.hangs = true;
+    io.post(&mut world, write(1, 0, 1, 4096), &[7; 4096]);
+    let (mem, now) = (&mut world.mem, world.now);
+    world.shard.stop(mem, now);
+    world.run();
+    world.end(io.socket);
+    world.end(admin.socket);
+    world.pass(Duration::from_secs(30));
+    assert!(!world.has_note(&Note::Drained), "a disk that resets itself is waited for");
+    world.pass(Duration::from_secs(120));
+    let drained = |world: &World| world.notes.iter().filter(|n| matches!(n, Note::Drained)).count();
+    assert_eq!(drained(&world), 1, "{:?}", world.notes);
+    assert!(world.shard.pool(POOL).is_some(), "the kernel has its buffers");
+    world.answer_pool_disk();
+    let closed = Note::PoolClosed { pool: POOL, disk: POOL_DISK, clean: false };
+    assert!(world.has_note(&closed), "{:?}", world.notes);
+    assert_eq!(drained(&world), 1, "told once");
+    world.shard.drop_leases(&mut world.mem);
+    assert_eq!((world.shard.ops(), world.mem.leases()), (0, 0));
 }
 
 #[test]

@@ -163,6 +163,8 @@ pub struct World {
     pub shard: Shard,
     pub mem: TestMemory,
     pub now: Instant,
+    /// What the pool's disk was asked for and does not answer.
+    hanging: Vec<Effect>,
     pub streams: BTreeMap<u32, Stream>,
     pub disk: Vec<u8>,
     /// What the disk holds for sure: copied from `disk` at each sync.
@@ -235,6 +237,7 @@ impl World {
         let limit = config.limits.arena_bytes;
         let mut world = Self {
             shard: Shard::new(config),
+            hanging: Vec::new(),
             mem: TestMemory { limit, ..TestMemory::default() },
             now: Instant::from_nanos(1_000_000_000),
             streams: BTreeMap::new(),

@@ -27,6 +27,8 @@ pub struct PoolDisk {
     pub error: Option<IoError>,
     /// After so many more operations they fail.
     pub left: Option<u64>,
+    /// It does not answer any more.
+    pub hangs: bool,
 }
 
 impl PoolDisk {
@@ -177,6 +179,15 @@ impl World {
         assert!(self.has_note(&Note::SubsystemGone { tag }));
     }
 
+    /// The pool's disk answers all that it did not.
+    pub fn answer_pool_disk(&mut self) {
+        self.pool_disk.hangs = false;
+        for effect in std::mem::take(&mut self.hanging) {
+            assert!(self.on_pool_disk(effect).is_none(), "it is for the pool's disk");
+        }
+        self.run();
+    }
+
     /// Gives the pool a command, and waits for its end.
     pub fn pool_command(&mut self, command: Command) -> Result<Done, Failure> {
         let mine = self.notes.len() as u64;
@@ -197,6 +208,17 @@ impl World {
     /// Carries out what the pool's disk is asked for; hands back what is not for it.
     pub fn on_pool_disk(&mut self, effect: Effect) -> Option<Effect> {
         let disk = &mut self.pool_disk;
+        let ours = matches!(
+            effect,
+            Effect::Read { disk: POOL_DISK, .. }
+                | Effect::Write { disk: POOL_DISK, .. }
+                | Effect::Sync { disk: POOL_DISK, .. }
+                | Effect::Discard { disk: POOL_DISK, .. }
+        );
+        if disk.hangs && ours {
+            self.hanging.push(effect);
+            return None;
+        }
         if disk.left == Some(0) {
             disk.error = Some(IoError::Device);
         }
