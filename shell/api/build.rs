@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 fn main() {
-    const PROTO: &str = "proto/engine.proto";
-    println!("cargo:rerun-if-changed={PROTO}");
-    let files = protox::compile([PROTO], ["proto"]).unwrap_or_else(|error| panic!("{error:?}"));
+    const PROTOS: [&str; 2] = ["proto/control.proto", "proto/engine.proto"];
+    for proto in PROTOS {
+        println!("cargo:rerun-if-changed={proto}");
+    }
+    let files = protox::compile(PROTOS, ["proto"]).unwrap_or_else(|error| panic!("{error:?}"));
     tonic_prost_build::configure()
         .compile_fds(files)
         .unwrap_or_else(|error| panic!("cannot write the generated code: {error}"));

@@ -1,9 +1,9 @@
 //! The commands, and how each of them ends.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
+pub(crate) use braid_terminal::output::print;
 use clap::{Parser, Subcommand};
 
 use crate::admin::{self, ana, device, events, fault, pool, replica, scrub, snapshot, status};
@@ -118,13 +118,6 @@ fn run(command: Command) -> Result<()> {
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),
     }
-}
-
-/// Prints a result. Whoever closed our stdout did not want the rest.
-pub(crate) fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
 }
 
 /// Help and version are printed as they are, a mistake as one line.

@@ -5,13 +5,12 @@
 pub mod admin;
 pub mod client;
 mod command;
-mod error;
 pub mod manage;
 pub mod offline;
 pub mod perf;
 pub mod quantity;
 pub mod serve;
-pub mod table;
 
+pub use braid_terminal::{error, table};
 pub use command::main;
 pub use error::{Error, Kind, Result};

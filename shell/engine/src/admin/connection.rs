@@ -1,13 +1,12 @@
 //! The way to an engine.
 
-use std::future::Future;
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use braid_api::v1::engine_client::EngineClient;
+use braid_terminal::call::innermost;
+pub use braid_terminal::call::{answer, refused};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
 
 use crate::admin::output::Format;
 use crate::error::{Error, Result};
@@ -21,9 +20,6 @@ pub type Client = EngineClient<Channel>;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How often an engine that says nothing is asked whether it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// After so long a person is shown that something is going on.
-const QUIET: Duration = Duration::from_secs(1);
-
 /// What all commands can be told.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Common {
@@ -72,66 +68,10 @@ impl Common {
     }
 }
 
-/// Waits for an answer; a person is shown that it takes its time. `what` says what goes on.
-///
-/// # Errors
-/// The engine's refusal, as one line.
-pub async fn answer<T>(
-    what: &str,
-    call: impl Future<Output = std::result::Result<Response<T>, Status>>,
-) -> Result<T> {
-    let shows = std::io::stderr().is_terminal();
-    let begun = Instant::now();
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + QUIET, QUIET);
-    tokio::pin!(call);
-    let answered = loop {
-        tokio::select! {
-            answered = &mut call => break answered,
-            _ = ticks.tick(), if shows => {
-                eprint!("\r{what}: {} s", begun.elapsed().as_secs());
-            }
-        }
-    };
-    if shows && begun.elapsed() >= QUIET {
-        // The answer begins on a line of its own.
-        eprint!("\r\x1b[K");
-    }
-    answered.map(Response::into_inner).map_err(|status| refused(&status))
-}
-
-/// What an engine's refusal means to whoever typed the command.
-pub(crate) fn refused(status: &Status) -> Error {
-    match status.code() {
-        Code::InvalidArgument => Error::usage(status.message()),
-        // Calls on a connection that broke are told as such by the client's own side.
-        Code::Unknown | Code::Cancelled | Code::Unavailable if status.message().is_empty() => {
-            Error::absent("the engine ended while it was asked")
-        }
-        _ => Error::run(status.message()),
-    }
-}
-
-/// The cause behind a chain of causes: what the system said.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Kind;
-
-    #[test]
-    fn a_refusal_is_told_by_whose_turn_it_is() {
-        assert_eq!(refused(&Status::invalid_argument("x")).kind(), Kind::Usage);
-        assert_eq!(refused(&Status::not_found("x")).kind(), Kind::Run);
-        assert_eq!(refused(&Status::unavailable("")).kind(), Kind::Absent);
-        assert_eq!(refused(&Status::resource_exhausted("full")).to_string(), "full");
-    }
 
     #[tokio::test]
     async fn where_nobody_answers_is_said() {

@@ -4,12 +4,10 @@
 //! for programs. A command that loses data asks first.
 
 pub mod ana;
-pub mod confirm;
 pub mod connection;
 pub mod device;
 pub mod events;
 pub mod fault;
-pub mod output;
 pub mod pool;
 pub mod replica;
 pub mod scrub;
@@ -17,16 +15,5 @@ pub mod snapshot;
 pub mod status;
 mod views;
 
-use std::future::Future;
-
-use crate::error::{Error, Result};
-
-/// Runs a command's calls on this thread.
-///
-/// # Errors
-/// As the command.
-pub fn run<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::run(format!("cannot start: {error}")))?;
-    runtime.block_on(command)
-}
+pub use braid_terminal::call::run;
+pub use braid_terminal::{confirm, output};

@@ -8,7 +8,6 @@ pub mod file;
 pub mod holder;
 pub mod identity;
 pub mod injection;
-pub mod log;
 pub mod metrics;
 pub mod notes;
 pub mod options;
@@ -24,6 +23,7 @@ pub mod uri;
 pub mod usage;
 pub mod wiring;
 
+pub use braid_terminal::log;
 pub use options::Options;
 
 use crate::error::Result;

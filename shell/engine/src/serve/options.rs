@@ -7,6 +7,7 @@ use braid_nvme::ana::AnaState;
 use braid_nvme::connect::CNTLID_MAX;
 use braid_nvme::target::ControllerModel;
 use braid_reactor::Polling;
+pub use braid_terminal::log::{Level, LogFormat};
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -265,32 +266,6 @@ impl From<Poll> for Polling {
             Poll::Never => Self::Never,
         }
     }
-}
-
-/// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// What needs an operator.
-    Error,
-    /// What may need one.
-    Warn,
-    /// What changes: starts, stops, hosts that come and go.
-    Info,
-    /// Every connection.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// How logs are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    /// A line for people.
-    Text,
-    /// A JSON object a line, for programs.
-    Json,
 }
 
 impl Options {

@@ -17,7 +17,7 @@ pub enum Kind {
     Usage,
     /// The machine, the network or the other side does not allow it. Exit code 1.
     Run,
-    /// The engine that is to be asked does not answer. Exit code 3.
+    /// Whoever is to be asked does not answer. Exit code 3.
     Absent,
 }
 
@@ -37,7 +37,7 @@ impl Error {
         Self { kind: Kind::Run, message: message.into() }
     }
 
-    /// No engine answers.
+    /// Nobody answers.
     #[must_use]
     pub fn absent(message: impl Into<String>) -> Self {
         Self { kind: Kind::Absent, message: message.into() }

@@ -1,9 +1,10 @@
 //! Answers as tables for people, as JSON or YAML for programs.
 
+use std::io::Write;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::command::print;
 use crate::error::{Error, Result};
 use crate::quantity::Bytes;
 use crate::table;
@@ -17,6 +18,13 @@ pub enum Format {
     Json,
     /// For programs, and people who edit.
     Yaml,
+}
+
+/// Prints a result. Whoever closed our stdout did not want the rest.
+pub fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
 }
 
 /// One thing of an answer: a row of a table, an object with the same facts and more.

@@ -1,0 +1,95 @@
+//! What is to be done.
+
+use crate::Uuid;
+
+/// Something to do about a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Which volume.
+    pub volume: Uuid,
+    /// What.
+    pub step: Step,
+}
+
+/// What is to be done about a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// An engine becomes the owner, under a name that was never used.
+    TakeOver {
+        /// Which engine.
+        engine: Uuid,
+        /// With the members that answer, whatever may be lost.
+        force: bool,
+        /// It is what an operator asked for, by this number.
+        asked: Option<u64>,
+    },
+    /// The owner leaves in order, because an operator asked so.
+    HandOver {
+        /// Where it is.
+        engine: Uuid,
+        /// By this number.
+        asked: u64,
+    },
+    /// The owner brings a replica back.
+    Return {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// An engine stands by.
+    Standby {
+        /// Which.
+        engine: Uuid,
+    },
+    /// An engine has no part in the volume any more.
+    Withdraw {
+        /// Which.
+        engine: Uuid,
+    },
+    /// A replica goes away with its data.
+    DropReplica {
+        /// Where it is.
+        engine: Uuid,
+        /// Which.
+        replica: Uuid,
+    },
+    /// Nothing of the volume is left but its record.
+    Forget,
+}
+
+impl Step {
+    /// Who does it; None: the store.
+    #[must_use]
+    pub const fn engine(&self) -> Option<Uuid> {
+        match self {
+            Self::TakeOver { engine, .. }
+            | Self::HandOver { engine, .. }
+            | Self::Return { engine, .. }
+            | Self::Standby { engine }
+            | Self::Withdraw { engine }
+            | Self::DropReplica { engine, .. } => Some(*engine),
+            Self::Forget => None,
+        }
+    }
+
+    /// It makes an owner.
+    #[must_use]
+    pub const fn is_appointment(&self) -> bool {
+        matches!(self, Self::TakeOver { .. })
+    }
+
+    /// It is about who the owner is.
+    pub(crate) const fn is_ownership(&self) -> bool {
+        matches!(self, Self::TakeOver { .. } | Self::HandOver { .. })
+    }
+
+    /// The number of the operator's request that it carries out.
+    pub(crate) const fn asked(&self) -> Option<u64> {
+        match self {
+            Self::TakeOver { asked, .. } => *asked,
+            Self::HandOver { asked, .. } => Some(*asked),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What is wanted.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::Uuid;
+
+/// Everything that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// Volumes. One that is still being made is none.
+    pub volumes: BTreeMap<Uuid, Volume>,
+}
+
+/// What is wanted of a volume.
+#[derive(Clone, Debug, Default)]
+pub struct Volume {
+    /// Where its replicas are.
+    pub replicas: Vec<Replica>,
+    /// Engines that stand by.
+    pub standbys: usize,
+    /// It shall go away.
+    pub deleting: bool,
+    /// What an operator asked for last.
+    pub asked: Option<Asked>,
+}
+
+/// A replica's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Which.
+    pub uuid: Uuid,
+    /// Its engine.
+    pub engine: Uuid,
+}
+
+/// An operator asks for another owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Counts what was asked for of this volume, from 1.
+    pub number: u64,
+    /// The engine that shall serve; None: any other one.
+    pub engine: Option<Uuid>,
+    /// The present owner leaves in order first.
+    pub orderly: bool,
+    /// With the members that answer, whatever may be lost.
+    pub force: bool,
+}

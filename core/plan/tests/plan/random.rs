@@ -1,0 +1,129 @@
+//! Random runs: engines die, go silent, come back, are deaf or fail; orders and answers are late
+//! or lost; the control plane is started again or pauses; operators ask. The world checks every
+//! action; in the end all is well again, and quiet.
+
+use std::time::Duration;
+
+use braid_plan::Asked;
+
+use super::world::{World, id};
+
+const ENGINES: &str = "abcd";
+const VOLUMES: &str = "uvw";
+
+/// A small generator: the same numbers for the same seed, for ever.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn number(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn within(&mut self, from: u64, to: u64) -> u64 {
+        from + self.number() % (to - from)
+    }
+
+    pub(crate) fn once_in(&mut self, of: u64) -> bool {
+        self.number().is_multiple_of(of)
+    }
+
+    fn pick(&mut self, of: &str) -> char {
+        let at = self.within(0, of.len() as u64) as usize;
+        of.chars().nth(at).unwrap()
+    }
+}
+
+#[test]
+fn whatever_fails_owners_are_appointed_one_by_one_and_for_a_reason() {
+    let mut take_overs = 0;
+    for seed in 0..300 {
+        take_overs += run(seed);
+    }
+    // Else the runs show nothing.
+    assert!(take_overs > 3000, "{take_overs}");
+}
+
+fn run(seed: u64) -> usize {
+    let mut dice = Dice(seed);
+    let mut world = World::new();
+    world.dice = Some(Dice(!seed));
+    for volume in VOLUMES.chars() {
+        world.add_volume(volume, "abc", 1);
+    }
+    ENGINES.chars().for_each(|engine| world.start(engine));
+    for _ in 0..600 {
+        happen(&mut world, &mut dice);
+        world.turn();
+        calm(&world, seed);
+    }
+    let take_overs = world.log.iter().filter(|line| line.ends_with("takes over")).count();
+    heal(&mut world);
+    world.wait(Duration::from_secs(120));
+    world.dice = None;
+    world.wait(Duration::from_secs(60));
+    world.log.clear();
+    world.wait(Duration::from_secs(20));
+    assert!(world.log.is_empty(), "seed {seed} is not quiet: {:?}", world.log);
+    for volume in VOLUMES.chars() {
+        let truth = &world.truth[&id(volume)];
+        assert_eq!(world.serving(&id(volume)), 1, "seed {seed}: {volume} {truth:?}");
+        assert!(truth.away.is_empty(), "seed {seed}: {volume} {truth:?}");
+        assert!(world.parts(&id(volume)) >= 2, "seed {seed}: {volume} has no standby");
+        assert_eq!(world.alerts(volume), "[]", "seed {seed}");
+    }
+    take_overs
+}
+
+/// No storm: few actions for a volume in a time, however much fails.
+fn calm(world: &World, seed: u64) {
+    for volume in VOLUMES.chars().map(id) {
+        let recent = world.begun.iter().rev();
+        let recent = recent.take_while(|(at, _)| world.now.since(*at) < Duration::from_secs(10));
+        let count = recent.filter(|(_, of)| *of == volume).count();
+        assert!(count <= 40, "seed {seed}: {count} actions in 10 s");
+    }
+}
+
+fn happen(world: &mut World, dice: &mut Dice) {
+    let engine = dice.pick(ENGINES);
+    match dice.within(0, 200) {
+        0..3 => world.kill(engine, dice.once_in(2)),
+        3..9 => world.start(engine),
+        9..11 => world.cut(engine, false),
+        11..15 => world.cut(engine, true),
+        15 => world.nodes.get_mut(&id(engine)).unwrap().deaf = true,
+        16..19 => world.nodes.get_mut(&id(engine)).unwrap().deaf = false,
+        19 => world.nodes.get_mut(&id(engine)).unwrap().fails = true,
+        20..23 => world.nodes.get_mut(&id(engine)).unwrap().fails = false,
+        23 => world.restart(),
+        24 => {
+            world.paused = world.now + Duration::from_millis(dice.within(0, 8000));
+            world.observed.awake = world.paused;
+        }
+        27..30 => world.sever(engine),
+        25..27 => {
+            let meant = dice.once_in(2).then(|| id(dice.pick(ENGINES)));
+            let (orderly, force) = (dice.once_in(2), dice.once_in(4));
+            world.ask(dice.pick(VOLUMES), Asked { number: 0, engine: meant, orderly, force });
+        }
+        _ => {}
+    }
+}
+
+fn heal(world: &mut World) {
+    for engine in ENGINES.chars() {
+        world.start(engine);
+        world.cut(engine, true);
+        let node = world.nodes.get_mut(&id(engine)).unwrap();
+        (node.deaf, node.fails) = (false, false);
+    }
+    // What nobody can have any more is not waited for.
+    for volume in world.desired.volumes.values_mut() {
+        volume.asked = None;
+    }
+}
