@@ -1,0 +1,4 @@
+//! The control plane's process.
+#![forbid(unsafe_code)]
+
+pub mod store;

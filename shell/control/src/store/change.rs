@@ -1,0 +1,280 @@
+//! What can be changed, when, and to what. Pure: the thread that writes makes it durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use braid_nexus::record::RECORD_MAX;
+use braid_nexus::{Record, Uuid};
+
+use super::row::{Appointed, Spec, Stage};
+use super::{State, Volume};
+
+/// A change.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A volume is to be made.
+    Create(Box<Spec>),
+    /// Its replicas are there: its first record. The same again is done.
+    Admit {
+        /// Which.
+        volume: Uuid,
+        /// Version 1.
+        record: Box<Record>,
+    },
+    /// An owner's change of the record.
+    Swap {
+        /// Which volume.
+        volume: Uuid,
+        /// Every byte that is expected.
+        old: Vec<u8>,
+        /// What shall be there.
+        new: Vec<u8>,
+    },
+    /// An owner is appointed.
+    Appoint {
+        /// Of which volume.
+        volume: Uuid,
+        /// Who, and where.
+        appointed: Appointed,
+    },
+    /// A volume shall go away; these replicas are forgotten, because their engines are.
+    Delete {
+        /// Which.
+        volume: Uuid,
+        /// Of which replicas nobody waits for the end.
+        forgotten: Vec<Uuid>,
+    },
+    /// Nothing of it is left.
+    Forget {
+        /// Which.
+        volume: Uuid,
+    },
+    /// A record that replicas kept is the record.
+    Recover {
+        /// Of a volume that the store may not know.
+        spec: Box<Spec>,
+        /// The record that was in the store, if any, when this was decided.
+        expected: Option<Box<Record>>,
+        /// What it is to be.
+        record: Box<Record>,
+    },
+    /// Something happened.
+    Note {
+        /// To which volume.
+        volume: Uuid,
+        /// When.
+        unix_ms: u64,
+        /// What.
+        text: String,
+    },
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// It is so now, or was so already.
+    Done,
+    /// The record was another one, and is this; nothing was changed.
+    Changed(Arc<Record>),
+    /// There was no such volume.
+    Absent,
+}
+
+/// Why a change was not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It makes no sense.
+    Invalid(String),
+    /// Something else is there.
+    Exists(String),
+    /// There is no such volume.
+    NotFound,
+    /// It is not at a stage for that.
+    Stage(String),
+    /// It may have been made, or not: the store cannot be written now.
+    Unknown,
+}
+
+/// What is there after the changes of one commit.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    base: &'a State,
+    changed: BTreeMap<Uuid, Option<Volume>>,
+    pub(super) notes: Vec<(Uuid, u64, u64, String)>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) const fn new(base: &'a State) -> Self {
+        Self { base, changed: BTreeMap::new(), notes: Vec::new() }
+    }
+
+    /// What is to be written: volumes, and None for those that are gone.
+    pub(super) fn into_changed(self) -> BTreeMap<Uuid, Option<Volume>> {
+        self.changed
+    }
+
+    pub(super) const fn changed(&self) -> &BTreeMap<Uuid, Option<Volume>> {
+        &self.changed
+    }
+
+    fn get(&self, volume: &Uuid) -> Option<&Volume> {
+        match self.changed.get(volume) {
+            Some(changed) => changed.as_ref(),
+            None => self.base.volumes.get(volume),
+        }
+    }
+
+    fn found(&self, volume: &Uuid) -> Result<Volume, Refusal> {
+        self.get(volume).cloned().ok_or(Refusal::NotFound)
+    }
+
+    fn put(&mut self, volume: Volume) {
+        self.changed.insert(volume.spec.uuid, Some(volume));
+    }
+
+    /// Makes a change.
+    pub(super) fn apply(&mut self, change: Change) -> Result<Done, Refusal> {
+        match change {
+            Change::Create(spec) => self.create(*spec),
+            Change::Admit { volume, record } => self.admit(&volume, *record),
+            Change::Swap { volume, old, new } => self.swap(&volume, &old, &new),
+            Change::Appoint { volume, appointed } => {
+                let found = self.found(&volume)?;
+                let spec = Spec { appointed: Some(appointed), ..(*found.spec).clone() };
+                self.put(Volume { spec: Arc::new(spec), ..found });
+                Ok(Done::Done)
+            }
+            Change::Delete { volume, forgotten } => self.delete(&volume, &forgotten),
+            Change::Forget { volume } => {
+                let found = self.get(&volume).is_some();
+                self.changed.insert(volume, None);
+                Ok(if found { Done::Done } else { Done::Absent })
+            }
+            Change::Recover { spec, expected, record } => {
+                self.recover(*spec, expected.as_deref(), *record)
+            }
+            Change::Note { volume, unix_ms, text } => {
+                let mut found = self.found(&volume)?;
+                let number = found.events.1;
+                found.events.1 += 1;
+                self.put(found);
+                self.notes.push((volume, number, unix_ms, text));
+                Ok(Done::Done)
+            }
+        }
+    }
+
+    fn create(&mut self, spec: Spec) -> Result<Done, Refusal> {
+        let named = |other: &Volume| other.spec.name == spec.name && other.spec.uuid != spec.uuid;
+        let base = self.base.volumes.keys().filter(|uuid| !self.changed.contains_key(*uuid));
+        let uuids = base.chain(self.changed.keys());
+        if let Some(other) = uuids.filter_map(|uuid| self.get(uuid)).find(|other| named(other)) {
+            return Err(Refusal::Exists(format!("a volume is named {} already", other.spec.name)));
+        }
+        if self.get(&spec.uuid).is_some() {
+            return Err(Refusal::Exists("a volume has this uuid already".into()));
+        }
+        self.put(Volume::new(Arc::new(spec), None));
+        Ok(Done::Done)
+    }
+
+    fn admit(&mut self, volume: &Uuid, record: Record) -> Result<Done, Refusal> {
+        let found = self.found(volume)?;
+        self.check(volume, &record)?;
+        match (found.spec.stage, &found.record) {
+            (Stage::Creating, None) => {
+                let spec = Spec { stage: Stage::Ready, ..(*found.spec).clone() };
+                let record = Some(Arc::new(record));
+                self.put(Volume { spec: Arc::new(spec), record, ..found });
+                Ok(Done::Done)
+            }
+            (Stage::Ready, Some(_)) => Ok(Done::Done),
+            _ => Err(Refusal::Stage("the volume is being deleted".into())),
+        }
+    }
+
+    /// Invariant 3 of the store.
+    fn swap(&mut self, volume: &Uuid, old: &[u8], new: &[u8]) -> Result<Done, Refusal> {
+        let invalid = |text: &str| Refusal::Invalid(text.into());
+        if old.len().max(new.len()) > RECORD_MAX {
+            return Err(Refusal::Invalid(format!("a record is above {RECORD_MAX} bytes")));
+        }
+        let old = Record::decode(old).map_err(|_| invalid("`old` is no record"))?;
+        let new = Record::decode(new).map_err(|_| invalid("`new` is no record"))?;
+        if old.version.checked_add(1) != Some(new.version) {
+            return Err(invalid("`new` is not the next version of `old`"));
+        }
+        let found = self.found(volume)?;
+        let Some(present) = &found.record else { return Err(Refusal::NotFound) };
+        if **present == new {
+            return Ok(Done::Done);
+        }
+        if **present != old {
+            return Ok(Done::Changed(Arc::clone(present)));
+        }
+        self.check(volume, &new)?;
+        claim(&old, &new, found.spec.appointed)?;
+        self.put(Volume { record: Some(Arc::new(new)), ..found });
+        Ok(Done::Done)
+    }
+
+    /// A record that may be this volume's in this store.
+    fn check(&self, volume: &Uuid, record: &Record) -> Result<(), Refusal> {
+        let invalid = |text: &str| Err(Refusal::Invalid(text.into()));
+        if record.volume != *volume {
+            return invalid("the record is of another volume");
+        }
+        if record.store != self.base.id {
+            return invalid("the record is of another store");
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, volume: &Uuid, forgotten: &[Uuid]) -> Result<Done, Refusal> {
+        let Some(found) = self.get(volume).cloned() else { return Ok(Done::Absent) };
+        let mut spec = (*found.spec).clone();
+        spec.stage = Stage::Deleting;
+        spec.places.retain(|place| !forgotten.contains(&place.replica));
+        self.put(Volume { spec: Arc::new(spec), ..found });
+        Ok(Done::Done)
+    }
+
+    fn recover(
+        &mut self,
+        spec: Spec,
+        expected: Option<&Record>,
+        record: Record,
+    ) -> Result<Done, Refusal> {
+        self.check(&spec.uuid, &record)?;
+        let found = self.get(&spec.uuid).cloned();
+        let present = found.as_ref().and_then(|found| found.record.clone());
+        if present.as_deref() != expected {
+            return match present {
+                Some(present) => Ok(Done::Changed(present)),
+                None => Ok(Done::Absent),
+            };
+        }
+        if found.is_none() {
+            self.create(spec.clone())?;
+        }
+        let found = self.found(&spec.uuid)?;
+        let spec = Spec { stage: Stage::Ready, appointed: None, ..spec };
+        self.put(Volume { spec: Arc::new(spec), record: Some(Arc::new(record)), ..found });
+        Ok(Done::Done)
+    }
+}
+
+/// A change of the owner is a claim: by the one who was appointed, in the next epoch. Nothing else
+/// changes the epoch.
+fn claim(old: &Record, new: &Record, appointed: Option<Appointed>) -> Result<(), Refusal> {
+    if (old.owner, old.epoch) == (new.owner, new.epoch) {
+        return Ok(());
+    }
+    if old.epoch.checked_add(1) != Some(new.epoch) || old.owner == new.owner {
+        return Err(Refusal::Invalid("the epoch changes with the owner, by one".into()));
+    }
+    if appointed.is_none_or(|appointed| appointed.owner != new.owner) {
+        return Err(Refusal::Stage("this owner is not the one who was appointed".into()));
+    }
+    Ok(())
+}
