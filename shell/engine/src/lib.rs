@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod client;
 mod command;
+pub mod control;
 pub mod manage;
 pub mod offline;
 pub mod perf;

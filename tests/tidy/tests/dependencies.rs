@@ -21,10 +21,23 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("shell/reactor", &["core/block", "core/nvme", "core/pool", "core/nexus", "core/shard"]),
     // The words of the wire: nothing of ours below it, so that every client can have it.
     ("shell/api", &[]),
+    // What programs share where people meet them.
+    ("shell/terminal", &[]),
     (
         "shell/engine",
-        &["core/block", "core/nvme", "core/pool", "core/shard", "shell/api", "shell/reactor"],
+        &[
+            "core/block",
+            "core/nvme",
+            "core/pool",
+            "core/nexus",
+            "core/shard",
+            "shell/api",
+            "shell/reactor",
+            "shell/terminal",
+        ],
     ),
+    // Of the mirror it knows the record alone.
+    ("shell/control", &["core/block", "core/nexus", "core/plan", "shell/api", "shell/terminal"]),
     // The door is built first, and builds the rest by calling cargo.
     ("xtask", &[]),
     // What nothing depends on may look at everything.
@@ -34,7 +47,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that only tests, examples and benchmarks may depend on: they build a program.
-const BINARIES: &[&str] = &["shell/engine", "xtask"];
+const BINARIES: &[&str] = &["shell/engine", "shell/control", "xtask"];
 
 /// Outside crates that a core crate may name. All of them build without std, which
 /// `tests/purity.rs` proves again for the versions in use.

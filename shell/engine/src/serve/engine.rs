@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::control;
 use crate::error::{Error, Result};
 use crate::manage::host::Told;
 use crate::manage::manager::{Manager, Settings};
@@ -75,10 +76,11 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         tokio::spawn(hear(Arc::clone(&manager), told));
         let shared = import(plan, &manager).await?;
         let mut doors = Doors { socket, tcp };
-        let answering = doors.open(&manager)?;
+        let mut answering = doors.open(&manager)?;
+        let figures = attend(plan, &manager, &mut answering)?;
         announce(plan, &listen, shared);
         let reload = Reload::new(line, log);
-        let served = Served { signals, exporter, reload, answering };
+        let served = Served { signals, exporter, reload, answering, figures };
         manage(plan, threads, served).await
     });
     // A disk that somebody waits for must not hold the end.
@@ -98,8 +100,24 @@ struct Served {
     signals: Signals,
     exporter: Option<Exporter>,
     reload: Reload,
-    /// The doors of the management.
+    /// The doors of the management, and the way to the control plane.
     answering: Vec<JoinHandle<()>>,
+    /// What was counted on that way.
+    figures: Option<Arc<control::Figures>>,
+}
+
+/// Reports to the control plane, if there is one. Orders about volumes are refused: nothing here
+/// runs volumes yet.
+fn attend(
+    plan: &Plan,
+    manager: &Arc<Manager<Wires>>,
+    tasks: &mut Vec<JoinHandle<()>>,
+) -> Result<Option<Arc<control::Figures>>> {
+    let Some(place) = &plan.control else { return Ok(None) };
+    let figures = Arc::default();
+    let (_, attending) = control::start(place, manager, &figures)?;
+    tasks.extend(attending);
+    Ok(Some(figures))
 }
 
 /// Takes the management socket. An engine that serves plain namespaces alone can do without the
@@ -194,9 +212,9 @@ fn announce(plan: &Plan, listen: &[SocketAddr], shared: Vec<String>) {
 
 /// Everything the management thread does while the shards run.
 async fn manage(plan: &Plan, mut threads: Threads, served: Served) -> Result<()> {
-    let Served { mut signals, exporter, mut reload, answering } = served;
+    let Served { mut signals, exporter, mut reload, answering, figures } = served;
     if let Some(exporter) = exporter {
-        tokio::spawn(exporter.serve(threads.remotes.clone()));
+        tokio::spawn(exporter.serve(threads.remotes.clone(), figures));
     }
     let mut left = threads.remotes.len();
     let mut deadline: Option<Instant> = None;
@@ -294,7 +312,13 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             });
-            let served = Served { signals: heard, exporter: None, reload, answering: Vec::new() };
+            let served = Served {
+                signals: heard,
+                exporter: None,
+                reload,
+                answering: Vec::new(),
+                figures: None,
+            };
             manage(&plan, threads, served).await.unwrap_err().to_string()
         })
     }

@@ -1,6 +1,7 @@
 //! The metrics page: one HTTP path on the management thread.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::control::Figures;
 use crate::error::{Error, Result};
 use crate::serve::metrics;
 use crate::serve::server::Control;
@@ -45,20 +47,28 @@ impl Exporter {
     }
 
     /// Answers until the process ends.
-    pub async fn serve(self, shards: Vec<Remote<Control>>) {
-        let router = Router::new().route("/metrics", get(page)).with_state(shards);
+    pub async fn serve(self, shards: Vec<Remote<Control>>, control: Option<Arc<Figures>>) {
+        let state = Sources { shards, control };
+        let router = Router::new().route("/metrics", get(page)).with_state(state);
         if let Err(error) = axum::serve(self.listener, router).await {
             tracing::error!(%error, "metrics are served no more");
         }
     }
 }
 
-async fn page(State(shards): State<Vec<Remote<Control>>>) -> Response {
-    let snapshots = match timeout(ANSWER, snapshots(&shards)).await {
+/// Where figures come from.
+#[derive(Clone, Debug)]
+struct Sources {
+    shards: Vec<Remote<Control>>,
+    control: Option<Arc<Figures>>,
+}
+
+async fn page(State(sources): State<Sources>) -> Response {
+    let snapshots = match timeout(ANSWER, snapshots(&sources.shards)).await {
         Ok(snapshots) => snapshots,
         Err(_) => return (StatusCode::GATEWAY_TIMEOUT, "a shard does not answer").into_response(),
     };
-    match metrics::encode(snapshots) {
+    match metrics::encode(snapshots, sources.control) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -56,6 +56,12 @@ pub fn replica_nqn(uuid: Uuid) -> String {
     format!("nqn.2026-01.io.braid:{uuid}")
 }
 
+/// The identity of a node, which follows from its name.
+#[must_use]
+pub fn node(name: &str) -> Uuid {
+    derived(BRAID, &["node", name])
+}
+
 /// The NGUID that follows from a uuid.
 #[must_use]
 pub fn nguid(uuid: Uuid) -> [u8; 16] {

@@ -1,6 +1,8 @@
 //! Snapshots in the text format that Prometheus reads.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
@@ -9,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::control::Figures;
 use crate::serve::snapshot::{Controller, Namespace, Pool, Snapshot};
 
 /// The media type of what [`encode`] gives.
@@ -160,12 +163,39 @@ const POOL: &[Figure<Pool>] = &[
 ///
 /// # Errors
 /// Never, unless the encoder itself fails.
-pub fn encode(snapshots: Vec<Snapshot>) -> Result<String, fmt::Error> {
+pub fn encode(
+    snapshots: Vec<Snapshot>,
+    control: Option<Arc<Figures>>,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("braid");
     registry.register_collector(Box::new(Page(snapshots)));
+    registry.register_collector(Box::new(Control(control)));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
+}
+
+/// What was counted on the way to the control plane, if there is one.
+#[derive(Debug)]
+struct Control(Option<Arc<Figures>>);
+
+const CONTROL: &[Figure<Figures>] = &[
+    gauge("connected", "1 while the control plane is connected", |f| f.connected.load(Relaxed)),
+    counter("connects", "Streams to the control plane", |f| f.connects.load(Relaxed)),
+    counter("orders", "Orders of the control plane", |f| f.orders.load(Relaxed)),
+    counter("orders_failed", "Orders that were not carried out", |f| f.orders_failed.load(Relaxed)),
+    counter("swaps", "Changes of records that were asked for", |f| f.swaps.load(Relaxed)),
+    counter("swaps_unknown", "Changes of records of unknown outcome", |f| {
+        f.swaps_unknown.load(Relaxed)
+    }),
+    counter("fetches", "Records that were asked for", |f| f.fetches.load(Relaxed)),
+];
+
+impl Collector for Control {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(figures) = &self.0 else { return Ok(()) };
+        family(&mut encoder, "control", CONTROL, || std::iter::once((Labels::new(), &**figures)))
+    }
 }
 
 /// What tells one thing from another.
@@ -284,7 +314,7 @@ mod tests {
     fn a_page_has_every_figure_of_every_shard() {
         let mut snapshot = Snapshot { shard: 3, ..Snapshot::default() };
         snapshot.reactor.turns = 7;
-        let page = encode(vec![snapshot, Snapshot::default()]).unwrap();
+        let page = encode(vec![snapshot, Snapshot::default()], None).unwrap();
         assert!(page.contains("braid_shard_reactor_turns_total{shard=\"3\"} 7\n"), "{page}");
         assert!(page.contains("braid_shard_sockets{shard=\"0\"} 0\n"), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
@@ -309,11 +339,14 @@ mod tests {
             hostnqn: "nqn.h\"".into(),
             io_queues: 4,
         };
-        let page = encode(vec![Snapshot {
-            namespaces: vec![namespace],
-            controllers: vec![controller],
-            ..Snapshot::default()
-        }])
+        let page = encode(
+            vec![Snapshot {
+                namespaces: vec![namespace],
+                controllers: vec![controller],
+                ..Snapshot::default()
+            }],
+            None,
+        )
         .unwrap();
         let reads = "braid_namespace_reads_total{subsystem=\"nqn.a\",nsid=\"2\"} 0\n";
         assert!(page.contains(reads), "{page}");

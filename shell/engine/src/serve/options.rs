@@ -107,6 +107,14 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT")]
     pub management: Option<Address>,
 
+    /// Report to the control plane that listens here, and do what it orders; with --node
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub control: Option<Address>,
+
+    /// Name of this node, which no other engine has; with --control
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<NodeName>,
+
     /// Take what this file holds for the kernel's boot id, with --allow-injection: a file that
     /// changed is a machine that was started again
     #[arg(long, value_name = "FILE")]
@@ -173,6 +181,25 @@ impl FromStr for Serial {
 }
 
 deserialize_from_text!(Serial);
+
+/// The name of a node: 1 to 63 letters, digits, dots and dashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeName(pub String);
+
+impl FromStr for NodeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        if (1..=63).contains(&text.len()) && text.chars().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("'{text}' is not a node's name: 1 to 63 letters, digits, dots and dashes"))
+        }
+    }
+}
+
+deserialize_from_text!(NodeName);
 
 /// How controller ids are given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -294,6 +321,8 @@ impl Options {
             metrics: self.metrics.or(file.metrics),
             socket: self.socket.or(file.socket),
             management: self.management.or(file.management),
+            control: self.control.or(file.control),
+            node: self.node.or(file.node),
             boot_id_file: self.boot_id_file.or(file.boot_id_file),
             allow_injection: self.allow_injection || file.allow_injection,
             force: self.force || file.force,

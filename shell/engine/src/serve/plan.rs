@@ -10,11 +10,12 @@ use braid_nvme::DISCOVERY_NQN;
 use braid_nvme::target::ControllerModel;
 use braid_shard::Paths;
 
+use crate::control;
 use crate::error::{Error, Result};
 use crate::quantity::Address;
 use crate::serve::identity::{self, NamespaceIdentity};
 use crate::serve::options::{
-    Ana, ControllerIds, Level, LogFormat, Options, Poll, SubsystemOptions,
+    Ana, ControllerIds, Level, LogFormat, NodeName, Options, Poll, SubsystemOptions,
 };
 use crate::serve::uri::{NamespaceUri, PoolUri, Served, Source};
 use crate::serve::wiring::Manners;
@@ -42,6 +43,8 @@ pub struct Plan {
     pub socket: Option<PathBuf>,
     /// Where it is managed over TCP.
     pub management: Option<SocketAddr>,
+    /// The control plane that it reports to.
+    pub control: Option<control::Place>,
     /// What stands for the kernel's boot id.
     pub boot_id_file: Option<PathBuf>,
     /// Faults may be injected.
@@ -139,6 +142,7 @@ impl Plan {
             },
             socket: options.socket,
             management: options.management.map(|address| address.0),
+            control: control(options.control, options.node)?,
             boot_id_file: options.boot_id_file,
             allow_injection: options.allow_injection,
             shards,
@@ -197,6 +201,18 @@ fn paths(ids: Option<ControllerIds>, state: Option<Ana>) -> Paths {
     }
     paths.state = state.map_or(paths.state, Into::into);
     paths
+}
+
+/// Where the control plane is and who we are to it: both, or neither.
+fn control(at: Option<Address>, node: Option<NodeName>) -> Result<Option<control::Place>> {
+    match (at, node) {
+        (Some(Address(control)), Some(NodeName(node))) => {
+            Ok(Some(control::Place { control, node }))
+        }
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(Error::usage("--control needs --node, the name of this node")),
+        (None, Some(_)) => Err(Error::usage("--node needs --control, where it is to be told")),
+    }
 }
 
 /// The subsystem of the command line, if it has namespaces, and those of the file.
