@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use braid_sim::Story;
-use braid_sim::cluster::campaign::{FREE, Options, Profile, Report, Selection, campaign};
+use braid_sim::cluster::campaign::{
+    FREE, MIXED, Options, Profile, Report, Selection, campaign, kind, never_reached,
+};
 use braid_sim::cluster::shrink::shrink;
 
 fn run(profile: &'static str, first: u64, seeds: u64, selection: Selection) -> Report {
@@ -25,16 +27,28 @@ fn clean(report: &Report) {
 
 #[test]
 fn whatever_befalls_a_cluster_what_must_hold_holds() {
-    let report = run(FREE, 1, 60, Selection::default());
+    let options = Options {
+        seeds: 200,
+        first: 1,
+        profile: MIXED,
+        selection: Selection::default(),
+        story: Story::Silent,
+        jobs: std::thread::available_parallelism().map_or(1, usize::from),
+        first_finding_ends: false,
+    };
+    let report = campaign(&options);
     clean(&report);
-    assert!(report.seen.times("converged") == 60, "{}", report.seen);
-    assert!(report.seen.times("member returned") > 10, "{}", report.seen);
+    let missing = never_reached(&options, &report);
+    assert!(missing.is_empty(), "never reached: {missing:?}; {}", report.seen);
+    assert_eq!(report.seen.times("converged"), 200, "{}", report.seen);
 }
 
 #[test]
-fn every_profile_runs_and_finds_nothing() {
-    for profile in Profile::names() {
-        clean(&run(profile, 1, 4, Selection::default()));
+fn of_200_seeds_each_kind_of_cluster_has_some_and_three_of_four_are_free() {
+    let of = |profile| (1..=200).filter(|seed| kind(MIXED, *seed) == profile).count();
+    assert_eq!(of(FREE), 150);
+    for profile in Profile::names().filter(|profile| *profile != FREE) {
+        assert!(of(profile) >= 1, "{profile}");
     }
 }
 

@@ -4,15 +4,13 @@ use std::time::Instant;
 
 use braid_nexus::Plant;
 use braid_sim::Story;
-use braid_sim::cluster::campaign::{self, FREE, Finding, Options, PLANTS, Profile, Report};
+use braid_sim::cluster::campaign::{self, Finding, MIXED, Options, PLANTS, Profile, Report};
 use braid_sim::cluster::shrink::shrink;
 
 use super::number;
 
 /// Findings that are told in full; more say no more.
 const TOLD_MAX: usize = 10;
-/// Seeds from which on a campaign must have reached everything.
-const LONG: u64 = 1000;
 
 /// Runs what the arguments say; whether nothing was found that should not be.
 pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, String> {
@@ -38,13 +36,11 @@ pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, Strin
         );
         return Ok(found.is_some());
     }
-    let missing = report.seen.missing(&campaign::WANTED);
-    let long = options.profile == FREE && report.seeds >= LONG;
-    let missed = long && !missing.is_empty();
-    if missed {
+    let missing = campaign::never_reached(&options, &report);
+    if !missing.is_empty() {
         println!("NEVER REACHED: {}", missing.join(", "));
     }
-    Ok(report.findings.is_empty() && !missed)
+    Ok(report.findings.is_empty() && missing.is_empty())
 }
 
 fn tell_smaller(finding: &Finding) {
@@ -72,7 +68,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool),
     let mut options = Options {
         seeds: 200,
         first: 1,
-        profile: FREE,
+        profile: MIXED,
         selection: campaign::Selection::default(),
         story: Story::Silent,
         jobs: 0,
@@ -102,7 +98,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool),
     }
     // A plant is looked for where it shows.
     let planted = PLANTS.iter().find(|(_, plant, _)| options.selection.plant == Some(*plant));
-    options.profile = profile.or(planted.map(|(.., profile)| *profile)).unwrap_or(FREE);
+    options.profile = profile.or(planted.map(|(.., profile)| *profile)).unwrap_or(MIXED);
     options.first_finding_ends = planted.is_some();
     if options.jobs == 0 {
         options.jobs = std::thread::available_parallelism().map_or(1, usize::from);
@@ -116,7 +112,8 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool),
 }
 
 fn profile_of(name: &str) -> Result<&'static str, String> {
-    Profile::names().find(|known| *known == name).ok_or_else(|| {
+    let mut names = Profile::names().chain([MIXED]);
+    names.find(|known| *known == name).ok_or_else(|| {
         let names: Vec<&str> = Profile::names().collect();
         format!("no profile {name}; there are {}", names.join(", "))
     })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_nexus::Plant;
 
-pub use super::profile::{FREE, PLANTS, Profile, UNSEEN};
+pub use super::profile::{FREE, MIXED, PLANTS, Profile, UNSEEN, kind};
 use super::run::Run;
 pub use super::run::Selection;
 use crate::guard::guard;
@@ -22,7 +22,7 @@ pub struct Options {
     pub seeds: u64,
     /// The first.
     pub first: u64,
-    /// Only clusters of this kind.
+    /// Clusters of this kind; [`MIXED`]: of the kind that each seed is of.
     pub profile: &'static str,
     /// What of each seed is run.
     pub selection: Selection,
@@ -69,7 +69,7 @@ impl Finding {
     #[must_use]
     pub fn replay(&self) -> String {
         let mut command = format!("cargo xtask sim --seed {}", self.seed);
-        if self.profile != FREE {
+        if self.profile != kind(MIXED, self.seed) {
             command.push_str(&format!(" --profile {}", self.profile));
         }
         if let Some(plant) = self.selection.plant {
@@ -151,7 +151,8 @@ pub fn campaign(options: &Options) -> Report {
                 return;
             }
             let seed = options.first + number;
-            let outcome = run(seed, options.profile, &options.selection, options.story);
+            let profile = kind(options.profile, seed);
+            let outcome = run(seed, profile, &options.selection, options.story);
             let mut report = report.lock().expect("nobody panics with it");
             let found = outcome.violation.is_some();
             report.add(seed, options, outcome);
@@ -181,15 +182,25 @@ impl Report {
         self.events += outcome.events;
         self.seen.add(&outcome.seen);
         if let Some(violation) = outcome.violation {
-            let (profile, selection) = (options.profile, options.selection.clone());
+            let (profile, selection) = (kind(options.profile, seed), options.selection.clone());
             let faults = outcome.faults;
             self.findings.push(Finding { seed, profile, selection, violation, faults });
         }
     }
 }
 
+/// Seeds from which on a campaign of all kinds must have reached everything.
+const LONG: u64 = 200;
+
+/// What a campaign of all kinds, long enough, has never come across although it must have.
+#[must_use]
+pub fn never_reached(options: &Options, report: &Report) -> Vec<&'static str> {
+    let all = options.profile == MIXED && options.selection.is_all();
+    if all && report.seeds >= LONG { report.seen.missing(&WANTED) } else { Vec::new() }
+}
+
 /// What a long campaign must have come across, or it has proved nothing.
-pub const WANTED: [&str; 20] = [
+pub const WANTED: [&str; 26] = [
     "command of a host's dead association",
     "commit took too long",
     "fail-over with divergent writes",
@@ -197,11 +208,15 @@ pub const WANTED: [&str; 20] = [
     "host told of a loss",
     "joiner failed while it was added",
     "lossy activation",
+    "lost swap",
+    "media error",
     "member died while regions were suspect",
     "member excluded",
     "member returned",
     "missed snapshots copied",
     "no space on one member",
+    "old write after a return in its epoch",
+    "old write after the fence",
     "repaired",
     "restarted member at a take-over",
     "return failed",
@@ -209,5 +224,47 @@ pub const WANTED: [&str; 20] = [
     "snapshot during a rebuild",
     "snapshot taken",
     "two members failed at once",
+    "unknown swap that had committed",
+    "winner died with a copy in flight",
     "write during a rebuild",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(profile: &'static str, selection: Selection) -> Options {
+        let (seeds, first, story) = (LONG, 1, Story::Silent);
+        Options { seeds, first, profile, selection, story, jobs: 1, first_finding_ends: false }
+    }
+
+    #[test]
+    fn a_long_campaign_of_all_kinds_misses_what_it_never_reached() {
+        let mut report = Report { seeds: LONG, ..Report::default() };
+        WANTED[1..].iter().for_each(|what| report.seen.mark(what));
+        let mixed = options(MIXED, Selection::default());
+        assert_eq!(never_reached(&mixed, &report), [WANTED[0]]);
+        let some = Selection { hosts: Some(1), ..Selection::default() };
+        assert!(never_reached(&options(MIXED, some), &report).is_empty());
+        assert!(never_reached(&options(FREE, Selection::default()), &report).is_empty());
+        report.seeds -= 1;
+        assert!(never_reached(&mixed, &report).is_empty());
+    }
+
+    #[test]
+    fn a_finding_is_shown_again_by_a_command_that_names_its_kind_if_its_seed_is_of_another() {
+        let mut finding = Finding {
+            seed: 2,
+            profile: kind(MIXED, 2),
+            selection: Selection::default(),
+            violation: Violation::new("Opens", String::new()),
+            faults: 0,
+        };
+        assert_eq!(finding.replay(), "cargo xtask sim --seed 2 --log");
+        finding.profile = "holes";
+        assert_eq!(finding.replay(), "cargo xtask sim --seed 2 --profile holes --log");
+        finding.seed = 4;
+        finding.profile = FREE;
+        assert_eq!(finding.replay(), "cargo xtask sim --seed 4 --profile free --log");
+    }
+}

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use braid_block::{Class, Instant, Memory, Span, Token};
 use braid_nexus::wire::{Answer, Refusal};
 use braid_nexus::{
-    Command, Completion, Effect, Event, Note, Plant, Request, Status, Swapped, Uuid, Work,
+    Command, Completion, Effect, Event, Note, Plant, Record, Request, Status, Swapped, Uuid, Work,
 };
 
 use super::Happened;
@@ -69,9 +69,9 @@ struct Wanted {
 }
 
 /// Something asked of the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Question {
-    Swap { number: u64 },
+    Swap { number: u64, new: Box<Record> },
     Fetch,
 }
 
@@ -329,10 +329,10 @@ impl Engines {
     pub(crate) fn told(&mut self, question: u64, told: Told) {
         let Some((volume, asked)) = self.questions.remove(&question) else { return };
         let event = match (asked, told) {
-            (Question::Swap { number }, Told::Committed) => {
+            (Question::Swap { number, .. }, Told::Committed) => {
                 Event::Swapped { number, outcome: Swapped::Committed }
             }
-            (Question::Swap { number }, Told::Changed(record)) => {
+            (Question::Swap { number, .. }, Told::Changed(record)) => {
                 Event::Swapped { number, outcome: Swapped::Changed(record) }
             }
             (Question::Fetch, Told::Record(record)) => Event::Fetched { record: Some(record) },
@@ -342,10 +342,13 @@ impl Engines {
     }
 
     /// The store has not answered; whether it was still waited for.
-    pub(crate) fn silence(&mut self, question: u64) -> bool {
+    pub(crate) fn silence(&mut self, cx: &mut Context<'_>, question: u64) -> bool {
         let Some((volume, asked)) = self.questions.remove(&question) else { return false };
         let event = match asked {
-            Question::Swap { number } => Event::Swapped { number, outcome: Swapped::Unknown },
+            Question::Swap { number, new: record } => {
+                cx.out.push_back(Happened::Unsure { volume, record });
+                Event::Swapped { number, outcome: Swapped::Unknown }
+            }
             Question::Fetch => Event::Fetched { record: None },
         };
         self.tell(volume, event);
@@ -454,7 +457,7 @@ impl Engines {
                 cx.send(mirror.far, Body::Frame { line: *line, near: true, frame });
             }
             Effect::Swap { number, old, new, blind } => {
-                let asked = Question::Swap { number };
+                let asked = Question::Swap { number, new: new.clone() };
                 self.ask(cx, volume, asked, Ask::Swap { old, new, blind });
             }
             Effect::Fetch => self.ask(cx, volume, Question::Fetch, Ask::Fetch),

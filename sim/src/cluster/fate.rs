@@ -469,6 +469,14 @@ impl Run {
     fn note_death(&mut self, node: u8) {
         for volume in 0..self.volumes.len() {
             let Some(record) = self.cluster.record(volume) else { continue };
+            let copied = self.owner_of(volume).map_or(0, |owner| {
+                self.cluster.nexus(owner, volume).map_or(0, |nexus| nexus.view().copied)
+            });
+            let won = (0..8).filter(|slot| copied >> slot & 1 == 1).any(|slot| {
+                record.replica(slot).and_then(|replica| self.cluster.sites().node_of(&replica.uuid))
+                    == Some(node)
+            });
+            self.seen.mark_if(won, "winner died with a copy in flight");
             let member = (0..8).filter(|slot| record.members() >> slot & 1 == 1).any(|slot| {
                 record.replica(slot).and_then(|replica| self.cluster.sites().node_of(&replica.uuid))
                     == Some(node)

@@ -48,7 +48,7 @@ use clock::{Clock, Happening};
 use drive::Drive;
 use engine::Engines;
 use format::PoolShape;
-use net::{Ask, Body, Net, Packet};
+use net::{Ask, Body, Frame, Net, Packet};
 use node::Node;
 use planner::Planner;
 use portal::HostLine;
@@ -113,6 +113,15 @@ pub enum Happened {
     },
     /// A timer of [`Cluster::set_timer`].
     Timer(u64),
+    /// Something came when nobody waited for it any more.
+    Late(Late),
+    /// An engine was not told what became of a change of a record.
+    Unsure {
+        /// The volume.
+        volume: usize,
+        /// The record as it was to be.
+        record: Box<Record>,
+    },
     /// An engine answered a host's command; whether the host hears of it is another matter.
     Answered {
         /// By which line it came.
@@ -175,6 +184,18 @@ pub enum Happened {
         number: u64,
         /// What came of it.
         result: Result<(), braid_pool::Failure>,
+    },
+}
+
+/// What came late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// A host's command, by a line that the host had given up and the engine had not.
+    Command,
+    /// A write of an owner, when its replica had been fenced since.
+    Write {
+        /// By the same owner in the same epoch: it has returned.
+        same_epoch: bool,
     },
 }
 
@@ -401,6 +422,12 @@ impl Cluster {
         work(at, &mut cx)
     }
 
+    /// Whether a node's process has the far end of a line.
+    fn has(&self, node: u8, line: LineId) -> bool {
+        let process = self.nodes[usize::from(node)].process.as_ref();
+        process.is_some_and(|process| process.has(line, false))
+    }
+
     /// The same, if its process is still that one.
     fn of_life(&mut self, node: u8, life: u64, work: impl FnOnce(&mut Node, &mut Context<'_>)) {
         if self.nodes[usize::from(node)].life == life {
@@ -439,6 +466,11 @@ impl Cluster {
     }
 
     fn at_node(&mut self, node: u8, packet: Packet) {
+        let request = matches!(packet.body, Body::Frame { frame: Frame::Request { .. }, .. });
+        let given_up = |line: &LineId| !self.hosts.contains_key(line) && self.has(node, *line);
+        if request && packet.body.line().is_some_and(|line| given_up(&line)) {
+            self.out.push_back(Happened::Late(Late::Command));
+        }
         self.with(node, |at, cx| {
             if !at.powered {
                 return;
@@ -492,6 +524,7 @@ impl Cluster {
         };
         let (host, node) = (Place::Host(host), Place::Node(node));
         if cut.is_none_or(|cut| self.net.is_cut(host, node, cut)) {
+            self.net.forsake(&mut self.clock, line, false);
             self.host_lost(line);
         }
     }

@@ -136,6 +136,16 @@ pub(crate) enum Body {
     Order { volume: usize, tag: u64, command: braid_nexus::Command },
 }
 
+impl Body {
+    /// The line that a frame comes by.
+    pub(crate) const fn line(&self) -> Option<LineId> {
+        match self {
+            Self::Frame { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}
+
 /// How an engine stands to a volume.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Standing {
@@ -292,6 +302,13 @@ impl Net {
         }
     }
 
+    /// An end of a line has heard nothing for too long and is no more. The other end finds out when
+    /// it asks whether anybody is there, although it has nothing to send and the way is whole.
+    pub(crate) fn forsake(&self, clock: &mut Clock, line: LineId, near: bool) {
+        let delay = clock.spread(self.weather.lapse);
+        clock.after(delay, Happening::Lapse { line, near, cut: None });
+    }
+
     /// Whether a packet may be delivered; if its way is cut, it waits.
     pub(crate) fn passes(&mut self, packet: Packet) -> Option<Packet> {
         let way = (packet.from, packet.to);
@@ -434,6 +451,14 @@ mod tests {
         let (mut clock, mut net) = (Clock::new(1, Story::Silent), Net::new(weather));
         net.send(&mut clock, A, B, frame(LineId(1), 7));
         assert_eq!(arrived(&mut clock, &mut net), [0, 0]);
+    }
+
+    #[test]
+    fn an_end_whose_other_end_is_gone_lapses_when_nothing_is_cut_any_more() {
+        let (mut clock, net) = (Clock::new(1, Story::Silent), Net::new(Weather::default()));
+        net.forsake(&mut clock, LineId(1), true);
+        let what = clock.next();
+        assert!(matches!(what, Some(Happening::Lapse { near: true, cut: None, .. })), "{what:?}");
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Process {
                 }
             }
             Input::Silence { question } => {
-                if self.engines.silence(question) {
+                if self.engines.silence(cx, question) {
                     cx.clock.tell(|| format!("n{}: the store does not answer", cx.node));
                 }
             }
@@ -197,6 +197,7 @@ impl Process {
             return;
         }
         cx.clock.tell(|| format!("n{}: {line} is lost", cx.node));
+        cx.net.forsake(cx.clock, line, !near);
         self.gone(cx, line, !near);
     }
 
@@ -251,6 +252,7 @@ impl Process {
     fn frame(&mut self, cx: &mut Context<'_>, from: Place, line: LineId, near: bool, frame: Frame) {
         if !self.has(line, !near) {
             cx.clock.tell(|| format!("{from} > n{} {line} is no more: {}", cx.node, frame.tell()));
+            self.replicas.missed(cx, line, &frame);
             return cx.send(from, Body::End { line, near: !near });
         }
         cx.clock.tell(|| format!("{from} > n{} {line} {}", cx.node, frame.tell()));

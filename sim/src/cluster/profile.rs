@@ -228,6 +228,7 @@ impl Profile {
         let all: &[Fault] = if random.once_in(8) { &ROT } else { &FAULTS };
         if all == ROT {
             profile.pursuit_in = 0;
+            profile.watches_marks = false;
         }
         profile.faults = all
             .iter()
@@ -243,6 +244,23 @@ impl Profile {
 
 /// A seed draws everything.
 pub const FREE: &str = "free";
+
+/// All kinds: of each four seeds one is of a kind that meets one trap often, each kind in turn,
+/// and the others draw everything. What is rare in the one is not in the other.
+pub const MIXED: &str = "mixed";
+
+/// The kind of cluster that a seed of a campaign is.
+#[must_use]
+pub fn kind(profile: &'static str, seed: u64) -> &'static str {
+    match profile {
+        MIXED if seed.is_multiple_of(4) => {
+            let kinds = NAMED.len() as u64;
+            NAMED[usize::try_from(seed / 4 % kinds).expect("few kinds")].0
+        }
+        MIXED => FREE,
+        other => other,
+    }
+}
 
 /// What may befall a cluster whose disks keep what they have.
 const FAULTS: [Fault; 25] = [
@@ -351,7 +369,7 @@ fn free_whims(random: &mut Random) -> Whims {
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 23] = [
+const NAMED: [(&str, Make); 25] = [
     ("calm", |profile| profile.with(&[(Fault::Look, 1)])),
     ("overlap", |mut profile| {
         profile.habits.hot = (0, 16);
@@ -589,6 +607,31 @@ const NAMED: [(&str, Make); 23] = [
             (Fault::HostCut, 3),
             (Fault::TakeOver, 4),
         ])
+    }),
+    ("full", |mut profile| {
+        // Pools get full one by one, while hosts write where nothing was.
+        profile.sectors = 16 * MIB;
+        profile.habits.sectors = 16 * MIB;
+        profile.habits.weights = [2, 10, 2, 1];
+        profile.habits.think = Duration::from_millis(20);
+        profile.habits.heat = 0;
+        profile.habits.transfer = 256;
+        profile.pause = Spread::millis(500, 3000);
+        profile.lasts = Spread::millis(1000, 6000);
+        profile.with(&[
+            (Fault::Fill, 6),
+            (Fault::Snapshot, 2),
+            (Fault::DeleteSnapshot, 2),
+            (Fault::Exclude, 1),
+            (Fault::Kill, 1),
+        ])
+    }),
+    ("slow-store", |mut profile| {
+        // The store is away for longer than hosts are let wait, and members fail meanwhile.
+        profile.faulty = Duration::from_secs(25);
+        profile.lasts = Spread::millis(8000, 16_000);
+        profile.pause = Spread::millis(500, 3000);
+        profile.with(&[(Fault::StoreDown, 4), (Fault::Kill, 2), (Fault::Split, 2)])
     }),
     ("rot", |profile| {
         profile.with(&[

@@ -21,9 +21,9 @@ use braid_nexus::guard::{Act, Durable, Event, Guard, Kept, Outcome, View};
 use braid_nexus::wire::{Command, Refusal, comparison_bytes};
 use braid_pool::{Bearing, Completion, Failure, Fence, Handle, Pool, Request, Work};
 
-use super::Happened;
 use super::net::{Body, Data, Frame, LineId, Place};
 use super::process::Context;
+use super::{Happened, Late};
 use crate::memory::SimMemory;
 
 /// A replica and its guard.
@@ -32,6 +32,8 @@ pub(crate) struct Replica {
     pub(crate) uuid: Uuid,
     handle: Handle,
     pub(crate) guard: Guard,
+    /// Fences that it has answered.
+    fences: u64,
 }
 
 /// A line that came in.
@@ -40,6 +42,8 @@ struct Line {
     line: LineId,
     peer: Place,
     replica: usize,
+    /// Once it was fenced by this line: in which epoch, and how often it was fenced by then.
+    fenced: Option<(u64, u64)>,
 }
 
 /// A command that came, until its guard answers.
@@ -91,6 +95,8 @@ type Change = (u64, u64, Option<Rc<[u8]>>);
 pub(crate) struct Replicas {
     pub(crate) list: Vec<Replica>,
     lines: BTreeMap<u32, Line>,
+    /// Lines that ended here.
+    past: BTreeMap<LineId, Line>,
     numbers: BTreeMap<LineId, u32>,
     arrivals: BTreeMap<u64, Arrival>,
     /// Tags of arrivals, by line and number.
@@ -169,7 +175,7 @@ impl Replicas {
         let replica = self.list.iter().position(|replica| replica.uuid == *uuid)?;
         self.associations += 1;
         let association = self.associations;
-        self.lines.insert(association, Line { line, peer, replica });
+        self.lines.insert(association, Line { line, peer, replica, fenced: None });
         self.numbers.insert(line, association);
         self.list[replica].guard.handle(cx.clock.now(), Event::Opened { association });
         Some(association)
@@ -185,7 +191,7 @@ impl Replicas {
     ) -> Option<u32> {
         let replica = self.list.iter().position(|replica| replica.uuid == *uuid)?;
         self.associations = self.associations.max(association);
-        self.lines.insert(association, Line { line, peer, replica });
+        self.lines.insert(association, Line { line, peer, replica, fenced: None });
         self.numbers.retain(|_, number| *number != association);
         self.numbers.insert(line, association);
         Some(association)
@@ -204,8 +210,25 @@ impl Replicas {
     /// The other end is gone.
     pub(crate) fn closed(&mut self, cx: &Context<'_>, line: LineId) {
         let Some(association) = self.numbers.remove(&line) else { return };
-        let Some(Line { replica, .. }) = self.lines.remove(&association) else { return };
-        self.list[replica].guard.handle(cx.clock.now(), Event::Closed { association });
+        let Some(ended) = self.lines.remove(&association) else { return };
+        self.past.insert(line, ended);
+        self.list[ended.replica].guard.handle(cx.clock.now(), Event::Closed { association });
+    }
+
+    /// Something came by a line that has ended: tells if it is a write that a fence outran.
+    pub(crate) fn missed(&self, cx: &mut Context<'_>, line: LineId, frame: &Frame) {
+        let Frame::Command { command: Command::Write { .. } | Command::Zero { .. }, .. } = frame
+        else {
+            return;
+        };
+        let Some(Line { replica, fenced: Some((epoch, fences)), .. }) = self.past.get(&line) else {
+            return;
+        };
+        let replica = &self.list[*replica];
+        if replica.fences > *fences {
+            let same_epoch = replica.guard.view().fence.0 == *epoch;
+            cx.out.push_back(Happened::Late(Late::Write { same_epoch }));
+        }
     }
 
     /// A command came.
@@ -297,6 +320,9 @@ impl Replicas {
         if matches!(arrival.data, Data::Here(_)) {
             self.released.push((arrival.line, arrival.number));
         }
+        if matches!(result, Ok(braid_nexus::wire::Answer::Fenced(_))) {
+            self.fenced(&arrival);
+        }
         if !self.has(arrival.line) {
             return;
         }
@@ -306,9 +332,22 @@ impl Replicas {
         cx.send(arrival.peer, body);
     }
 
+    /// A fence was answered.
+    fn fenced(&mut self, arrival: &Arrival) {
+        let replica = &mut self.list[arrival.replica];
+        replica.fences += 1;
+        let fenced = Some((replica.guard.view().fence.0, replica.fences));
+        let association = self.numbers.get(&arrival.line);
+        if let Some(line) = association.and_then(|number| self.lines.get_mut(number)) {
+            line.fenced = fenced;
+        }
+    }
+
     /// Ends a line from this side.
     fn close(&mut self, cx: &mut Context<'_>, association: u32) {
-        let Some(Line { line, peer, .. }) = self.lines.remove(&association) else { return };
+        let Some(ended) = self.lines.remove(&association) else { return };
+        let Line { line, peer, .. } = ended;
+        self.past.insert(line, ended);
         self.numbers.remove(&line);
         cx.clock.tell(|| format!("n{} ends {line} from {peer}", cx.node));
         cx.send(peer, Body::End { line, near: false });
@@ -555,7 +594,7 @@ impl Replicas {
             format!("n{} replica: instance {instance:x} fence {epoch} copy {copy:?}", cx.node)
         });
         let guard = Guard::new(cx.timing, cx.plant, durable, cx.clock.now());
-        self.list.push(Replica { uuid, handle: info.handle, guard });
+        self.list.push(Replica { uuid, handle: info.handle, guard, fences: 0 });
     }
 }
 

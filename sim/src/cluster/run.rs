@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_block::Instant;
 use braid_nexus::wire::Refusal;
-use braid_nexus::{Note, Plant, Record, Status, Step, Uuid};
+use braid_nexus::{Note, Plant, Record, Status, Step, Uuid, Why};
 
 use super::check::{Epochs, Losses, Shadows};
 use super::fate::After;
@@ -13,7 +13,7 @@ use super::history::{Deed, History, Number};
 use super::host::{Host, Input, Output};
 use super::inspect::Snapshots;
 use super::profile::Profile;
-use super::{Cluster, ClusterConfig, Happened, HostEvent, LineId, Trace, volume};
+use super::{Cluster, ClusterConfig, Happened, HostEvent, Late, LineId, Trace, volume};
 use crate::oracle::{Tick, Violation};
 use crate::random::Random;
 use crate::seen::Seen;
@@ -43,6 +43,14 @@ pub struct Selection {
     pub hosts: Option<u8>,
     /// A rule that is switched off.
     pub plant: Option<Plant>,
+}
+
+impl Selection {
+    /// Whether nothing is left out, and no rule switched off.
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        self.keep.is_none() && self.hosts.is_none() && self.plant.is_none()
+    }
 }
 
 /// A host, and where it is.
@@ -232,6 +240,18 @@ impl Run {
                 Happened::Pool { note: braid_pool::Note::Failed { .. }, .. } => {
                     self.seen.mark("pool failed");
                 }
+                Happened::Late(late) => self.seen.mark(match late {
+                    Late::Command => "command of a host's dead association",
+                    Late::Write { same_epoch: false } => "old write after the fence",
+                    Late::Write { same_epoch: true } => "old write after a return in its epoch",
+                }),
+                Happened::Unsure { volume, record } => {
+                    let committed = self.cluster.commits().contains(&(volume, *record));
+                    self.seen.mark(match committed {
+                        true => "unknown swap that had committed",
+                        false => "unknown swap that had not committed",
+                    });
+                }
                 Happened::Pool { .. } | Happened::Ended { .. } | Happened::Errand { .. } => {}
             }
         }
@@ -248,11 +268,15 @@ impl Run {
                 judged.history.claimed(record.epoch);
             }
             judged.learn(&record);
-            if let Some(lossy) = record.lossy.as_ref().filter(|lossy| lossy.epoch > judged.lossy) {
+            let Some(lossy) = &record.lossy else { continue };
+            if lossy.epoch > judged.lossy {
                 judged.lossy = lossy.epoch;
                 judged.history.lost(lossy.epoch);
                 judged.losses.lost(lossy.epoch);
                 self.seen.mark("lossy activation");
+            }
+            for host in &lossy.told {
+                judged.losses.written(*host, lossy.epoch, self.cluster.now());
             }
         }
     }
@@ -358,6 +382,8 @@ impl Run {
             Status::WriteFault { dnr: true } if flushes => {
                 judged.losses.told(id, epoch, answered);
                 self.seen.mark("host told of a loss");
+                let deaf = !self.cluster.has_line(line);
+                self.seen.mark_if(deaf, "host told of a loss that does not hear it");
             }
             Status::Inaccessible => self.seen.mark("inaccessible"),
             Status::Busy => self.seen.mark("busy"),
@@ -365,7 +391,6 @@ impl Run {
             Status::Media(_) => self.seen.mark("media error"),
             _ => {}
         }
-        self.seen.mark_if(!self.cluster.has_line(line), "command of a host's dead association");
         Ok(())
     }
 
@@ -524,7 +549,10 @@ impl Passage {
     /// An owner told something.
     fn heard(&mut self, seen: &mut Seen, now: Instant, note: Note) {
         match note {
-            Note::Stopped { .. } => seen.mark("owner stopped"),
+            Note::Stopped { why, .. } => {
+                seen.mark("owner stopped");
+                seen.mark_if(why == Why::SwapLost, "lost swap");
+            }
             Note::Failing { slot, refusal } => {
                 seen.mark("member failed");
                 seen.mark_if(refusal == Refusal::NoSpace, "no space on one member");

@@ -131,6 +131,8 @@ pub struct View {
     pub joiner: Option<u8>,
     /// Regions that must be compared before they are read.
     pub suspect: u64,
+    /// Slots whose blocks are being copied to other members.
+    pub copied: u8,
     /// Ranges that are locked or waited for.
     pub locks: usize,
     /// Hosts' commands in work.
@@ -284,6 +286,7 @@ impl Volume {
             failing: nexus.failing,
             joiner: nexus.joiner_slot(),
             suspect: nexus.suspect.len(),
+            copied: self.segments.iter().fold(0, |all, (_, segment)| all | segment.copied_from()),
             locks: nexus.ranges.len(),
             requests,
             calls,

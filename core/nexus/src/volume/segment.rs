@@ -501,6 +501,14 @@ impl Segment {
         matches!(self.kind, Kind::Rebuild { slot, snapshot: Some(_), .. } if slot != from)
     }
 
+    /// The slot whose blocks it is copying to other members.
+    pub(crate) fn copied_from(&self) -> u8 {
+        match (self.kind, self.stage) {
+            (Kind::Resync, Stage::Reading(at) | Stage::Writing(at)) => bit(self.plan[at].from),
+            _ => 0,
+        }
+    }
+
     /// Whether its copies change what the members' marks tell of.
     const fn kind_writes_head(&self) -> bool {
         !matches!(self.kind, Kind::Rebuild { snapshot: Some(_), .. })
