@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use braid_nexus::{Command, Record, Uuid};
+use braid_nexus::{Command, Record, Step, Uuid};
 use braid_pool::Operation;
 
 use super::profile::Fault;
@@ -36,6 +36,8 @@ pub(super) enum After {
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Snapshots of a volume at once, at most.
 const SNAPSHOTS_MAX: usize = 4;
+/// One copy in so many is its source's last, where members are pursued.
+const HUNTS_IN: u64 = 4;
 /// What a volume grows by.
 const GROWTH: u64 = 1 << 20;
 
@@ -163,8 +165,11 @@ impl Run {
     }
 
     /// Whether nothing is lost for good with a node's disk: the other replicas of its volumes are
-    /// members, and none of these lost its disk since it became one.
+    /// members, none of these lost its disk since it became one, and none is about to be excluded.
     fn may_wipe(&self, node: u8) -> bool {
+        if self.cluster.has_cuts() {
+            return false;
+        }
         let sites = self.cluster.sites();
         (0..sites.volumes.len()).all(|volume| {
             let replicas = &sites.volumes[volume].replicas;
@@ -172,6 +177,14 @@ impl Run {
                 return true;
             }
             let Some(record) = self.cluster.record(volume) else { return false };
+            let owner = self.owner_of(volume).and_then(|owner| self.cluster.nexus(owner, volume));
+            let relies = owner.is_some_and(|nexus| {
+                let view = nexus.view();
+                view.failing == 0 && view.record.as_ref() == Some(record)
+            });
+            if !relies {
+                return false;
+            }
             let mut others = replicas.iter().filter(|(_, at)| *at != node).peekable();
             others.peek().is_some() && others.all(|(uuid, _)| self.is_whole(record, uuid))
         })
@@ -216,6 +229,42 @@ impl Run {
         let time = self.lasting();
         self.later(soon, After::Kill(node));
         self.later(soon + time, After::Start(node));
+    }
+
+    /// A return came to a step at which something hurts it.
+    pub(super) fn ambush(&mut self, node: u8, volume: usize, slot: u8, step: Step) {
+        let hurts = matches!(step, Step::Copying { .. } | Step::Adding);
+        let often = self.profile.ambush_in;
+        if !hurts || often == 0 || !self.random.once_in(often) {
+            return;
+        }
+        if step != Step::Adding {
+            return self.snapshot(node, volume);
+        }
+        if let Some(joiner) = self.node_of(volume, slot).filter(|joiner| *joiner != node) {
+            let time = self.lasting();
+            self.later(Duration::ZERO, After::Kill(joiner));
+            self.later(time, After::Start(joiner));
+        }
+    }
+
+    /// A replica has carried out a write, and regions are suspect: if it is a copy, whoever it
+    /// came from dies before the owner hears of it, sometimes.
+    pub(super) fn hunt(&mut self, volume: usize) {
+        let Some(owner) = self.owner_of(volume) else { return };
+        let copied = self.cluster.nexus(owner, volume).map_or(0, |nexus| nexus.view().copied);
+        let winners = (0..8).filter(|slot| copied >> slot & 1 == 1);
+        let winner = winners.filter_map(|slot| self.node_of(volume, slot)).find(|n| *n != owner);
+        let Some(winner) = winner.filter(|_| self.random.once_in(HUNTS_IN)) else { return };
+        let time = self.lasting();
+        self.kill(winner);
+        self.later(time, After::Start(winner));
+    }
+
+    /// The node of the replica in a slot.
+    fn node_of(&self, volume: usize, slot: u8) -> Option<u8> {
+        let replica = self.cluster.record(volume)?.replica(slot)?;
+        self.cluster.sites().node_of(&replica.uuid)
     }
 
     fn strike_network(&mut self, fault: Fault) {
@@ -328,17 +377,7 @@ impl Run {
         let Some(record) = self.cluster.record(volume).cloned() else { return };
         let command = match fault {
             Fault::Shutdown => Command::Shutdown,
-            Fault::Snapshot => {
-                if record.snapshots.len() >= SNAPSHOTS_MAX {
-                    return;
-                }
-                let mut uuid = [0x5a; 16];
-                uuid[..8].copy_from_slice(&self.random.number().to_be_bytes());
-                let judged = &mut self.volumes[volume];
-                let tick = judged.history.tick();
-                judged.asked.insert(uuid, (tick, None));
-                Command::Snapshot { uuid }
-            }
+            Fault::Snapshot => return self.snapshot(node, volume),
             Fault::DeleteSnapshot => {
                 if record.snapshots.is_empty() {
                     return;
@@ -358,6 +397,22 @@ impl Run {
             }
         };
         self.cluster.command(node, volume, command);
+    }
+
+    fn snapshot(&mut self, node: u8, volume: usize) {
+        let known = self.cluster.record(volume).map_or(0, |record| record.snapshots.len());
+        if known >= SNAPSHOTS_MAX {
+            return;
+        }
+        let mut uuid = [0x5a; 16];
+        uuid[..8].copy_from_slice(&self.random.number().to_be_bytes());
+        let judged = &mut self.volumes[volume];
+        let tick = judged.history.tick();
+        judged.asked.insert(uuid, (tick, None));
+        if judged.passage.copies() {
+            judged.amid.insert(uuid);
+        }
+        self.cluster.command(node, volume, Command::Snapshot { uuid });
     }
 
     fn appoint(&mut self, node: u8, volume: usize) {
@@ -472,15 +527,12 @@ impl Run {
             let copied = self.owner_of(volume).map_or(0, |owner| {
                 self.cluster.nexus(owner, volume).map_or(0, |nexus| nexus.view().copied)
             });
-            let won = (0..8).filter(|slot| copied >> slot & 1 == 1).any(|slot| {
-                record.replica(slot).and_then(|replica| self.cluster.sites().node_of(&replica.uuid))
-                    == Some(node)
-            });
+            let is_here = |slots: u8| {
+                let mut slots = (0..8).filter(|slot| slots >> slot & 1 == 1);
+                slots.any(|slot| self.node_of(volume, slot) == Some(node))
+            };
+            let (won, member) = (is_here(copied), is_here(record.members()));
             self.seen.mark_if(won, "winner died with a copy in flight");
-            let member = (0..8).filter(|slot| record.members() >> slot & 1 == 1).any(|slot| {
-                record.replica(slot).and_then(|replica| self.cluster.sites().node_of(&replica.uuid))
-                    == Some(node)
-            });
             let suspect = self.volumes[volume].passage.suspect > 0;
             let owner = self.owner_of(volume) != Some(node);
             self.seen.mark_if(member && suspect && owner, "member died while regions were suspect");

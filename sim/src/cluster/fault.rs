@@ -178,6 +178,12 @@ impl Cluster {
         self.net.heal(&mut self.clock, other, one);
     }
 
+    /// Whether two places cannot reach each other.
+    #[must_use]
+    pub fn has_cuts(&self) -> bool {
+        self.net.cuts().next().is_some()
+    }
+
     /// Nothing is cut any more.
     pub fn heal_all(&mut self) {
         let cuts: Vec<(Place, Place)> = self.net.cuts().collect();

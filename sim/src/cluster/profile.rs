@@ -121,6 +121,9 @@ pub struct Profile {
     pub pursuit_in: u64,
     /// How soon after.
     pub pursuit: Spread,
+    /// One return in so many is met by a snapshot while it copies, and by the death of its replica
+    /// while it is added; 0: none.
+    pub ambush_in: u64,
     /// One owner in so many is cut off from all but its hosts as it begins to serve, and another
     /// one appointed; 0: none.
     pub cut_off_in: u64,
@@ -164,6 +167,7 @@ impl Profile {
             lasts: Spread::millis(100, 6000),
             pursuit_in: 0,
             pursuit: Spread::millis(1, 400),
+            ambush_in: 0,
             cut_off_in: 0,
             watches_marks: false,
             faults: Vec::new(),
@@ -225,9 +229,11 @@ impl Profile {
             Spread::millis(200, 3000),
             Spread::millis(1000, 8000),
         ]);
+        profile.ambush_in = *random.pick(&[0, 0, 4]);
         let all: &[Fault] = if random.once_in(8) { &ROT } else { &FAULTS };
         if all == ROT {
             profile.pursuit_in = 0;
+            profile.ambush_in = 0;
             profile.watches_marks = false;
         }
         profile.faults = all
@@ -369,7 +375,7 @@ fn free_whims(random: &mut Random) -> Whims {
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 25] = [
+const NAMED: [(&str, Make); 26] = [
     ("calm", |profile| profile.with(&[(Fault::Look, 1)])),
     ("overlap", |mut profile| {
         profile.habits.hot = (0, 16);
@@ -610,21 +616,30 @@ const NAMED: [(&str, Make); 25] = [
     }),
     ("full", |mut profile| {
         // Pools get full one by one, while hosts write where nothing was.
-        profile.sectors = 16 * MIB;
-        profile.habits.sectors = 16 * MIB;
-        profile.habits.weights = [2, 10, 2, 1];
+        profile.sectors = 6 * MIB;
+        profile.habits.sectors = 6 * MIB;
+        profile.habits.weights = [2, 10, 6, 1];
         profile.habits.think = Duration::from_millis(20);
         profile.habits.heat = 0;
         profile.habits.transfer = 256;
+        profile.faulty = Duration::from_secs(20);
         profile.pause = Spread::millis(500, 3000);
         profile.lasts = Spread::millis(1000, 6000);
         profile.with(&[
-            (Fault::Fill, 6),
-            (Fault::Snapshot, 2),
-            (Fault::DeleteSnapshot, 2),
+            (Fault::Fill, 8),
+            (Fault::Snapshot, 6),
+            (Fault::DeleteSnapshot, 4),
             (Fault::Exclude, 1),
             (Fault::Kill, 1),
         ])
+    }),
+    ("ambush", |mut profile| {
+        // Returns are met by what hurts them most, when it does.
+        profile.ambush_in = 1;
+        profile.pause = Spread::millis(500, 2500);
+        profile.lasts = Spread::millis(20, 1500);
+        profile.faulty = Duration::from_secs(20);
+        profile.with(&[(Fault::Exclude, 4), (Fault::Kill, 2), (Fault::DeleteSnapshot, 3)])
     }),
     ("slow-store", |mut profile| {
         // The store is away for longer than hosts are let wait, and members fail meanwhile.
@@ -633,7 +648,9 @@ const NAMED: [(&str, Make); 25] = [
         profile.pause = Spread::millis(500, 3000);
         profile.with(&[(Fault::StoreDown, 4), (Fault::Kill, 2), (Fault::Split, 2)])
     }),
-    ("rot", |profile| {
+    ("rot", |mut profile| {
+        profile.faulty = Duration::from_secs(20);
+        profile.pause = Spread::millis(100, 1500);
         profile.with(&[
             (Fault::BitFlip, 3),
             (Fault::LatentError, 3),

@@ -71,6 +71,8 @@ pub(super) struct Judged {
     pub(super) snapshots: Snapshots,
     /// Snapshots that were asked for: when, and when the record named them.
     pub(super) asked: BTreeMap<Uuid, (Tick, Option<Tick>)>,
+    /// Those of them that were asked for while a replica's regions were copied.
+    pub(super) amid: BTreeSet<Uuid>,
     pub(super) epoch: u64,
     lossy: u64,
     /// Instances of replicas, as they were last seen.
@@ -267,7 +269,9 @@ impl Run {
                 judged.epoch = record.epoch;
                 judged.history.claimed(record.epoch);
             }
-            judged.learn(&record);
+            if judged.learn(&record) {
+                self.seen.mark("snapshot during a rebuild");
+            }
             let Some(lossy) = &record.lossy else { continue };
             if lossy.epoch > judged.lossy {
                 judged.lossy = lossy.epoch;
@@ -308,6 +312,11 @@ impl Run {
             }
         }
         self.volumes[volume].passage.heard(&mut self.seen, now, note);
+        if let Note::Returning { slot, step } = note
+            && self.faulty
+        {
+            self.ambush(node, volume, slot, step);
+        }
         Ok(())
     }
 
@@ -375,9 +384,8 @@ impl Run {
                 if let Some(record) = record.filter(|_| deed.changes()) {
                     judged.shadows.acknowledged(&judged.history, number, &record)?;
                 }
-                let copying = |step: &Step| matches!(step, Step::Copying { .. });
-                let overtaken = judged.passage.returning.values().any(copying);
-                self.seen.mark_if(overtaken && deed.changes(), "write during a rebuild");
+                let overtaken = judged.passage.copies() && deed.changes();
+                self.seen.mark_if(overtaken, "write during a rebuild");
             }
             Status::WriteFault { dnr: true } if flushes => {
                 judged.losses.told(id, epoch, answered);
@@ -413,6 +421,9 @@ impl Run {
         match bytes {
             Some(bytes) => judged.shadows.written(&judged.history, replica, offset, bytes)?,
             None => judged.shadows.zeroed(replica, offset, len),
+        }
+        if self.faulty && self.profile.pursuit_in > 0 && judged.passage.suspect > 0 {
+            self.hunt(volume);
         }
         Ok(())
     }
@@ -523,6 +534,7 @@ impl Judged {
             shadows: Shadows::default(),
             snapshots: Snapshots::default(),
             asked: BTreeMap::new(),
+            amid: BTreeSet::new(),
             epoch: 0,
             lossy: 0,
             instances: BTreeMap::new(),
@@ -530,22 +542,31 @@ impl Judged {
         }
     }
 
-    /// The store has this record now.
-    fn learn(&mut self, record: &Record) {
+    /// The store has this record now. Whether it names a snapshot first that was asked for during
+    /// a rebuild.
+    fn learn(&mut self, record: &Record) -> bool {
         for (slot, replica) in (0u8..).zip(&record.slots) {
             if let (Some(replica), Some(instance)) = (replica, record.instance(slot)) {
                 self.instances.insert(replica.uuid, instance);
             }
         }
+        let mut amid = false;
         for snapshot in &record.snapshots {
             if let Some((_, named @ None)) = self.asked.get_mut(&snapshot.uuid) {
                 *named = Some(self.history.tick());
+                amid |= self.amid.contains(&snapshot.uuid);
             }
         }
+        amid
     }
 }
 
 impl Passage {
+    /// Whether regions of a replica that returns are being copied.
+    pub(super) fn copies(&self) -> bool {
+        self.returning.values().any(|step| matches!(step, Step::Copying { .. }))
+    }
+
     /// An owner told something.
     fn heard(&mut self, seen: &mut Seen, now: Instant, note: Note) {
         match note {
@@ -588,9 +609,6 @@ impl Passage {
             Note::Repaired { .. } => seen.mark("repaired"),
             Note::Snapshot { taken } => {
                 seen.mark(if taken { "snapshot taken" } else { "snapshot not taken" });
-                let copying = |step: &Step| matches!(step, Step::Copying { .. });
-                let rebuild = self.returning.values().any(copying);
-                seen.mark_if(taken && rebuild, "snapshot during a rebuild");
             }
             Note::Claimed { .. } | Note::Serving { .. } => {}
         }
