@@ -198,6 +198,16 @@ pub enum Note {
         /// Step.
         step: Step,
     },
+    /// A replica that returns needs a block that nobody can read: of a snapshot it does without
+    /// the whole of it; without one of the volume it stays away until that is written anew.
+    Unreadable {
+        /// Slot of the one that returns.
+        slot: u8,
+        /// The snapshot; none: the volume.
+        snapshot: Option<Uuid>,
+        /// A byte of the block.
+        offset: u64,
+    },
     /// Blocks that a member could not read were written anew.
     Repaired {
         /// Blocks.

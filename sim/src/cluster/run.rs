@@ -606,6 +606,7 @@ impl Passage {
                     _ => {}
                 }
             }
+            Note::Unreadable { .. } => seen.mark("block that nobody can read"),
             Note::Repaired { .. } => seen.mark("repaired"),
             Note::Snapshot { taken } => {
                 seen.mark(if taken { "snapshot taken" } else { "snapshot not taken" });

@@ -154,7 +154,7 @@ impl Guard {
                 self.stamps.wrote(*regions);
             }
         }
-        self.stamps.quiet(flush, regions).into_boxed_slice()
+        self.stamps.clean(flush, regions).into_boxed_slice()
     }
 
     /// Whether a command makes sense here.

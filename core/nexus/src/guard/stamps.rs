@@ -6,7 +6,9 @@
 //!    it began or ended.
 //! 2. So if it is below `f`, and a flush `f` or higher has succeeded, that flush began after the
 //!    last write had ended, and made it durable. Numbers may come in any order, and be left out.
-//! 3. Nothing of it outlives the process: before the first flush after a start nothing is clean.
+//! 3. The stamp of a region that was cleaned is forgotten; since then it counts as written before
+//!    the highest number that was forgotten. So there are stamps for marked regions alone.
+//! 4. Nothing of it outlives the process: before the first flush after a start nothing is clean.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -15,14 +17,16 @@ use core::ops::Range;
 
 use crate::wire::REGION;
 
-/// Regions of a page: 64 MiB, so that a page is made once for many writes. 8 B a region are 8 MiB
-/// for each TiB that was written since the start.
+/// Regions of a page: 64 MiB, so that a page is made once for many writes.
 const PAGE: u64 = 64;
 
 /// The stamps of a replica.
 #[derive(Debug, Default)]
 pub(super) struct Stamps {
+    /// A page is there while a stamp in it is above `forgotten`.
     pages: BTreeMap<u64, Box<[u64; PAGE as usize]>>,
+    /// Highest stamp that was forgotten.
+    forgotten: u64,
     /// Highest number of a flush that began.
     begun: u64,
     /// Highest number of a flush that succeeded.
@@ -55,8 +59,29 @@ impl Stamps {
     }
 
     /// Those of these regions (first and number, ascending) whose content flush `number` made
-    /// durable.
-    pub(super) fn quiet(&self, number: u64, regions: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    /// durable: they are cleaned now.
+    pub(super) fn clean(&mut self, number: u64, regions: &[(u32, u32)]) -> Vec<(u32, u32)> {
+        let quiet = self.quiet(number, regions);
+        for (first, count) in &quiet {
+            let (first, end) = (u64::from(*first), u64::from(*first) + u64::from(*count));
+            for page in first / PAGE..end.div_ceil(PAGE) {
+                self.forget(page, first.max(page * PAGE)..end.min((page + 1) * PAGE));
+            }
+        }
+        quiet
+    }
+
+    fn forget(&mut self, page: u64, regions: Range<u64>) {
+        let Some(stamps) = self.pages.get_mut(&page) else { return };
+        for region in regions {
+            self.forgotten = self.forgotten.max(core::mem::take(&mut stamps[place(region)]));
+        }
+        if stamps.iter().all(|stamp| *stamp <= self.forgotten) {
+            self.pages.remove(&page);
+        }
+    }
+
+    fn quiet(&self, number: u64, regions: &[(u32, u32)]) -> Vec<(u32, u32)> {
         let mut quiet = Vec::new();
         if self.ended.is_none_or(|ended| number > ended) {
             return quiet;
@@ -74,10 +99,11 @@ impl Stamps {
 
     fn quiet_of_page(&self, number: u64, regions: Range<u64>, quiet: &mut Vec<(u32, u32)>) {
         let Some(page) = self.pages.get(&(regions.start / PAGE)) else {
-            return add(quiet, regions.start, regions.end - regions.start, number > 0);
+            let is = number > self.forgotten;
+            return add(quiet, regions.start, regions.end - regions.start, is);
         };
         for region in regions {
-            add(quiet, region, 1, page[place(region)] < number);
+            add(quiet, region, 1, page[place(region)].max(self.forgotten) < number);
         }
     }
 }
@@ -145,6 +171,25 @@ mod tests {
         assert!(!is_quiet(&stamps, 0, 8), "9 had begun before the write");
         stamps.flush_ended(9);
         assert!(!is_quiet(&stamps, 0, 9) && !is_quiet(&stamps, 0, 8));
+    }
+
+    #[test]
+    fn regions_that_are_clean_need_no_stamps() {
+        let mut stamps = Stamps::default();
+        stamps.flush_begins(3);
+        stamps.wrote((60, 70));
+        stamps.flush_begins(4);
+        stamps.wrote((70, 70));
+        stamps.flush_ended(4);
+        assert_eq!(stamps.clean(4, &[(0, 200)]), [(0, 70), (71, 129)]);
+        assert_eq!(stamps.pages.len(), 1, "one region was written since");
+        stamps.flush_begins(5);
+        stamps.flush_ended(5);
+        assert_eq!(stamps.clean(5, &[(0, 200)]), [(0, 200)]);
+        assert!(stamps.pages.is_empty());
+        assert!(!is_quiet(&stamps, 70, 4), "of that flush it never was");
+        stamps.wrote((60, 60));
+        assert!(!is_quiet(&stamps, 60, 5) && is_quiet(&stamps, 61, 5));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::wire::{Answer, Command, Refusal};
 
 use super::Volume;
 use super::call::Purpose;
-use super::state::{Phase, bit, slots};
+use super::state::{Nexus, Phase, bit, slots};
 use super::written::Runs;
 
 /// Writes of hosts for which one region may be cleared.
@@ -53,9 +53,7 @@ impl Volume {
         if nexus.phase != Phase::Serving {
             return;
         }
-        let away = nexus.record().away() != 0 || nexus.failing != 0;
-        let calm = nexus.suspect.is_empty() && !away && nexus.joiner.is_none();
-        if calm || ignores {
+        if nexus.is_calm() || ignores {
             nexus.cleaning.calm.get_or_insert(nexus.flushes);
         } else {
             (nexus.cleaning.calm, nexus.cleaning.flush) = (None, None);
@@ -180,5 +178,13 @@ impl Volume {
             && cleaning.asked.is_none()
             && cleaning.own.is_none();
         waits.then_some(cleaning.written.0 + self.config.timing.idle)
+    }
+}
+
+impl Nexus {
+    /// Whether marks may be cleared: nothing is suspect, nobody is away, joins or fails.
+    pub(crate) fn is_calm(&self) -> bool {
+        let away = self.record().away() != 0 || self.failing != 0;
+        self.suspect.is_empty() && !away && self.joiner.is_none()
     }
 }

@@ -24,14 +24,13 @@ use alloc::vec::Vec;
 use braid_block::Instant;
 
 use crate::guard::SNAPSHOTS_KNOWN_MAX;
-use crate::record::{Snapshot, Standing, Uuid};
+use crate::record::{Snapshot, Uuid};
 use crate::wire::{Answer, Command, Fenced, REGION, Refusal};
-use crate::{Failure, Note, Plant, Step, ZERO_MAX};
+use crate::{Note, Plant, Step};
 
 use super::Volume;
 use super::call::Purpose;
 use super::regions::Regions;
-use super::segment::Kind;
 use super::snapshot::DROPS_MAX;
 use super::state::{Line, Nexus, Phase, bit, slots};
 use super::swap::Change;
@@ -41,32 +40,34 @@ use super::swap::Change;
 pub(crate) struct Joiner {
     pub(crate) slot: u8,
     /// Which return this is, of all that were begun.
-    attempt: u32,
+    pub(crate) attempt: u32,
     /// It gets every write and flush.
     pub(crate) attached: bool,
     /// Its add is sent.
     pub(crate) adding: bool,
-    instance: u64,
+    pub(crate) instance: u64,
     /// How large it is.
-    bytes: u64,
-    stage: Stage,
+    pub(crate) bytes: u64,
+    pub(crate) stage: Stage,
     /// All of it is compared: marks do not tell what it lacks.
-    whole: bool,
+    pub(crate) whole: bool,
     /// Marks that it had when it was fenced.
-    own: Regions,
+    pub(crate) own: Regions,
     /// Regions to be compared, and how many are in work.
-    todo: Regions,
-    working: u32,
+    pub(crate) todo: Regions,
+    pub(crate) working: u32,
     /// Members that could be read for it were not enough: all are compared.
-    wide: bool,
+    pub(crate) wide: bool,
+    /// Not even that was enough.
+    pub(crate) stuck: bool,
     /// Snapshots that it has and that are not as the record has them, still to be deleted.
-    surplus: Vec<Uuid>,
+    pub(crate) surplus: Vec<Uuid>,
     /// Snapshots of which a block can be read nowhere: it does without.
-    skipped: Vec<Uuid>,
+    pub(crate) skipped: Vec<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// It is being reached and fenced; no longer than that.
     Opening(Instant),
     /// Snapshots that are not as the record has them are deleted, its size is set: so many
@@ -90,26 +91,7 @@ enum Stage {
     Adding,
 }
 
-/// A replica that the management wants back, and when it is tried.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Absent {
-    slot: u8,
-    again: Instant,
-}
-
 impl Volume {
-    pub(crate) fn bring_back(&mut self, now: Instant, tag: u64, replica: &Uuid) {
-        let nexus = self.nexus.as_mut().expect("it is serving");
-        let slot = nexus.record().slot_of(replica);
-        let Some(slot) = slot.filter(|slot| nexus.record().away() & bit(*slot) != 0) else {
-            return self.end(tag, Err(Failure::NotFound));
-        };
-        if !nexus.absent.iter().any(|absent| absent.slot == slot) {
-            nexus.absent.push(Absent { slot, again: now });
-        }
-        self.end(tag, Ok(()));
-    }
-
     /// Goes on with a return.
     pub(crate) fn comeback_on(&mut self, now: Instant) {
         let suspect = self.is_suspect();
@@ -125,6 +107,7 @@ impl Volume {
             Stage::Opening(deadline) if now >= deadline => self.joiner_failed(now),
             Stage::Tidying(0) => self.next_layer(now),
             Stage::Settling(grants) => self.settle_joiner(now, grants),
+            Stage::Copying(layer) if joiner.stuck && joiner.working == 0 => self.skip_layer(layer),
             Stage::Copying(layer) if joiner.todo.is_empty() && joiner.working == 0 => {
                 self.layer_copied(now, layer);
             }
@@ -146,39 +129,7 @@ impl Volume {
         }
     }
 
-    /// Begins with the next replica that is wanted back.
-    fn next_absent(&mut self, now: Instant) {
-        let deadline = now + self.config.timing.fence * 3;
-        let nexus = self.nexus.as_mut().expect("it is serving");
-        let busy = nexus.begins_no_return();
-        let away = nexus.record().away();
-        nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
-        let due = nexus.absent.iter().filter(|absent| absent.again <= now);
-        let first = due.min_by_key(|absent| absent.again).map(|absent| absent.slot);
-        let Some(slot) = first.filter(|_| !busy) else { return };
-        nexus.attempts += 1;
-        let standing = nexus.record().replica(slot).map(|replica| replica.standing);
-        nexus.joiner = Some(Joiner {
-            slot,
-            attempt: nexus.attempts,
-            attached: false,
-            adding: false,
-            instance: 0,
-            bytes: 0,
-            stage: Stage::Opening(deadline),
-            whole: standing == Some(Standing::Away { whole: true }),
-            own: Regions::default(),
-            todo: Regions::default(),
-            working: 0,
-            wide: false,
-            surplus: Vec::new(),
-            skipped: Vec::new(),
-        });
-        self.step(slot, Step::Fencing);
-        self.associate(slot);
-    }
-
-    fn step(&mut self, slot: u8, step: Step) {
+    pub(crate) fn step(&mut self, slot: u8, step: Step) {
         self.note(Note::Returning { slot, step });
     }
 
@@ -201,14 +152,6 @@ impl Volume {
         self.put_off(joiner.slot, again);
         self.step(joiner.slot, Step::Failed);
         self.settle_all();
-    }
-
-    /// It is tried again then, not before.
-    fn put_off(&mut self, slot: u8, again: Instant) {
-        let Some(nexus) = self.nexus.as_mut() else { return };
-        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
-            absent.again = again;
-        }
     }
 
     /// The snapshot that is being copied to a joiner goes away.
@@ -368,147 +311,6 @@ impl Volume {
         self.step(slot, Step::Attached);
     }
 
-    fn ask_marks(&mut self, now: Instant, snapshot: Option<Uuid>) {
-        let alone = self.planted(Plant::DeltaOfJoinerAlone);
-        let nexus = self.nexus.as_mut().expect("it is serving");
-        let holders = match snapshot {
-            Some(uuid) => nexus.record().snapshot(&uuid).map_or(0, |s| s.holders),
-            None => u8::MAX,
-        };
-        let mut asked = nexus.good() & holders;
-        if asked == 0 {
-            // There is nobody to tell what it lacks, nor to copy it from.
-            return self.joiner_failed(now);
-        }
-        let joiner = nexus.joiner.as_mut().expect("it returns");
-        let (slot, attempt) = (joiner.slot, joiner.attempt);
-        if alone {
-            asked = 0;
-        }
-        joiner.todo = joiner.own.clone();
-        joiner.stage = Stage::Marking(asked | bit(slot), snapshot);
-        for member in slots(asked | bit(slot)) {
-            let layer = snapshot.filter(|_| member != slot).map(Into::into);
-            self.send(
-                now,
-                member,
-                Purpose::Marks(attempt),
-                Command::Marks { snapshot: layer },
-                None,
-            );
-        }
-    }
-
-    pub(crate) fn on_marks(
-        &mut self,
-        now: Instant,
-        slot: u8,
-        attempt: u32,
-        result: &Result<Answer, Refusal>,
-    ) {
-        let Some(nexus) = self.nexus.as_mut() else { return };
-        let record = nexus.record.as_deref().expect("a claimed volume has a record");
-        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
-            return;
-        };
-        let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
-        let end = regions_of(record.bytes_of(layer.as_ref()));
-        let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
-        joiner.todo.extend(marks, end);
-        if layer.is_none() {
-            // They are to be cleared too, once it is a member.
-            for (first, count) in marks.iter() {
-                nexus.written.mark((*first).min(end), first.saturating_add(*count).min(end));
-            }
-        }
-        *waiting &= !bit(slot);
-        if *waiting != 0 {
-            return;
-        }
-        joiner.stage = Stage::Copying(*layer);
-        if joiner.whole {
-            joiner.todo.insert(0, end);
-        }
-        joiner.todo.remove(end, u32::MAX);
-        joiner.attached |= layer_is_head(&joiner.stage);
-        let (slot, regions) = (joiner.slot, joiner.todo.len());
-        self.step(slot, Step::Copying { regions });
-    }
-
-    /// A segment of a joiner has ended.
-    pub(crate) fn rebuild_ended(
-        &mut self,
-        now: Instant,
-        attempt: u32,
-        layer: Option<Uuid>,
-        region: u32,
-        done: bool,
-        bad: bool,
-    ) {
-        let Some(nexus) = self.nexus.as_mut() else { return };
-        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
-            return;
-        };
-        if joiner.stage != Stage::Copying(layer) {
-            return;
-        }
-        joiner.working -= 1;
-        self.stepped = true;
-        if done {
-            return;
-        }
-        if !bad {
-            joiner.todo.insert(region, region + 1);
-            return;
-        }
-        // What one member cannot read is asked of all. If that is not enough it waits: what is
-        // left on a joiner is no answer to what nobody can read.
-        joiner.todo.insert(region, region + 1);
-        if !core::mem::replace(&mut joiner.wide, true) {
-            return;
-        }
-        if let Some(uuid) = layer {
-            // Of a snapshot that nobody can read in full there are as many copies as there were;
-            // that must not keep the volume from having one more.
-            joiner.skipped.push(uuid);
-            (joiner.whole, joiner.wide, joiner.working) = (true, false, 0);
-            joiner.stage = Stage::Tidying(0);
-        } else {
-            let (slot, again) = (joiner.slot, now + self.config.timing.command);
-            self.joiner_failed(now);
-            self.put_off(slot, again);
-        }
-    }
-
-    fn layer_copied(&mut self, now: Instant, layer: Option<Uuid>) {
-        let nexus = self.nexus.as_mut().expect("it is serving");
-        let from = nexus.record().bytes_of(layer.as_ref());
-        nexus.joiner.as_mut().expect("it returns").stage = Stage::Clipping(layer, from);
-        self.clip(now);
-    }
-
-    /// Clears what a joiner holds behind the end of a snapshot or of the volume, then lets it take
-    /// the snapshot, or flush: who grows it, or what was made of it, must find zeros there.
-    fn clip(&mut self, now: Instant) {
-        let nexus = self.nexus.as_mut().expect("it is serving");
-        let joiner = nexus.joiner.as_mut().expect("it returns");
-        let Stage::Clipping(layer, from) = &mut joiner.stage else { return };
-        let (slot, attempt) = (joiner.slot, joiner.attempt);
-        let command = if *from < joiner.bytes {
-            let (offset, len) = (*from, (joiner.bytes - *from).min(ZERO_MAX));
-            *from += len;
-            Command::Zero { offset, len, durable: false }
-        } else if let Some(uuid) = *layer {
-            joiner.stage = Stage::Sealing(uuid);
-            Command::Snapshot { uuid: uuid.into() }
-        } else {
-            joiner.stage = Stage::Flushing;
-            nexus.flushes += 1;
-            Command::Flush { number: nexus.flushes }
-        };
-        self.send(now, slot, Purpose::Joiner(attempt), command, None);
-    }
-
     /// Adds it, once it has promised a lease and nothing is in the way.
     fn add_joiner(&mut self, now: Instant) {
         let nexus = self.nexus.as_mut().expect("it is serving");
@@ -531,59 +333,17 @@ impl Volume {
         self.step(slot, Step::Adding);
         self.swap_on(now);
     }
-
-    pub(crate) fn comeback_due(&self) -> Option<Instant> {
-        let nexus = self.nexus.as_deref().filter(|nexus| nexus.phase == Phase::Serving)?;
-        // While a snapshot drains none is begun.
-        let wanted = nexus.wanted.again().filter(|_| !nexus.barrier);
-        let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
-            Some(Stage::Opening(deadline)) => Some(*deadline),
-            Some(_) => None,
-            None if nexus.begins_no_return() => None,
-            None => nexus.absent.iter().map(|absent| absent.again).min(),
-        };
-        wanted.into_iter().chain(next).min()
-    }
 }
 
 /// Regions of so many bytes.
-fn regions_of(bytes: u64) -> u32 {
+pub(crate) fn regions_of(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(REGION)).unwrap_or(u32::MAX)
 }
 
-/// Whether what is copied is the volume itself.
-const fn layer_is_head(stage: &Stage) -> bool {
-    matches!(stage, Stage::Copying(None))
-}
-
 impl Nexus {
-    /// Whether a return that is due has to wait for something that will be told.
-    const fn begins_no_return(&self) -> bool {
-        self.swap.is_some() || self.failing != 0 || self.leaving.is_some() || self.barrier
-    }
-
     /// Regions of the volume.
     pub(crate) fn regions(&self) -> u32 {
         regions_of(self.record().bytes)
-    }
-
-    /// The bytes of a region of what a segment makes equal: the first, and the one after the last.
-    pub(crate) fn region_of(&self, kind: &Kind, region: u32) -> (u64, u64) {
-        let snapshot = match kind {
-            Kind::Rebuild { snapshot, .. } => snapshot.as_ref(),
-            Kind::Resync | Kind::Repair(_) => None,
-        };
-        let first = u64::from(region) * REGION;
-        (first, (first + REGION).min(self.record().bytes_of(snapshot)))
-    }
-
-    /// Slots that commands of a segment can be sent to: those of an earlier return to nobody.
-    pub(crate) fn able_for(&self, kind: &Kind) -> u8 {
-        let Kind::Rebuild { attempt, snapshot, .. } = kind else { return self.able() };
-        let current = self.joiner.as_ref().is_some_and(|joiner| {
-            joiner.attempt == *attempt && joiner.stage == Stage::Copying(*snapshot)
-        });
-        if current { self.able() } else { 0 }
     }
 
     /// Slots that commands can be sent to.
@@ -592,33 +352,5 @@ impl Nexus {
         let up = |slot: &u8| matches!(self.links[usize::from(*slot)].line, Line::Up(_));
         let all = (self.members | joiner) & !self.failing;
         slots(all).filter(up).fold(0, |mask, slot| mask | bit(slot))
-    }
-
-    /// The joiner's next region that is not in work.
-    pub(crate) fn next_rebuild(&self) -> Option<(Kind, u32)> {
-        let joiner = self.joiner.as_ref()?;
-        let Stage::Copying(snapshot) = joiner.stage else { return None };
-        let region = joiner.todo.first()?;
-        let (slot, attempt) = (joiner.slot, joiner.attempt);
-        Some((Kind::Rebuild { slot, attempt, snapshot }, region))
-    }
-
-    /// A segment over the joiner's region has begun.
-    pub(crate) fn rebuild_begun(&mut self, region: u32) {
-        if let Some(joiner) = self.joiner.as_mut() {
-            joiner.todo.remove(region, region + 1);
-            joiner.working += 1;
-        }
-    }
-
-    /// Members that are read for the joiner: one, unless that was not enough.
-    pub(crate) fn rebuild_sources(&self) -> u8 {
-        let Some(joiner) = self.joiner.as_ref() else { return 0 };
-        let holders = match joiner.stage {
-            Stage::Copying(Some(uuid)) => self.record().snapshot(&uuid).map_or(0, |s| s.holders),
-            _ => u8::MAX,
-        };
-        let sources = self.good() & holders;
-        if joiner.wide { sources } else { sources & sources.wrapping_neg() }
     }
 }

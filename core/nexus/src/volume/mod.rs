@@ -4,8 +4,8 @@
 //! `front` knows the hosts, `members` the associations to replicas and what is out on them,
 //! `swap` changes the record, `takeover` makes an owner, `write`, `read` and `flush` are the
 //! flows of hosts' commands, `lease` keeps the promise that reads need; `segment` makes ranges
-//! equal, for `resync` and `repair` and for `comeback`, which brings replicas back; `clean` clears
-//! marks; `snapshot`, `resize` and `shutdown` are what their names say.
+//! equal, for `resync` and `repair` and for `comeback`, which brings replicas back (`absent` says
+//! when, `rebuild` what is copied); `clean` clears marks; `snapshot`, `resize` and `shutdown` are what their names say.
 //!
 //! Invariants (each flow names those that it keeps):
 //! 1. A write is acknowledged when every member of the record, as it is committed and copied, has
@@ -17,6 +17,7 @@
 //! 4. Everything about an owner dies with it: a late answer finds only the buffer to give back.
 //! 5. A buffer goes back when the last command that names it has ended.
 
+mod absent;
 mod call;
 mod clean;
 mod comeback;
@@ -28,6 +29,7 @@ mod op;
 mod order;
 mod ranges;
 mod read;
+mod rebuild;
 mod regions;
 mod segment;
 mod shutdown;

@@ -9,6 +9,7 @@ use crate::{Completion, Request, Status, Work};
 
 use super::Volume;
 use super::state::bit;
+use super::write::regions;
 
 /// A host's command, from its admission until its buffer is free.
 #[derive(Debug)]
@@ -85,6 +86,12 @@ impl Op {
             Work::Zero { offset, len, .. } => (offset, offset + len),
             Work::Flush => (0, 0),
         }
+    }
+
+    /// The regions that it touches: the first, and the one after the last.
+    pub(crate) fn regions(&self) -> (u32, u32) {
+        let (first, end) = self.range();
+        regions(first, end)
     }
 
     /// Whether its completion says that something is on the media.

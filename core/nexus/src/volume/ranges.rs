@@ -40,21 +40,18 @@ impl Entry {
 pub(crate) struct Ranges {
     entries: Vec<Entry>,
     grants: u64,
+    shares: bool,
 }
 
 impl Ranges {
+    /// Holds ranges whoever else does: [`crate::Plant::NoLock`].
+    pub(crate) fn new(shares: bool) -> Self {
+        Self { shares, ..Self::default() }
+    }
+
     /// Asks for a range; tells whether it is held now.
     pub(crate) fn lock(&mut self, first: u64, end: u64, holder: Holder) -> bool {
-        let free = !self.entries.iter().any(|entry| entry.overlaps(first, end));
-        self.add(first, end, holder, free)
-    }
-
-    /// Holds a range whoever else does: [`crate::Plant::NoLock`].
-    pub(crate) fn share(&mut self, first: u64, end: u64, holder: Holder) -> bool {
-        self.add(first, end, holder, true)
-    }
-
-    fn add(&mut self, first: u64, end: u64, holder: Holder, free: bool) -> bool {
+        let free = self.shares || !self.entries.iter().any(|entry| entry.overlaps(first, end));
         self.grants += u64::from(free);
         let granted = if free { self.grants } else { 0 };
         self.entries.push(Entry { first, end, holder, granted });

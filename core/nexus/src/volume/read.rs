@@ -17,7 +17,7 @@ use super::Volume;
 use super::call::Purpose;
 use super::op::State;
 use super::state::{Nexus, bit, slots};
-use super::write::{blocks, regions};
+use super::write::blocks;
 
 impl Volume {
     /// Sends a read, or lets it wait for what it needs.
@@ -27,8 +27,7 @@ impl Volume {
         }
         let Some(op) = self.ops.get(key) else { return };
         let Work::Read { offset, len } = op.work else { return };
-        let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         let nexus = self.nexus.as_ref().expect("it is serving");
         let suspect = nexus.suspect.overlaps(from, to);
         let wins = suspect && self.planted(Plant::NoWriteBack);
@@ -104,7 +103,7 @@ impl Volume {
     pub(crate) fn answer_read(&mut self, now: Instant, key: Key, grants: u64) {
         let Some(op) = self.ops.get_mut(key) else { return };
         let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         let Some(nexus) = self.nexus.as_ref() else { return };
         let unsettled = nexus.ranges.is_unsettled(first, end, grants);
         if unsettled && self.config.plant != Some(Plant::ReadUnsettled) {

@@ -25,6 +25,7 @@ use crate::{Note, Plant};
 use super::Volume;
 use super::call::Purpose;
 use super::ranges::Holder;
+use super::rebuild::Ended;
 use super::state::{bit, slots};
 use super::write::regions;
 
@@ -85,10 +86,8 @@ pub(crate) struct Segment {
     data: Option<Lease>,
     plan: Vec<Run>,
     copied: u64,
-    /// Blocks that nobody could read.
-    bad: u32,
-    /// One could not be read after it was compared.
-    media: bool,
+    /// A byte of a block that nobody could read, or not after it was compared.
+    unreadable: Option<u64>,
 }
 
 /// What waits to be made equal.
@@ -226,20 +225,12 @@ impl Volume {
             data,
             plan: Vec::new(),
             copied: 0,
-            bad: 0,
-            media: false,
+            unreadable: None,
         };
         let Ok(key) = self.segments.insert(segment) else { unreachable!("it is not full") };
         let immutable = matches!(kind, Kind::Rebuild { snapshot: Some(_), .. });
-        let shared = self.config.plant == Some(Plant::NoLock);
         let nexus = self.nexus.as_mut().expect("it is serving");
-        let held = immutable
-            || if shared {
-                nexus.ranges.share(first, end, Holder::Segment(key))
-            } else {
-                nexus.ranges.lock(first, end, Holder::Segment(key))
-            };
-        if held {
+        if immutable || nexus.ranges.lock(first, end, Holder::Segment(key)) {
             self.compare(now, key);
         }
         true
@@ -294,7 +285,9 @@ impl Volume {
         }
         if let Err(refusal) = result {
             segment.stage = Stage::Ending(false);
-            segment.media |= matches!(refusal, Refusal::Media(_));
+            if let Refusal::Media(at) = refusal {
+                segment.unreadable.get_or_insert(*at);
+            }
             // A full one cannot be made equal; one that cannot be read after it was compared is
             // compared again.
             // A snapshot may be deleted while it is read.
@@ -348,7 +341,7 @@ impl Volume {
             };
             let lags = |slot: &u8| matches!(content(*slot, at), Some(Content::Unverified(_)));
             let Some(from) = order.clone().find(sound).or_else(|| order.clone().find(lags)) else {
-                segment.bad += 1;
+                segment.unreadable.get_or_insert(segment.first + at as u64 * BLOCK);
                 continue;
             };
             let wins = content(from, at);
@@ -437,7 +430,7 @@ impl Volume {
         let released = self.planted(Plant::CopiesReleased) && current.is_some();
         let holds = segment.out != 0 || segment.touched & failing != 0;
         let (kind, first, end) = (segment.kind, segment.first, segment.end);
-        let (copied, bad, media) = (segment.copied, segment.bad, segment.media);
+        let (copied, unreadable) = (segment.copied, segment.unreadable);
         let marks = !segment.plan.is_empty() && segment.kind_writes_head();
         let current = current.is_some();
         if released && !done {
@@ -474,8 +467,12 @@ impl Volume {
                 self.repaired(now, op, done);
             }
             Kind::Rebuild { attempt, snapshot, .. } => {
-                let done = done && bad == 0;
-                self.rebuild_ended(now, attempt, snapshot, region, done, media || bad != 0);
+                let ended = match unreadable {
+                    Some(offset) => Ended::Unreadable(offset),
+                    None if done => Ended::Equal,
+                    None => Ended::Undone,
+                };
+                self.rebuild_ended(now, attempt, snapshot, region, ended);
             }
         }
     }

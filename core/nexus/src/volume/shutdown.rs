@@ -6,7 +6,6 @@ use crate::{Effect, Failure, Why};
 
 use super::Volume;
 use super::op::State;
-use super::state::Nexus;
 use super::swap::Change;
 
 /// How far an owner has left.
@@ -81,13 +80,5 @@ impl Volume {
         if let Some(tag) = tag {
             self.end(tag, Ok(()));
         }
-    }
-}
-
-impl Nexus {
-    /// Whether marks may be cleared: nothing is suspect, nobody is away, joins or fails.
-    pub(crate) fn is_calm(&self) -> bool {
-        let away = self.record().away() != 0 || self.failing != 0;
-        self.suspect.is_empty() && !away && self.joiner.is_none()
     }
 }

@@ -7,13 +7,14 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use braid_block::Instant;
 
-use crate::Note;
 use crate::record::{REPLICAS_MAX, Record, Uuid};
 use crate::wire::Fenced;
+use crate::{Note, Plant};
 
+use super::absent::Absent;
 use super::call::Call;
 use super::clean::Cleaning;
-use super::comeback::{Absent, Joiner};
+use super::comeback::Joiner;
 use super::ranges::Ranges;
 use super::regions::Regions;
 use super::segment::Wanted;
@@ -179,7 +180,7 @@ pub(crate) const fn bit(slot: u8) -> u8 {
 }
 
 impl Nexus {
-    pub(crate) fn new(owner: Uuid, tag: u64, force: bool) -> Self {
+    pub(crate) fn new(owner: Uuid, tag: u64, force: bool, plant: Option<Plant>) -> Self {
         Self {
             owner,
             epoch: 0,
@@ -197,7 +198,7 @@ impl Nexus {
             suspect: Regions::default(),
             winners: ArrayVec::new(),
             flushes: 0,
-            ranges: Ranges::default(),
+            ranges: Ranges::new(plant == Some(Plant::NoLock)),
             written: Written::default(),
             held: None,
             closed: false,

@@ -24,7 +24,7 @@ use super::swap::Change;
 impl Volume {
     pub(crate) fn take_over(&mut self, tag: u64, owner: Uuid, force: bool) {
         self.stop(Why::Replaced);
-        self.nexus = Some(Box::new(Nexus::new(owner, tag, force)));
+        self.nexus = Some(Box::new(Nexus::new(owner, tag, force, self.config.plant)));
         self.old_fetches = self.fetches;
         self.fetch();
     }

@@ -31,18 +31,12 @@ pub(crate) fn blocks(first: u64, end: u64) -> (u64, u64) {
 impl Volume {
     /// Asks for the lock of a write.
     pub(crate) fn lock_write(&mut self, now: Instant, key: Key) {
-        let shared = self.planted(Plant::NoLock);
         let op = self.ops.get_mut(key).expect("it is in work");
         op.state = State::Locking;
         let (first, end) = op.range();
         let (first, end) = blocks(first, end);
         let nexus = self.nexus.as_mut().expect("it is serving");
-        let held = if shared {
-            nexus.ranges.share(first, end, Holder::Op(key))
-        } else {
-            nexus.ranges.lock(first, end, Holder::Op(key))
-        };
-        if held {
+        if nexus.ranges.lock(first, end, Holder::Op(key)) {
             self.send_write(now, key);
         }
     }
@@ -54,8 +48,7 @@ impl Volume {
         let op = self.ops.get_mut(key).expect("it is in work");
         op.state = State::Writing { targets, applied: 0, full: 0 };
         op.out = targets;
-        let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         nexus.written.begin(from, to, nexus.flushes);
         let (command, span) = command(op);
         for slot in slots(targets) {
@@ -136,8 +129,7 @@ impl Volume {
     /// Writes again, when the region is equal everywhere.
     pub(crate) fn mend(&mut self, now: Instant, key: Key) {
         let Some(op) = self.ops.get(key) else { return };
-        let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         let Some(nexus) = self.nexus.as_ref() else { return };
         if nexus.suspect.overlaps(from, to) {
             self.want_regions(from, to);
@@ -158,10 +150,10 @@ impl Volume {
     /// Gives the range of a write back.
     fn release_write(&mut self, key: Key) {
         let op = self.ops.get(key).expect("it is settled");
-        let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         let nexus = self.nexus.as_mut().expect("it is serving");
         nexus.written.end(from, to, nexus.flushes);
+        nexus.unstick(from, to);
         nexus.ranges.unlock(Holder::Op(key), &mut self.ready);
         self.stirred = true;
     }
@@ -175,8 +167,7 @@ impl Volume {
             self.fail(now, slot, Refusal::NoSpace);
         }
         let op = self.ops.get(key).expect("it is settled");
-        let (first, end) = op.range();
-        let (from, to) = regions(first, end);
+        let (from, to) = op.regions();
         let nexus = self.nexus.as_mut().expect("it is serving");
         if nexus.lessors().count_ones() > 1 {
             nexus.suspect.insert(from, to);

@@ -225,6 +225,10 @@ pub(crate) fn note(note: &Note) -> String {
             format!("resynced {region}, {} copied", bytes(*copied))
         }
         Note::Returning { slot, step } => format!("return of {}: {}", letter(*slot), step_of(step)),
+        Note::Unreadable { slot, snapshot, offset } => {
+            let of = snapshot.map_or(String::new(), |uuid| format!(" of {}", name(&uuid)));
+            format!("{} needs what nobody can read: {}{of}", letter(*slot), bytes(*offset))
+        }
         Note::Repaired { blocks } => format!("repaired {blocks}"),
         Note::Snapshot { taken: true } => "snapshot taken".into(),
         Note::Snapshot { taken: false } => "no snapshot".into(),

@@ -1,0 +1,125 @@
+//! Replicas that are away and wanted back, and when each is tried.
+
+use core::time::Duration;
+
+use alloc::vec::Vec;
+
+use braid_block::Instant;
+
+use crate::record::{Standing, Uuid};
+use crate::{Failure, Step};
+
+use super::Volume;
+use super::comeback::{Joiner, Stage};
+use super::regions::Regions;
+use super::state::{Nexus, Phase, bit};
+
+/// The longest pause before a return is tried again that met a block which nobody can read. Each
+/// attempt compares everything anew; a write to that region ends the pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A replica that the management wants back, and when it is tried.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Absent {
+    slot: u8,
+    again: Instant,
+    /// A region in which a block cannot be read, and the pause after that; it doubles.
+    stuck: Option<u32>,
+    pause: Duration,
+}
+
+impl Volume {
+    pub(crate) fn bring_back(&mut self, now: Instant, tag: u64, replica: &Uuid) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let slot = nexus.record().slot_of(replica);
+        let Some(slot) = slot.filter(|slot| nexus.record().away() & bit(*slot) != 0) else {
+            return self.end(tag, Err(Failure::NotFound));
+        };
+        if !nexus.absent.iter().any(|absent| absent.slot == slot) {
+            let pause = self.config.timing.command;
+            nexus.absent.push(Absent { slot, again: now, stuck: None, pause });
+        }
+        self.end(tag, Ok(()));
+    }
+
+    /// Begins with the next replica that is wanted back.
+    pub(crate) fn next_absent(&mut self, now: Instant) {
+        let deadline = now + self.config.timing.fence * 3;
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let busy = nexus.begins_no_return();
+        let away = nexus.record().away();
+        nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
+        let due = nexus.absent.iter().filter(|absent| absent.again <= now);
+        let first = due.min_by_key(|absent| absent.again).map(|absent| absent.slot);
+        let Some(slot) = first.filter(|_| !busy) else { return };
+        nexus.attempts += 1;
+        let standing = nexus.record().replica(slot).map(|replica| replica.standing);
+        nexus.joiner = Some(Joiner {
+            slot,
+            attempt: nexus.attempts,
+            attached: false,
+            adding: false,
+            instance: 0,
+            bytes: 0,
+            stage: Stage::Opening(deadline),
+            whole: standing == Some(Standing::Away { whole: true }),
+            own: Regions::default(),
+            todo: Regions::default(),
+            working: 0,
+            wide: false,
+            stuck: false,
+            surplus: Vec::new(),
+            skipped: Vec::new(),
+        });
+        self.step(slot, Step::Fencing);
+        self.associate(slot);
+    }
+
+    /// It is tried again then, not before.
+    pub(crate) fn put_off(&mut self, slot: u8, again: Instant) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
+            absent.again = again;
+        }
+    }
+
+    /// Nobody can read a block in this region: it is tried again after a pause, or when somebody
+    /// has written there.
+    pub(crate) fn put_off_stuck(&mut self, now: Instant, slot: u8, region: u32) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
+            (absent.again, absent.stuck) = (now + absent.pause, Some(region));
+            absent.pause = (absent.pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    pub(crate) fn comeback_due(&self) -> Option<Instant> {
+        let nexus = self.nexus.as_deref().filter(|nexus| nexus.phase == Phase::Serving)?;
+        // While a snapshot drains none is begun.
+        let wanted = nexus.wanted.again().filter(|_| !nexus.barrier);
+        let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
+            Some(Stage::Opening(deadline)) => Some(*deadline),
+            Some(_) => None,
+            None if nexus.begins_no_return() => None,
+            None => nexus.absent.iter().map(|absent| absent.again).min(),
+        };
+        wanted.into_iter().chain(next).min()
+    }
+}
+
+impl Nexus {
+    /// A write to these regions has ended: a block there may be readable again.
+    pub(crate) fn unstick(&mut self, first: u32, end: u32) {
+        let is_there = |absent: &&mut Absent| {
+            absent.stuck.is_some_and(|region| (first..end).contains(&region))
+        };
+        for absent in self.absent.iter_mut().filter(is_there) {
+            (absent.again, absent.stuck) = (Instant::ZERO, None);
+        }
+    }
+
+    /// Whether a return that is due has to wait for something that will be told.
+    const fn begins_no_return(&self) -> bool {
+        self.swap.is_some() || self.failing != 0 || self.leaving.is_some() || self.barrier
+    }
+}

@@ -1,0 +1,233 @@
+//! Bringing a joiner up to date: maps, then regions that differ, then what is behind the end. Once
+//! for each snapshot that it missed, oldest first, and once for the volume itself.
+//!
+//! Invariants:
+//! 1. A layer is left when every segment over it has ended: layers of snapshots are copied without
+//!    locks, and a late copy would be written over what belongs to the next one.
+//! 2. A block that nobody can read is never made up: of a snapshot the joiner does without the
+//!    whole of it, and without one of the volume it stays away.
+
+use braid_block::Instant;
+
+use crate::record::Uuid;
+use crate::wire::{Answer, Command, REGION, Refusal};
+use crate::{Note, Plant, Step, ZERO_MAX};
+
+use super::Volume;
+use super::call::Purpose;
+use super::comeback::{Stage, regions_of};
+use super::segment::Kind;
+use super::state::{Nexus, bit, slots};
+
+/// How a segment of a return ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It is equal.
+    Equal,
+    /// Somebody left, or it was read too late: once more.
+    Undone,
+    /// The block of this byte could not be read.
+    Unreadable(u64),
+}
+
+impl Volume {
+    pub(crate) fn ask_marks(&mut self, now: Instant, snapshot: Option<Uuid>) {
+        let alone = self.planted(Plant::DeltaOfJoinerAlone);
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let holders = match snapshot {
+            Some(uuid) => nexus.record().snapshot(&uuid).map_or(0, |s| s.holders),
+            None => u8::MAX,
+        };
+        let mut asked = nexus.good() & holders;
+        if asked == 0 {
+            // There is nobody to tell what it lacks, nor to copy it from.
+            return self.joiner_failed(now);
+        }
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        if alone {
+            asked = 0;
+        }
+        joiner.todo = joiner.own.clone();
+        joiner.stage = Stage::Marking(asked | bit(slot), snapshot);
+        for member in slots(asked | bit(slot)) {
+            let layer = snapshot.filter(|_| member != slot).map(Into::into);
+            self.send(
+                now,
+                member,
+                Purpose::Marks(attempt),
+                Command::Marks { snapshot: layer },
+                None,
+            );
+        }
+    }
+
+    pub(crate) fn on_marks(
+        &mut self,
+        now: Instant,
+        slot: u8,
+        attempt: u32,
+        result: &Result<Answer, Refusal>,
+    ) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let record = nexus.record.as_deref().expect("a claimed volume has a record");
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
+            return;
+        };
+        let Stage::Marking(waiting, layer) = &mut joiner.stage else { return };
+        let end = regions_of(record.bytes_of(layer.as_ref()));
+        let Ok(Answer::Marks(marks)) = result else { return self.joiner_failed(now) };
+        joiner.todo.extend(marks, end);
+        if layer.is_none() {
+            // They are to be cleared too, once it is a member.
+            for (first, count) in marks.iter() {
+                nexus.written.mark((*first).min(end), first.saturating_add(*count).min(end));
+            }
+        }
+        *waiting &= !bit(slot);
+        if *waiting != 0 {
+            return;
+        }
+        joiner.stage = Stage::Copying(*layer);
+        if joiner.whole {
+            joiner.todo.insert(0, end);
+        }
+        joiner.todo.remove(end, u32::MAX);
+        joiner.attached |= layer_is_head(&joiner.stage);
+        let (slot, regions) = (joiner.slot, joiner.todo.len());
+        self.step(slot, Step::Copying { regions });
+    }
+
+    /// A segment of a joiner has ended.
+    pub(crate) fn rebuild_ended(
+        &mut self,
+        now: Instant,
+        attempt: u32,
+        layer: Option<Uuid>,
+        region: u32,
+        ended: Ended,
+    ) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
+            return;
+        };
+        if joiner.stage != Stage::Copying(layer) {
+            return;
+        }
+        joiner.working -= 1;
+        self.stepped = true;
+        let Ended::Unreadable(offset) = ended else {
+            if ended == Ended::Undone {
+                joiner.todo.insert(region, region + 1);
+            }
+            return;
+        };
+        joiner.todo.insert(region, region + 1);
+        // What one member cannot read is asked of all.
+        if !core::mem::replace(&mut joiner.wide, true) || joiner.stuck {
+            return;
+        }
+        let slot = joiner.slot;
+        joiner.stuck = true;
+        self.note(Note::Unreadable { slot, snapshot: layer, offset });
+        if layer.is_none() {
+            // What is left on a joiner is no answer to what nobody can read.
+            self.joiner_failed(now);
+            self.put_off_stuck(now, slot, region);
+        }
+    }
+
+    /// Of a snapshot that nobody can read in full there are as many copies as there were; that
+    /// must not keep the volume from having one more.
+    pub(crate) fn skip_layer(&mut self, layer: Option<Uuid>) {
+        let joiner = self.nexus.as_mut().and_then(|nexus| nexus.joiner.as_mut());
+        let joiner = joiner.expect("it returns");
+        joiner.skipped.extend(layer);
+        (joiner.whole, joiner.wide, joiner.stuck) = (true, false, false);
+        joiner.stage = Stage::Tidying(0);
+        self.stepped = true;
+    }
+
+    pub(crate) fn layer_copied(&mut self, now: Instant, layer: Option<Uuid>) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let from = nexus.record().bytes_of(layer.as_ref());
+        nexus.joiner.as_mut().expect("it returns").stage = Stage::Clipping(layer, from);
+        self.clip(now);
+    }
+
+    /// Clears what a joiner holds behind the end of a snapshot or of the volume, then lets it take
+    /// the snapshot, or flush: who grows it, or what was made of it, must find zeros there.
+    pub(crate) fn clip(&mut self, now: Instant) {
+        let nexus = self.nexus.as_mut().expect("it is serving");
+        let joiner = nexus.joiner.as_mut().expect("it returns");
+        let Stage::Clipping(layer, from) = &mut joiner.stage else { return };
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        let command = if *from < joiner.bytes {
+            let (offset, len) = (*from, (joiner.bytes - *from).min(ZERO_MAX));
+            *from += len;
+            Command::Zero { offset, len, durable: false }
+        } else if let Some(uuid) = *layer {
+            joiner.stage = Stage::Sealing(uuid);
+            Command::Snapshot { uuid: uuid.into() }
+        } else {
+            joiner.stage = Stage::Flushing;
+            nexus.flushes += 1;
+            Command::Flush { number: nexus.flushes }
+        };
+        self.send(now, slot, Purpose::Joiner(attempt), command, None);
+    }
+}
+
+/// Whether what is copied is the volume itself.
+const fn layer_is_head(stage: &Stage) -> bool {
+    matches!(stage, Stage::Copying(None))
+}
+
+impl Nexus {
+    /// The bytes of a region of what a segment makes equal: the first, and the one after the last.
+    pub(crate) fn region_of(&self, kind: &Kind, region: u32) -> (u64, u64) {
+        let snapshot = match kind {
+            Kind::Rebuild { snapshot, .. } => snapshot.as_ref(),
+            Kind::Resync | Kind::Repair(_) => None,
+        };
+        let first = u64::from(region) * REGION;
+        (first, (first + REGION).min(self.record().bytes_of(snapshot)))
+    }
+
+    /// Slots that commands of a segment can be sent to: those of an earlier return to nobody.
+    pub(crate) fn able_for(&self, kind: &Kind) -> u8 {
+        let Kind::Rebuild { attempt, snapshot, .. } = kind else { return self.able() };
+        let current = self.joiner.as_ref().is_some_and(|joiner| {
+            joiner.attempt == *attempt && joiner.stage == Stage::Copying(*snapshot)
+        });
+        if current { self.able() } else { 0 }
+    }
+
+    /// The joiner's next region that is not in work.
+    pub(crate) fn next_rebuild(&self) -> Option<(Kind, u32)> {
+        let joiner = self.joiner.as_ref()?;
+        let Stage::Copying(snapshot) = joiner.stage else { return None };
+        let region = joiner.todo.first().filter(|_| !joiner.stuck)?;
+        let (slot, attempt) = (joiner.slot, joiner.attempt);
+        Some((Kind::Rebuild { slot, attempt, snapshot }, region))
+    }
+
+    /// A segment over the joiner's region has begun.
+    pub(crate) fn rebuild_begun(&mut self, region: u32) {
+        if let Some(joiner) = self.joiner.as_mut() {
+            joiner.todo.remove(region, region + 1);
+            joiner.working += 1;
+        }
+    }
+
+    /// Members that are read for the joiner: one, unless that was not enough.
+    pub(crate) fn rebuild_sources(&self) -> u8 {
+        let Some(joiner) = self.joiner.as_ref() else { return 0 };
+        let holders = match joiner.stage {
+            Stage::Copying(Some(uuid)) => self.record().snapshot(&uuid).map_or(0, |s| s.holders),
+            _ => u8::MAX,
+        };
+        let sources = self.good() & holders;
+        if joiner.wide { sources } else { sources & sources.wrapping_neg() }
+    }
+}
