@@ -150,7 +150,8 @@ impl Volume {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let limits = config.limits;
-        let segments = limits.segments_max.min(SEGMENTS_MAX);
+        // One more for a write that is mended: it waits for no lock, and others wait for its.
+        let segments = limits.segments_max.min(SEGMENTS_MAX) + 1;
         // A command is out at most once to each replica; the rest is for the owner.
         let calls = (limits.requests_max + segments) * REPLICAS_MAX as u32 + CALLS_KEPT as u32;
         Self {

@@ -40,8 +40,8 @@ pub(crate) enum State {
     Queued,
     /// Waits for its range.
     Locking,
-    /// A member could not read a block that the write changes a part of: its region is made equal
-    /// first, then it is written again.
+    /// A member could not read a block that the write changes a part of: its blocks are made equal
+    /// under its lock, then it is written again.
     Mending,
     /// Sent to these, applied by these; these had no space.
     Writing { targets: u8, applied: u8, full: u8 },
@@ -118,12 +118,11 @@ impl Volume {
                     self.send_write(now, key);
                 }
             }
-            State::Mending => self.mend(now, key),
             State::Writing { .. } => self.settle_write(now, key),
             State::Flushing { .. } => self.settle_flush(key),
             State::Reading => self.send_read(now, key),
             State::Answering { grants } => self.answer_read(now, key, grants),
-            State::Asked | State::Repairing => {}
+            State::Asked | State::Repairing | State::Mending => {}
             State::Ending(_) => self.finish(key),
         }
     }
@@ -214,7 +213,7 @@ impl Volume {
     /// Ends all commands that change nothing and wait: hosts shall ask elsewhere.
     pub(crate) fn refuse_waiting(&mut self) {
         let waits = |op: &Op| {
-            let unsent = matches!(op.state, State::Queued | State::Reading | State::Mending);
+            let unsent = matches!(op.state, State::Queued | State::Reading);
             op.out == 0 && (unsent || matches!(op.state, State::Answering { .. }))
         };
         let keys: Box<[Key]> =

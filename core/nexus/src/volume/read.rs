@@ -138,13 +138,19 @@ impl Volume {
         }
     }
 
-    /// A bad block was written anew, or could not be: reads on.
+    /// A bad block was written anew, or could not be: reads on, or writes again.
     pub(crate) fn repaired(&mut self, now: Instant, key: Key, done: bool) {
         let Some(op) = self.ops.get_mut(key) else { return };
-        if op.state == State::Repairing {
-            op.repaired = done;
-            op.state = State::Reading;
-            self.advance(now, key);
+        match op.state {
+            State::Repairing => {
+                (op.repaired, op.state) = (done, State::Reading);
+                self.advance(now, key);
+            }
+            State::Mending => {
+                op.repaired = done;
+                self.send_write(now, key);
+            }
+            _ => {}
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::{Note, Plant};
 
 use super::Volume;
 use super::call::Purpose;
+use super::op::State;
 use super::ranges::Holder;
 use super::rebuild::Ended;
 use super::state::{bit, slots};
@@ -125,13 +126,13 @@ impl Volume {
 
     /// Begins segments, as many as there may be at once.
     pub(crate) fn segments_on<M: Memory>(&mut self, mem: &mut M, now: Instant) {
-        let keys: arrayvec::ArrayVec<Key, { SEGMENTS_MAX as usize }> =
+        let keys: arrayvec::ArrayVec<Key, { SEGMENTS_MAX as usize + 1 }> =
             self.segments.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.end_segment(mem, now, key);
         }
         let Some(nexus) = self.nexus.as_mut() else { return };
-        if nexus.phase != super::state::Phase::Serving || nexus.barrier {
+        if nexus.phase != super::state::Phase::Serving {
             return;
         }
         nexus.wanted.again = nexus.wanted.again.filter(|again| *again > now);
@@ -155,7 +156,7 @@ impl Volume {
 
     /// What is to be done next: what hosts wait for comes first.
     fn next_segment(&mut self) -> Option<(Kind, u64, u64)> {
-        let segments = &self.segments;
+        let (segments, ops) = (&self.segments, &self.ops);
         let nexus = self.nexus.as_mut()?;
         let in_work = |region: u32| {
             segments.iter().any(|(_, segment)| {
@@ -163,8 +164,18 @@ impl Volume {
                 is_resync && segment.first / REGION == u64::from(region)
             })
         };
-        if let Some((first, end, key)) = nexus.wanted.repairs.first().copied() {
-            return Some((Kind::Repair(key), first, end));
+        // A write that is mended holds its lock: what waits for that must not be in its way, and
+        // a snapshot that drains waits for it, too.
+        let mends = |key| ops.get(key).is_some_and(|op| op.state == State::Mending);
+        let repairs = &nexus.wanted.repairs;
+        if let Some((first, end, key)) = repairs.iter().find(|(_, _, key)| mends(*key)) {
+            return Some((Kind::Repair(*key), *first, *end));
+        }
+        if nexus.barrier || segments.len() + 1 >= segments.capacity() {
+            return None;
+        }
+        if let Some((first, end, key)) = repairs.first() {
+            return Some((Kind::Repair(*key), *first, *end));
         }
         if nexus.good().count_ones() > 1 {
             let wanted = nexus.wanted.regions.runs().flat_map(|(first, end)| first..end);
@@ -206,9 +217,7 @@ impl Volume {
             return false;
         }
         match kind {
-            Kind::Repair(_) => {
-                nexus.wanted.repairs.remove(0);
-            }
+            Kind::Repair(key) => nexus.wanted.repairs.retain(|(_, _, other)| *other != key),
             Kind::Resync => {}
             Kind::Rebuild { .. } => nexus.rebuild_begun(regions(first, end).0),
         }
@@ -228,9 +237,15 @@ impl Volume {
             unreadable: None,
         };
         let Ok(key) = self.segments.insert(segment) else { unreachable!("it is not full") };
-        let immutable = matches!(kind, Kind::Rebuild { snapshot: Some(_), .. });
+        let free = match kind {
+            // It does not change.
+            Kind::Rebuild { snapshot, .. } => snapshot.is_some(),
+            // The write holds the lock.
+            Kind::Repair(key) => self.ops.get(key).is_some_and(|op| op.state == State::Mending),
+            Kind::Resync => false,
+        };
         let nexus = self.nexus.as_mut().expect("it is serving");
-        if immutable || nexus.ranges.lock(first, end, Holder::Segment(key)) {
+        if free || nexus.ranges.lock(first, end, Holder::Segment(key)) {
             self.compare(now, key);
         }
         true

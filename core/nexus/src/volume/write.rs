@@ -46,10 +46,13 @@ impl Volume {
         let nexus = self.nexus.as_mut().expect("its lock was granted");
         let targets = nexus.targets();
         let op = self.ops.get_mut(key).expect("it is in work");
+        let again = op.state == State::Mending;
         op.state = State::Writing { targets, applied: 0, full: 0 };
         op.out = targets;
         let (from, to) = op.regions();
-        nexus.written.begin(from, to, nexus.flushes);
+        if !again {
+            nexus.written.begin(from, to, nexus.flushes);
+        }
         let (command, span) = command(op);
         for slot in slots(targets) {
             self.send(now, slot, Purpose::Op(key), command.clone(), span);
@@ -64,8 +67,8 @@ impl Volume {
         slot: u8,
         result: &Result<Answer, Refusal>,
     ) {
-        let lessors = self.nexus.as_ref().map_or(0, |nexus| nexus.lessors());
-        let counts = lessors & bit(slot) != 0;
+        let members = self.nexus.as_ref().map_or(0, |nexus| nexus.members);
+        let counts = members & bit(slot) != 0;
         let Some(op) = self.ops.get_mut(key) else { return };
         let State::Writing { applied, full, .. } = &mut op.state else { return };
         match result {
@@ -114,28 +117,18 @@ impl Volume {
         }
     }
 
-    /// A member holds a bad block of which this write changes a part. Others have it: so the region
-    /// counts as suspect, is made equal, and the write is repeated; once.
+    /// A member holds a bad block of which this write changes a part. Others have it: so its blocks
+    /// are made equal under its lock, and it is sent once more. It took effect on some already, but
+    /// who reads waits for it, and who writes comes after it: to them it takes effect once.
     fn mend_first(&mut self, now: Instant, key: Key, at: u64) {
         let op = self.ops.get_mut(key).expect("it is in work");
         if core::mem::replace(&mut op.repaired, true) {
             return self.settled(now, key, Status::Media(at));
         }
         (op.bad, op.state) = (None, State::Mending);
-        self.unsettle(now, key);
-        self.wait(key);
-    }
-
-    /// Writes again, when the region is equal everywhere.
-    pub(crate) fn mend(&mut self, now: Instant, key: Key) {
-        let Some(op) = self.ops.get(key) else { return };
-        let (from, to) = op.regions();
-        let Some(nexus) = self.nexus.as_ref() else { return };
-        if nexus.suspect.overlaps(from, to) {
-            self.want_regions(from, to);
-            return self.wait(key);
-        }
-        self.lock_write(now, key);
+        let (first, end) = op.range();
+        let (first, end) = blocks(first, end);
+        self.want_repair(first, end, key);
     }
 
     fn settled(&mut self, now: Instant, key: Key, status: Status) {
