@@ -30,8 +30,8 @@ pub struct Record {
     pub volume: Uuid,
     /// Which store: a restored one has another identity.
     pub store: Uuid,
-    /// The store that this one was recovered from, if it was: replicas that know that one follow.
-    pub recovered: Option<Uuid>,
+    /// What this record was recovered from, if it was: replicas that know that store follow.
+    pub recovered: Option<Recovered>,
     /// Counts changes.
     pub version: u64,
     /// Counts owners.
@@ -50,6 +50,19 @@ pub struct Record {
     pub snapshots: ArrayVec<Snapshot, SNAPSHOTS_MAX>,
     /// Acknowledged writes may be lost: who was told.
     pub lossy: Option<Lossy>,
+}
+
+/// A record that was recovered from the replicas' copies: which ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The store that was lost, or an older state of which is back.
+    pub store: Uuid,
+    /// Epoch and version of the newest copy that was heard of. A replica with a newer one was not
+    /// heard in time, and refuses.
+    pub newest: (u64, u64),
+    /// Nobody served under it yet: all replicas that it names have to be fenced first, for each
+    /// may have got a newer copy after it was heard.
+    pub pending: bool,
 }
 
 /// A replica that a record names.
@@ -161,6 +174,12 @@ impl Record {
         }
     }
 
+    /// Whether it was recovered, and nobody served under it yet.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.recovered.is_some_and(|from| from.pending)
+    }
+
     /// A copy with the next version.
     #[must_use]
     pub fn next(&self) -> Box<Self> {
@@ -182,7 +201,11 @@ impl Record {
         out.extend(MAGIC);
         out.extend(self.volume);
         out.extend(self.store);
-        put_option(&mut out, self.recovered.as_ref());
+        put_option(&mut out, self.recovered.as_ref().map(|from| &from.store));
+        let (epoch, version) = self.recovered.map_or((0, 0), |from| from.newest);
+        out.extend(epoch.to_le_bytes());
+        out.extend(version.to_le_bytes());
+        out.push(u8::from(self.recovered.is_some_and(|from| from.pending)));
         out.extend(self.version.to_le_bytes());
         out.extend(self.epoch.to_le_bytes());
         out.extend(self.owner);
@@ -227,7 +250,7 @@ impl Record {
         let mut record = Self {
             volume: from.take()?,
             store: from.take()?,
-            recovered: from.option()?,
+            recovered: from.recovered()?,
             version: from.u64()?,
             epoch: from.u64()?,
             owner: from.take()?,
@@ -299,6 +322,16 @@ impl Bytes<'_> {
         }
     }
 
+    fn recovered(&mut self) -> Result<Option<Recovered>, Malformed> {
+        let store = self.option()?;
+        let (newest, pending) = ((self.u64()?, self.u64()?), self.flag()?);
+        match (store, newest, pending) {
+            (Some(store), ..) => Ok(Some(Recovered { store, newest, pending })),
+            (None, (0, 0), false) => Ok(None),
+            (None, ..) => Err(Malformed),
+        }
+    }
+
     fn option(&mut self) -> Result<Option<Uuid>, Malformed> {
         if self.flag()? { self.take().map(Some) } else { Ok(None) }
     }
@@ -312,7 +345,7 @@ mod tests {
         let mut record = Record {
             volume: [1; 16],
             store: [2; 16],
-            recovered: Some([3; 16]),
+            recovered: Some(Recovered { store: [3; 16], newest: (6, 5), pending: true }),
             version: u64::MAX,
             epoch: 7,
             owner: [4; 16],

@@ -106,12 +106,15 @@ impl Guard {
             if record.volume != copy.volume {
                 return Err(Refusal::Invalid);
             }
-            if record.store != copy.store && record.recovered != Some(copy.store) {
+            let base = record.recovered.filter(|from| from.store == copy.store);
+            if record.store != copy.store && base.is_none() {
                 return Err(Refusal::StoreDiffers);
             }
             // A store that was put back counts epochs up from where it is: its version gives it
-            // away, which only grows.
-            let behind = copy.version > record.version;
+            // away, which only grows. One that was recovered says from which version: what came
+            // here after that was heard of is not in it.
+            let known = base.filter(|_| record.store != copy.store);
+            let behind = copy.version > known.map_or(record.version, |from| from.newest.1);
             if behind || copy.newer_than(record.epoch, record.version) {
                 return Err(Refusal::CopyNewer { epoch: copy.epoch, version: copy.version });
             }

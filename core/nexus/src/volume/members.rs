@@ -145,14 +145,14 @@ impl Volume {
         (staying != 0).then_some(failing)
     }
 
-    /// Asks again for the members whose association did not come about.
+    /// Asks again for those whose association did not come about.
     pub(crate) fn ask_again(&mut self, now: Instant) {
         let Some(nexus) = self.nexus.as_ref() else { return };
         let due = |slot: &u8| {
             let again = nexus.links[usize::from(*slot)].line.again();
             again.is_some_and(|again| again <= now)
         };
-        let again: arrayvec::ArrayVec<u8, 8> = slots(nexus.members).filter(due).collect();
+        let again: arrayvec::ArrayVec<u8, 8> = slots(nexus.asked()).filter(due).collect();
         for slot in again {
             self.associate(slot);
         }

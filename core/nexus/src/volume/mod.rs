@@ -60,6 +60,8 @@ use ranges::Holder;
 use segment::{SEGMENTS_MAX, Segment};
 use state::Nexus;
 
+pub use segment::Copying;
+
 /// What a volume is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -91,6 +91,23 @@ pub(crate) struct Segment {
     unreadable: Option<u64>,
 }
 
+/// A copy that is out, or about to be: what a segment is doing to make others like one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copying {
+    /// A replica that returns gets it; else a suspect region is made equal.
+    pub rebuild: bool,
+    /// The snapshot that is rebuilt; none: the volume itself.
+    pub snapshot: Option<Uuid>,
+    /// First byte of the blocks at hand.
+    pub first: u64,
+    /// The slot that they come from.
+    pub from: u8,
+    /// Slots that they go to.
+    pub to: u8,
+    /// They were read, and are on their way to the others.
+    pub written: bool,
+}
+
 /// What waits to be made equal.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
@@ -110,6 +127,23 @@ impl Wanted {
 }
 
 impl Volume {
+    /// What is being copied just now: for who wants to meet a copy on its way.
+    pub fn copies(&self) -> impl Iterator<Item = Copying> {
+        self.segments.iter().filter_map(|(_, segment)| {
+            let (at, written) = match segment.stage {
+                Stage::Reading(at) => (at, false),
+                Stage::Writing(at) => (at, true),
+                Stage::Locking | Stage::Comparing(_) | Stage::Ending(_) => return None,
+            };
+            let Run { first, from, to, .. } = *segment.plan.get(at)?;
+            let (rebuild, snapshot) = match segment.kind {
+                Kind::Rebuild { snapshot, .. } => (true, snapshot),
+                Kind::Resync | Kind::Repair(_) => (false, None),
+            };
+            Some(Copying { rebuild, snapshot, first, from, to, written })
+        })
+    }
+
     /// Somebody waits to read these regions.
     pub(crate) fn want_regions(&mut self, first: u32, end: u32) {
         if let Some(nexus) = self.nexus.as_mut() {
@@ -435,14 +469,18 @@ impl Volume {
     fn end_segment<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(segment) = self.segments.get(key) else { return };
         let current = self.nexus.as_ref().filter(|nexus| nexus.epoch == segment.epoch);
+        let failing = current.map_or(0, |nexus| nexus.failing);
+        let released = self.planted(Plant::CopiesReleased) && current.is_some();
         let Stage::Ending(done) = segment.stage else {
+            if released && segment.comes_from(failing) {
+                self.unlock_segment(key);
+                return;
+            }
             if current.is_none() && segment.out == 0 {
                 self.free_segment(mem, key);
             }
             return;
         };
-        let failing = current.map_or(0, |nexus| nexus.failing);
-        let released = self.planted(Plant::CopiesReleased) && current.is_some();
         let holds = segment.out != 0 || segment.touched & failing != 0;
         let (kind, first, end) = (segment.kind, segment.first, segment.end);
         let (copied, unreadable) = (segment.copied, segment.unreadable);
@@ -519,6 +557,12 @@ impl Segment {
             (Kind::Resync, Stage::Reading(at) | Stage::Writing(at)) => bit(self.plan[at].from),
             _ => 0,
         }
+    }
+
+    /// Whether the blocks that are on their way were read from one of these slots.
+    fn comes_from(&self, slots: u8) -> bool {
+        let Stage::Writing(at) = self.stage else { return false };
+        self.plan.get(at).is_some_and(|run| bit(run.from) & slots != 0)
     }
 
     /// Whether its copies change what the members' marks tell of.

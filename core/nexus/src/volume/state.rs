@@ -228,6 +228,22 @@ impl Nexus {
         self.peeked.as_deref().unwrap_or_else(|| self.record())
     }
 
+    /// Who is asked for a fence at a take-over: members, and all others that the record names if it
+    /// was recovered and nobody served under it yet.
+    pub(crate) fn asked(&self) -> u8 {
+        let record = self.record();
+        self.members | if record.is_pending() { record.away() } else { 0 }
+    }
+
+    /// Who has to be fenced before anybody is kept, and is not.
+    pub(crate) fn unheard(&self) -> u8 {
+        if !self.record().is_pending() {
+            return 0;
+        }
+        let silent = |slot: &u8| self.links[usize::from(*slot)].fenced.is_none();
+        slots(self.asked()).filter(silent).fold(0, |mask, slot| mask | bit(slot))
+    }
+
     /// Whether a command went out by an association that still stands.
     pub(crate) fn is_current(&self, call: &Call) -> bool {
         self.links[usize::from(call.slot)].association() == Some(call.association)

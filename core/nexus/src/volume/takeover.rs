@@ -5,7 +5,9 @@
 //!    on, and what was read before proves nothing.
 //! 2. Only members that were fenced, and whose instance the record names, are kept; if there are
 //!    none, only all of them together, and the record says that writes may be lost.
-//! 3. I/O is accepted when everybody else is excluded, everybody kept has the copy, and everybody
+//! 3. Under a record that was recovered nobody is kept before all were fenced that it names,
+//!    members or away: who got a newer copy after it was heard refuses.
+//! 4. I/O is accepted when everybody else is excluded, everybody kept has the copy, and everybody
 //!    kept promised a lease after that.
 
 use alloc::boxed::Box;
@@ -86,13 +88,13 @@ impl Volume {
         nexus.epoch = nexus.record().epoch;
         nexus.members = nexus.believed().members();
         nexus.phase = Phase::Fencing { deadline };
-        let (epoch, members) = (nexus.epoch, nexus.members);
+        let (epoch, asked) = (nexus.epoch, nexus.asked());
         let bytes = nexus.record().bytes;
         if core::mem::replace(&mut self.bytes, bytes) != bytes {
             self.effects.push_back(Effect::Resized { bytes });
         }
         self.note(Note::Claimed { epoch });
-        for slot in slots(members) {
+        for slot in slots(asked) {
             self.associate(slot);
         }
     }
@@ -169,6 +171,7 @@ impl Volume {
         let nexus = self.nexus.as_mut().expect("it fences");
         let record = nexus.believed();
         let (mut answered, mut named, mut known, mut refused) = (0, 0, 0, 0);
+        let unheard = nexus.unheard();
         for slot in slots(nexus.members) {
             let link = &nexus.links[usize::from(slot)];
             if matches!(link.line, Line::Refused(_)) {
@@ -182,6 +185,10 @@ impl Volume {
         }
         if answered | refused != nexus.members && now < deadline {
             return;
+        }
+        // What was heard for the recovery may be old: nobody serves before all obey this owner.
+        if unheard != 0 && !nexus.force {
+            return self.wait_for_members(now, deadline, unheard);
         }
         let all = answered == nexus.members;
         let (keep, lossy) = match named {
@@ -227,10 +234,13 @@ impl Volume {
                 replica.standing = standing;
             }
         }
+        if let Some(from) = &mut new.recovered {
+            from.pending = false;
+        }
         if lossy {
             new.lossy = Some(Lossy { epoch: nexus.epoch, ..Lossy::default() });
         }
-        let gone = nexus.members & !keep;
+        let gone = nexus.asked() & !keep;
         nexus.members = keep;
         nexus.phase = Phase::Activating;
         for slot in slots(gone) {

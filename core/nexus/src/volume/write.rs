@@ -154,8 +154,12 @@ impl Volume {
     /// The same for one that took effect on some and not on others, or in parts.
     fn unsettle(&mut self, now: Instant, key: Key) {
         // A joiner that is no member yet reads the marks anew; one that is being added has to go.
-        self.detach(now);
+        let stays = self.planted(Plant::ReturnWhileSuspect);
+        if !stays {
+            self.detach(now);
+        }
         let joiner = self.nexus.as_ref().and_then(|nexus| nexus.joiner_slot());
+        let joiner = joiner.filter(|_| !stays);
         if let Some(slot) = joiner {
             self.fail(now, slot, Refusal::NoSpace);
         }

@@ -1,7 +1,7 @@
 //! Fences.
 
 use braid_nexus::guard::{Act, Event, Outcome};
-use braid_nexus::record::{Snapshot, Standing};
+use braid_nexus::record::{Recovered, Snapshot, Standing};
 use braid_nexus::wire::{Answer, Command, Refusal};
 
 use super::bench::{ANNA, BERT, Bench, INSTANCE, MIB, durable, later, record, record_with};
@@ -132,16 +132,38 @@ fn a_store_that_was_put_back_unnoticed_is_refused_though_its_epoch_is_higher() {
     assert_eq!(bench.fence(2, 2, &restored), ["answer 2/2 copy newer 5 v53"]);
 }
 
+const fn recovered(store: u8, version: u64) -> Option<Recovered> {
+    Some(Recovered { store: [store; 16], newest: (5, version), pending: true })
+}
+
 #[test]
 fn another_store_is_refused_unless_it_was_recovered_from_the_one_that_the_copy_names() {
     let mut bench = Bench::held();
     let mut restored = record(9, BERT);
     restored.store = [3; 16];
     assert_eq!(bench.fence(2, 2, &restored), ["answer 2/2 storediffers"]);
-    restored.recovered = Some([4; 16]);
+    restored.recovered = recovered(4, 50);
     assert_eq!(bench.fence(3, 3, &restored), ["answer 3/3 storediffers"]);
-    restored.recovered = Some([2; 16]);
+    restored.recovered = recovered(2, 50);
     assert_eq!(bench.fence(4, 4, &restored), ["keep 4 fence 9 v90 complete"]);
+}
+
+#[test]
+fn a_record_that_was_recovered_before_the_newest_copy_came_here_is_refused() {
+    let mut bench = Bench::held();
+    bench.copy(1, 10, &later(&record(5, ANNA), 3));
+    bench.kept(10);
+    let mut restored = record(9, BERT);
+    restored.store = [3; 16];
+    restored.recovered = recovered(2, 52);
+    assert_eq!(bench.fence(2, 2, &restored), ["answer 2/2 copy newer 5 v53"]);
+    restored.recovered = recovered(2, 53);
+    assert_eq!(bench.fence(3, 3, &restored), ["keep 3 fence 9 v90 complete"]);
+    // From then on versions are those of the new store.
+    bench.kept(3);
+    let next = later(&restored, 1);
+    let kept = bench.fence(4, 4, &next);
+    assert_eq!(kept, ["answer 3/3 gone", "keep 4 fence 9 v91 complete"]);
 }
 
 #[test]

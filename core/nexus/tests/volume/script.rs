@@ -46,6 +46,7 @@ fn setup(case: &TestCase) -> Setup {
     setup.away = argument("away").cloned().unwrap_or_default();
     setup.spare = argument("spare").cloned().unwrap_or_default();
     setup.unused = case.args.contains_key("unused");
+    setup.recovered = case.args.contains_key("recovered");
     setup.near = argument("near").and_then(|near| near.chars().next());
     let number = |name: &str| argument(name).and_then(|n| size(n));
     setup.bytes = number("size").unwrap_or(setup.bytes);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use braid_block::{Instant, Memory, Span, Token};
 use braid_nexus::guard::{Durable, Event as Arrival, Kept};
-use braid_nexus::record::{Replica as Named, Standing};
+use braid_nexus::record::{Recovered, Replica as Named, Standing};
 use braid_nexus::wire::{Answer, Command, Refusal};
 use braid_nexus::{
     Command as Order, Completion, Config, Effect, Event, Limits, Plant, Record, Request, Timing,
@@ -31,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) spare: String,
     /// Nobody ever used it.
     pub(crate) unused: bool,
+    /// The record was recovered from the replicas' copies just now.
+    pub(crate) recovered: bool,
     pub(crate) bytes: u64,
     pub(crate) near: Option<char>,
     pub(crate) limits: Limits,
@@ -44,6 +46,7 @@ impl Default for Setup {
             away: String::new(),
             spare: String::new(),
             unused: false,
+            recovered: false,
             bytes: 64 << 20,
             near: None,
             limits: Limits { requests_max: 64, hosts_max: 4, segments_max: 4 },
@@ -140,6 +143,9 @@ impl World {
             replica.durable.kept = Some(Kept { copy, complete: true });
             replica.start(Instant::ZERO);
         }
+        let store = words::uuid('L');
+        let lost = Recovered { store, newest: (0, 1), pending: true };
+        record.recovered = setup.recovered.then_some(lost);
         let config = Config {
             volume: record.volume,
             timing: Timing::default(),
