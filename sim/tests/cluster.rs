@@ -53,6 +53,28 @@ fn of_200_seeds_each_kind_of_cluster_has_some_and_three_of_four_are_free() {
 }
 
 #[test]
+fn every_layer_of_a_chain_is_rebuilt_though_its_source_dies_half_way() {
+    let seeds = 12;
+    let report = run("rebuild-chain", 1, seeds, Selection::default());
+    clean(&report);
+    let seen = |what| report.seen.times(what);
+    assert_eq!(seen("source of a rebuild died half-way"), seeds, "each seed meets it");
+    assert_eq!(seen("every layer compared"), seeds);
+    assert!(seen("source of a rebuild died in a snapshot") > 0, "{}", report.seen);
+    assert!(seen("source of a rebuild died in the volume") > 0, "{}", report.seen);
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_store() {
+    for (profile, fault) in [("store-lost", "store lost"), ("store-restored", "store restored")] {
+        let report = run(profile, 1, 12, Selection::default());
+        clean(&report);
+        assert!(report.seen.times(fault) > 12, "{}", report.seen);
+        assert!(report.seen.times("replicas knew more than the store") > 12, "{}", report.seen);
+    }
+}
+
+#[test]
 fn a_seed_is_one_run_whoever_else_runs() {
     let one = |first| {
         let report = run(FREE, first, 6, Selection::default());

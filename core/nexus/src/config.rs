@@ -89,7 +89,7 @@ pub enum Plant {
     ReturnWhileSuspect,
     /// A return copies by the joiner's marks alone.
     DeltaOfJoinerAlone,
-    /// A region is marked after its data was written.
+    /// A region is marked after its data was written: by the pool, which has a plant of its own.
     MarkAfterData,
     /// Marks are cleared for regions that were written while the flush was on its way.
     CleanEarly,

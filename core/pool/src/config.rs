@@ -108,4 +108,6 @@ pub enum Plant {
     NoLock,
     /// A reopen takes open regions for closed ones.
     IgnoreOpenRegion,
+    /// A block is overwritten before the mark of its region is durable.
+    MarkLate,
 }

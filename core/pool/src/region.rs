@@ -20,6 +20,7 @@ use braid_block::Instant;
 use hashbrown::HashMap;
 
 use crate::Pool;
+use crate::config::Plant;
 use crate::hash::Fixed;
 use crate::layout::{Cell, LEAF_REGIONS, REGION_BLOCKS};
 use crate::map::Touch;
@@ -134,6 +135,9 @@ impl Pool {
             }
         }
         let seq = self.open_regions(layer, region);
+        if self.config.plant == Some(Plant::MarkLate) {
+            return true;
+        }
         self.when_durable(seq, waiter);
         false
     }

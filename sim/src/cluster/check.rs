@@ -45,6 +45,28 @@ impl Epochs {
     }
 }
 
+/// *SafeActivation*: an owner serves under a record that it committed (none: it never did) with
+/// the members that this names, and they obey it, or one that came after it.
+pub(super) fn activation(
+    record: Option<&Record>,
+    epoch: u64,
+    members: u8,
+    fences: &[(u8, (u64, Uuid))],
+) -> Result<(), Violation> {
+    let wrong = |text: String| Err(Violation::new("SafeActivation", text));
+    let Some(record) = record else { return wrong("never owned it".into()) };
+    if record.members() != members {
+        let named = record.members();
+        return wrong(format!("uses members {members:08b}; the record has {named:08b}"));
+    }
+    for (slot, fence) in fences.iter().filter(|(slot, _)| members >> slot & 1 == 1) {
+        if fence.0 <= epoch && *fence != (epoch, record.owner) {
+            return wrong(format!("the member in slot {slot} obeys epoch {}", fence.0));
+        }
+    }
+    Ok(())
+}
+
 /// *LossTold*: after a loss, a flush of a host is acknowledged only if before it was received an
 /// engine had answered another one with a final failure, and the store had written down that the
 /// host was told. Whether it heard that is not for an engine to know: if the line dies under the
@@ -253,6 +275,27 @@ mod tests {
         assert_eq!(name(losses.flushed(other, 3, at(5))), Some("LossTold"));
         losses.lost(4);
         assert_eq!(name(losses.flushed(host, 4, at(6))), Some("LossTold"));
+    }
+
+    #[test]
+    fn an_owner_serves_with_all_members_of_a_record_of_its_own_and_they_obey_it() {
+        let (mine, other) = ([5; 16], [6; 16]);
+        let record = Record { epoch: 4, owner: mine, ..record(false) };
+        let activation = |record, members, fences: &[(u8, (u64, Uuid))]| {
+            name(activation(record, 4, members, fences))
+        };
+        let obeys = (4, mine);
+        assert_eq!(activation(Some(&record), 0b11, &[(0, obeys), (1, obeys)]), None);
+        // One has gone on to the next owner already; one is not reached.
+        assert_eq!(activation(Some(&record), 0b11, &[(1, (5, other))]), None);
+        let wrong = Some("SafeActivation");
+        assert_eq!(activation(None, 0b11, &[]), wrong, "it never owned the volume");
+        assert_eq!(activation(Some(&record), 0b01, &[(0, obeys)]), wrong, "it left a member out");
+        assert_eq!(activation(Some(&record), 0b111, &[(0, obeys)]), wrong, "one is no member");
+        let stale = [(0, obeys), (1, (3, mine))];
+        assert_eq!(activation(Some(&record), 0b11, &stale), wrong, "one obeys an older epoch");
+        let duel = [(0, (4, other)), (1, obeys)];
+        assert_eq!(activation(Some(&record), 0b11, &duel), wrong, "one obeys another owner");
     }
 
     const MEMBERS: [Uuid; 2] = [[1; 16], [2; 16]];

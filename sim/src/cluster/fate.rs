@@ -5,6 +5,7 @@ use std::time::Duration;
 use braid_nexus::{Command, Record, Step, Uuid};
 use braid_pool::Operation;
 
+use super::ambush::Ambush;
 use super::profile::Fault;
 use super::run::{Run, Verdict};
 use super::{DiskFault, Place};
@@ -30,6 +31,15 @@ pub(super) enum After {
     HostBack(usize),
     /// A node's engine shall own a volume.
     TakeOver(u8, usize),
+    /// A host gives up its path to a node, silently, and the volume moves away from there.
+    GiveUp {
+        /// Of the host.
+        guest: usize,
+        /// Of the path.
+        node: u8,
+    },
+    /// Somebody looks how far the layers of a chain are.
+    Chain,
 }
 
 /// Within which two things happen "at once".
@@ -38,6 +48,8 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 const SNAPSHOTS_MAX: usize = 4;
 /// One copy in so many is its source's last, where members are pursued.
 const HUNTS_IN: u64 = 4;
+/// Commits that a restored store lacks, at most.
+const COMMITS_LOST: usize = 12;
 /// What a volume grows by.
 const GROWTH: u64 = 1 << 20;
 
@@ -73,6 +85,7 @@ impl Run {
             | Fault::KillTwo
             | Fault::PowerCut
             | Fault::Blackout
+            | Fault::Outage
             | Fault::Wipe => {
                 self.strike_process(fault);
             }
@@ -94,11 +107,7 @@ impl Run {
                 let time = self.lasting();
                 self.later(time, After::StoreUp);
             }
-            Fault::StoreRestore => {
-                let commits = self.cluster.commits().len();
-                let kept = commits - self.random.index(commits.min(6));
-                self.cluster.restore_store(kept);
-            }
+            Fault::StoreRestore | Fault::StoreLost => self.strike_store(fault),
             Fault::HostCrash | Fault::HostReset => self.strike_host(fault),
             Fault::AwayAndBack => self.away_and_back(),
             Fault::Usurp => {
@@ -113,6 +122,39 @@ impl Run {
             | Fault::Exclude => self.order(fault),
         }
         Ok(())
+    }
+
+    /// The store is lost; an owner dies then, sometimes, and a member whom nobody tells of.
+    fn strike_store(&mut self, fault: Fault) {
+        if !self.may_lose_store() {
+            return;
+        }
+        let commits = self.cluster.commits().len();
+        if fault == Fault::StoreLost {
+            self.cluster.lose_store();
+        } else {
+            self.cluster.restore_store(commits - self.random.index(commits.min(COMMITS_LOST)));
+        }
+        self.seen.mark_if(self.cluster.knows_less(), "replicas knew more than the store");
+        if self.random.once_in(2) {
+            let volume = self.random.index(self.volumes.len());
+            let serving = self.volumes[volume].passage.owner();
+            let node = serving.unwrap_or_else(|| self.some_node());
+            let (soon, time) = (Duration::from_millis(self.random.within(0, 300)), self.lasting());
+            self.later(soon, After::Kill(node));
+            self.later(soon + time, After::Start(node));
+        }
+    }
+
+    /// Whether every replica follows the store that there is: a record says of one store only that
+    /// it was made from its copies.
+    fn may_lose_store(&self) -> bool {
+        let replicas = self.cluster.sites().volumes.iter().flat_map(|volume| &volume.replicas);
+        let store = self.cluster.store_id();
+        replicas.into_iter().all(|(uuid, _)| {
+            let kept = self.cluster.replica(uuid).and_then(|(_, kept)| kept);
+            kept.is_some_and(|kept| kept.copy.store == store && !kept.copy.is_pending())
+        })
     }
 
     fn strike_process(&mut self, fault: Fault) {
@@ -146,7 +188,10 @@ impl Run {
                 self.cut_power(node);
                 self.later(time, After::Start(node));
             }
-            Fault::Blackout => {
+            Fault::Blackout | Fault::Outage => {
+                if fault == Fault::Outage {
+                    (0..self.guests.len()).for_each(|guest| self.crash_host(guest));
+                }
                 for node in 0..self.profile.nodes {
                     let soon = AT_ONCE * u32::try_from(self.random.below(100)).unwrap_or(0) / 100;
                     self.later(soon, After::PowerCut(node));
@@ -155,9 +200,7 @@ impl Run {
                 }
             }
             Fault::Wipe if self.may_wipe(node) => {
-                self.forget(node);
-                self.note_wipe(node);
-                self.cluster.wipe(node);
+                self.wipe(node);
                 self.later(time, After::Start(node));
             }
             _ => {}
@@ -166,7 +209,7 @@ impl Run {
 
     /// Whether nothing is lost for good with a node's disk: the other replicas of its volumes are
     /// members, none of these lost its disk since it became one, and none is about to be excluded.
-    fn may_wipe(&self, node: u8) -> bool {
+    pub(super) fn may_wipe(&self, node: u8) -> bool {
         if self.cluster.has_cuts() {
             return false;
         }
@@ -191,10 +234,17 @@ impl Run {
     }
 
     /// Whether a replica is a member that did not lose its disk since.
-    fn is_whole(&self, record: &Record, replica: &Uuid) -> bool {
+    pub(super) fn is_whole(&self, record: &Record, replica: &Uuid) -> bool {
         let instance = record.slot_of(replica).and_then(|slot| record.instance(slot));
         let wiped = self.wiped.get(replica);
         instance.is_some() && wiped.is_none_or(|before| *before != instance)
+    }
+
+    /// A node's disk is replaced by an empty one.
+    pub(super) fn wipe(&mut self, node: u8) {
+        self.forget(node);
+        self.note_wipe(node);
+        self.cluster.wipe(node);
     }
 
     fn note_wipe(&mut self, node: u8) {
@@ -353,6 +403,10 @@ impl Run {
             at.host.reset(now, &mut self.volumes[at.volume].history, path);
             return self.carry_out(guest);
         }
+        self.crash_host(guest);
+    }
+
+    fn crash_host(&mut self, guest: usize) {
         let silent = self.random.once_in(2);
         self.guests[guest].host.crash();
         for line in self.lines_of(guest) {
@@ -367,7 +421,7 @@ impl Run {
         self.later(time, After::HostBack(guest));
     }
 
-    fn order(&mut self, fault: Fault) {
+    pub(super) fn order(&mut self, fault: Fault) {
         let volume = self.random.index(self.volumes.len());
         if fault == Fault::TakeOver {
             let node = self.some_node();
@@ -415,7 +469,7 @@ impl Run {
         self.cluster.command(node, volume, Command::Snapshot { uuid });
     }
 
-    fn appoint(&mut self, node: u8, volume: usize) {
+    pub(super) fn appoint(&mut self, node: u8, volume: usize) {
         let owner = self.cluster.new_owner();
         self.cluster.command(node, volume, Command::TakeOver { owner, force: false });
     }
@@ -425,6 +479,9 @@ impl Run {
         let guest = self.some_guest();
         let volume = self.guests[guest].volume;
         let Some(here) = self.owner_of(volume) else { return };
+        if self.profile.ambush == Some(Ambush::HeldPackets) {
+            return self.hold_packets(guest, here);
+        }
         let there = (here + 1) % self.profile.nodes;
         let now = self.cluster.now();
         let at = &mut self.guests[guest];
@@ -481,6 +538,8 @@ impl Run {
             }
             After::StoreUp => self.cluster.set_store_up(true),
             After::TakeOver(node, volume) => self.appoint(node, volume),
+            After::GiveUp { guest, node } => self.give_up(guest, node),
+            After::Chain => {}
             After::HostBack(guest) => {
                 let now = self.cluster.now();
                 let at = &mut self.guests[guest];
@@ -515,7 +574,7 @@ impl Run {
             self.cluster.sites().of_node(node).map(|(uuid, _)| uuid).collect();
         for replica in replicas {
             let Some(volume) = self.cluster.sites().volume_of(&replica) else { continue };
-            let judged = &mut self.volumes[volume];
+            let Some(judged) = self.volumes.get_mut(volume) else { continue };
             judged.shadows.forgot(&mut judged.history, replica);
         }
     }
@@ -539,7 +598,7 @@ impl Run {
         }
     }
 
-    fn some_node(&mut self) -> u8 {
+    pub(super) fn some_node(&mut self) -> u8 {
         u8::try_from(self.random.below(self.profile.nodes.into())).expect("a node")
     }
 
@@ -547,7 +606,7 @@ impl Run {
         self.random.index(self.guests.len())
     }
 
-    fn lasting(&mut self) -> Duration {
+    pub(super) fn lasting(&mut self) -> Duration {
         self.profile.lasts.draw(&mut self.random)
     }
 }
@@ -559,6 +618,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::KillTwo => "two kills",
         Fault::PowerCut => "power cut",
         Fault::Blackout => "blackout",
+        Fault::Outage => "outage",
         Fault::Pause => "pause",
         Fault::Split => "split",
         Fault::OneWay => "one-way split",
@@ -572,6 +632,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::Wipe => "wiped disk",
         Fault::StoreDown => "store down",
         Fault::StoreRestore => "store restored",
+        Fault::StoreLost => "store lost",
         Fault::HostCrash => "host crash",
         Fault::HostReset => "path reset",
         Fault::HostCut => "path cut",

@@ -284,4 +284,10 @@ impl Cluster {
         self.clock.tell(|| format!("== store: restored as it was after {commits} commits"));
         self.store.restore(commits);
     }
+
+    /// The store is lost, and an empty one is in its place.
+    pub fn lose_store(&mut self) {
+        self.clock.tell(|| "== store: lost");
+        self.store.lose();
+    }
 }

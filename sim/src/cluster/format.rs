@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use braid_block::{BlockSize, Class, Instant, IoError, Memory};
 use braid_nexus::Uuid;
 use braid_pool::{
-    Command, Completion, Config, Create, Device, Failure, Format, LayerInfo, Limits, Pool, Request,
-    State, Work, run_blocking,
+    Command, Completion, Config, Create, Device, Failure, Format, LayerInfo, Limits, Plant, Pool,
+    Request, State, Work, run_blocking,
 };
 
 use crate::disk::Disk;
@@ -26,6 +26,7 @@ pub(crate) struct PoolShape {
     pub(crate) node: u8,
     pub(crate) seed: u64,
     pub(crate) bytes: u64,
+    pub(crate) plant: Option<Plant>,
 }
 
 impl PoolShape {
@@ -55,7 +56,7 @@ impl PoolShape {
             seed: self.seed ^ u64::from(self.node) << 48 ^ life << 32,
             read_only: false,
             limits,
-            plant: None,
+            plant: self.plant,
         }
     }
 
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_new_pool_has_its_replicas_and_keeps_their_instances() {
-        let shape = PoolShape { node: 1, seed: 5, bytes: 16 << 20 };
+        let shape = PoolShape { node: 1, seed: 5, bytes: 16 << 20, plant: None };
         let replicas = [([7; 16], 1 << 20), ([8; 16], 3 << 20)];
         let (disk, instances) = shape.make(1, 0, replicas.into_iter());
         assert_eq!(instances.len(), 2);

@@ -5,7 +5,9 @@
 //! happened. Everything that is random comes from the seed, so a seed and what the driver does
 //! are one run.
 
+mod ambush;
 pub mod campaign;
+mod chain;
 mod check;
 mod clock;
 mod clone;
@@ -33,6 +35,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod verdict;
+#[cfg(test)]
+mod wrong;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -280,7 +284,10 @@ impl Cluster {
     }
 
     fn pool_shape(&self, node: u8) -> PoolShape {
-        PoolShape { node, seed: self.config.seed, bytes: self.config.disk }
+        // Marks are a matter of the pool: it writes them before what they tell of.
+        let late = self.config.plant == Some(Plant::MarkAfterData);
+        let plant = late.then_some(braid_pool::Plant::MarkLate);
+        PoolShape { node, seed: self.config.seed, bytes: self.config.disk, plant }
     }
 
     /// The record of a new volume: all its replicas are members.
@@ -584,6 +591,23 @@ impl Cluster {
     #[must_use]
     pub fn record(&self, volume: usize) -> Option<&Record> {
         self.store.record(volume)
+    }
+
+    /// The identity of the store that there is.
+    #[must_use]
+    pub const fn store_id(&self) -> Uuid {
+        self.store.id()
+    }
+
+    /// Whether a replica has a copy of a record that is newer than the store's.
+    #[must_use]
+    pub fn knows_less(&self) -> bool {
+        self.sites.volumes.iter().enumerate().any(|(volume, site)| {
+            let stored =
+                self.record(volume).map_or((0, 0), |record| (record.epoch, record.version));
+            let copies = site.replicas.iter().filter_map(|(uuid, _)| self.replica(uuid)?.1);
+            copies.into_iter().any(|kept| kept.copy.newer_than(stored.0, stored.1))
+        })
     }
 
     /// Every state that the store ever had: volume, and record.

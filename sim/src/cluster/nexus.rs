@@ -3,8 +3,8 @@
 
 use braid_block::Instant;
 use braid_nexus::{
-    Command, Completion, Config, Effect, Ended, Event, Limits, Note, Plant, Request, Timing, Uuid,
-    View, Volume,
+    Command, Completion, Config, Copying, Effect, Ended, Event, Limits, Note, Plant, Request,
+    Timing, Uuid, View, Volume,
 };
 
 use crate::memory::SimMemory;
@@ -25,6 +25,7 @@ pub trait Nexus {
     fn has_work(&self) -> bool;
     fn is_optimized(&self) -> bool;
     fn view(&self) -> View;
+    fn copies(&self) -> Vec<Copying>;
 }
 
 /// What a nexus is made of.
@@ -101,5 +102,9 @@ impl Nexus for Volume {
 
     fn view(&self) -> View {
         self.view()
+    }
+
+    fn copies(&self) -> Vec<Copying> {
+        self.copies().collect()
     }
 }

@@ -2,11 +2,11 @@
 //! often late, sometimes wrong: appoints another owner for no reason, or two at once.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use braid_block::Instant;
-use braid_nexus::{Command, Ended, Failure, Note, Record, Uuid};
+use braid_nexus::recovery::{self, Recovery};
+use braid_nexus::{Command, Ended, Failure, Note, Uuid};
 
 use super::clock::Clock;
 use super::net::{Body, Kept, Net, Place, Standing};
@@ -27,6 +27,8 @@ pub struct Temper {
     pub silence: Duration,
     /// An owner that does not serve after so long is replaced.
     pub patience: Duration,
+    /// After an appointment came to nothing it appoints another one within this, some time.
+    pub again: Duration,
     /// One look in so many appoints another owner for no reason; 0: none.
     pub doubt_in: u64,
     /// Of these one in so many appoints two at once; 0: none.
@@ -43,6 +45,7 @@ impl Default for Temper {
             beat: Duration::from_millis(250),
             silence: Duration::from_millis(1200),
             patience: Duration::from_secs(15),
+            again: Duration::from_millis(800),
             doubt_in: 0,
             twice_in: 3,
             move_in: 0,
@@ -139,7 +142,8 @@ impl Planner {
         let Some(plan) = self.plans.get_mut(volume) else { return };
         if plan.appointed.as_ref().is_some_and(which) {
             plan.appointed = None;
-            plan.again = now + Duration::from_millis(self.random.within(1, 800));
+            let most = u64::try_from(self.temper.again.as_millis()).unwrap_or(u64::MAX).max(1);
+            plan.again = now + Duration::from_millis(self.random.within(1, most));
         }
     }
 
@@ -156,10 +160,7 @@ impl Planner {
             return;
         }
         for volume in 0..self.plans.len() {
-            if store.record(volume).is_none() {
-                continue;
-            }
-            if self.plans[volume].stale {
+            if self.plans[volume].stale || store.record(volume).is_none() {
                 self.recover(clock, store, sites, volume);
                 continue;
             }
@@ -270,35 +271,23 @@ impl Planner {
         recent.flat_map(|heard| &heard.replicas).find(|kept| kept.uuid == *replica)
     }
 
-    /// Makes the newest copy of the record the record, if everybody whom it names was heard.
+    /// Makes a volume's record of the copies that were heard of, if that can be done.
     fn recover(&mut self, clock: &Clock, store: &mut Store, sites: &Sites, volume: usize) {
         let now = clock.now();
-        let replicas = &sites.volumes[volume].replicas;
-        let heard: Vec<&Kept> =
-            replicas.iter().filter_map(|(uuid, _)| self.kept(now, uuid)).collect();
-        let copies = heard.iter().filter_map(|kept| kept.copy.as_ref());
-        let newest = copies.max_by_key(|copy| (copy.epoch, copy.version));
-        let Some(newest) = newest.map(Rc::clone) else { return };
-        let named = newest.slots.iter().flatten();
-        if !named.clone().all(|replica| heard.iter().any(|kept| kept.uuid == replica.uuid)) {
-            return;
-        }
-        let fenced = heard.iter().map(|kept| kept.epoch).max().unwrap_or(0);
-        let recovered = match store.id() == newest.store {
-            true => newest.recovered,
-            false => Some(newest.store),
-        };
-        let version = newest.version.max(store.record(volume).map_or(0, |now| now.version)) + 1;
-        let record = Record {
-            store: store.id(),
-            recovered,
-            version,
-            epoch: newest.epoch.max(fenced),
-            owner: [0; 16],
-            ..(*newest).clone()
-        };
+        let site = &sites.volumes[volume];
+        let kept = site.replicas.iter().filter_map(|(uuid, _)| self.kept(now, uuid));
+        let heard: Vec<recovery::Heard<'_>> = kept
+            .map(|kept| recovery::Heard {
+                replica: kept.uuid,
+                fence: kept.epoch,
+                copy: kept.copy.as_deref(),
+            })
+            .collect();
+        let stored = store.record(volume);
+        let found = recovery::recover(&site.uuid, &store.id(), stored, &heard, false);
+        let Recovery::Recovered(record) = found else { return };
         clock.tell(|| format!("planner: v{volume} is recovered: {}", tell(&record)));
-        store.put(volume, record);
+        store.put(volume, *record);
         self.plans[volume] = Plan::default();
     }
 }

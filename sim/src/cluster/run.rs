@@ -7,7 +7,9 @@ use braid_block::Instant;
 use braid_nexus::wire::Refusal;
 use braid_nexus::{Note, Plant, Record, Status, Step, Uuid, Why};
 
-use super::check::{Epochs, Losses, Shadows};
+use super::ambush::Lurking;
+use super::chain::Chain;
+use super::check::{self, Epochs, Losses, Shadows};
 use super::fate::After;
 use super::history::{Deed, History, Number};
 use super::host::{Host, Input, Output};
@@ -87,6 +89,9 @@ pub(super) struct Passage {
     owners: Vec<u8>,
     /// The epoch in which each node served last.
     served: BTreeMap<u8, u64>,
+    /// The name of the owner that served last at each node: an epoch may be claimed again in a
+    /// store that is back.
+    names: BTreeMap<u8, Uuid>,
     /// Regions that are suspect.
     pub(super) suspect: u64,
     /// Steps of returns, by slot.
@@ -110,6 +115,10 @@ pub(super) struct Run {
     pub(super) faulty: bool,
     /// Nobody hears of lines that hosts leave.
     pub(super) silent: bool,
+    /// What waits for its moment.
+    pub(super) lurking: Lurking,
+    /// Layers that are to be rebuilt, if that is what it is for.
+    pub(super) chain: Option<Chain>,
     cleans: u32,
     /// The node whose disk rots, if one does.
     pub(super) rotten: u8,
@@ -151,6 +160,8 @@ impl Run {
             afters: BTreeMap::new(),
             faulty: true,
             silent: false,
+            lurking: Lurking::default(),
+            chain: None,
             cleans: 0,
             rotten,
             wiped: BTreeMap::new(),
@@ -169,14 +180,16 @@ impl Run {
         self.begin()?;
         let end = self.cluster.now() + self.profile.faulty;
         self.next_fault();
+        self.chain_begins();
         self.until(end)?;
+        self.chain_ends()?;
         self.faulty = false;
         self.heal()?;
         self.judge()
     }
 
     /// Steps until every volume has been served: before, there is nothing that could be lost.
-    fn begin(&mut self) -> Verdict {
+    pub(super) fn begin(&mut self) -> Verdict {
         let patience = self.cluster.now() + PATIENCE;
         while self.volumes.iter().any(|judged| judged.history.servings.is_empty()) {
             if self.cluster.now() > patience {
@@ -223,8 +236,10 @@ impl Run {
                 }
                 Happened::Timer(FAULT) => {}
                 Happened::Timer(number) if number >= AFTERS => {
-                    if let Some(after) = self.afters.get(&number).cloned() {
-                        self.end(after);
+                    match self.afters.get(&number).cloned() {
+                        Some(After::Chain) => self.chain_on()?,
+                        Some(after) => self.end(after),
+                        None => {}
                     }
                 }
                 Happened::Timer(number) => {
@@ -257,6 +272,8 @@ impl Run {
                 Happened::Pool { .. } | Happened::Ended { .. } | Happened::Errand { .. } => {}
             }
         }
+        self.lurk();
+        self.chain_lurks();
         Ok(())
     }
 
@@ -264,7 +281,8 @@ impl Run {
     fn read_commits(&mut self) {
         while let Some((volume, record)) = self.cluster.commits().get(self.commits).cloned() {
             self.commits += 1;
-            let judged = &mut self.volumes[volume];
+            // A clone has no hosts: only its layers are looked at.
+            let Some(judged) = self.volumes.get_mut(volume) else { continue };
             if record.epoch > judged.epoch {
                 judged.epoch = record.epoch;
                 judged.history.claimed(record.epoch);
@@ -289,8 +307,10 @@ impl Run {
         let now = self.cluster.now();
         if let Note::Serving { epoch, members, suspect, .. } = note {
             self.activated(node, volume, epoch, members)?;
-            let judged = &mut self.volumes[volume];
+            let owner = self.cluster.nexus(node, volume).map(|nexus| nexus.view().owner);
+            let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
             judged.history.serving();
+            judged.passage.names.extend(owner.map(|owner| (node, owner)));
             judged.passage.owners.push(node);
             judged.passage.served.insert(node, epoch);
             judged.passage.suspect = suspect;
@@ -310,12 +330,15 @@ impl Run {
             if suspect > 0 && self.faulty {
                 self.pursue(volume);
             }
+            self.lurk_for_owners(volume, node);
         }
-        self.volumes[volume].passage.heard(&mut self.seen, now, note);
-        if let Note::Returning { slot, step } = note
-            && self.faulty
-        {
-            self.ambush(node, volume, slot, step);
+        let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
+        judged.passage.heard(&mut self.seen, now, note);
+        if let Note::Returning { slot, step } = note {
+            self.lurk_for_returns(volume, slot, step);
+            if self.faulty {
+                self.ambush(node, volume, slot, step);
+            }
         }
         Ok(())
     }
@@ -335,36 +358,28 @@ impl Run {
     /// *SafeActivation*: an owner serves with members that the record names, all of them, and
     /// that obey it.
     fn activated(&self, node: u8, volume: usize, epoch: u64, members: u8) -> Verdict {
-        let wrong = |text: String| {
-            let text = format!("n{node} serves volume {volume} in epoch {epoch}, and {text}");
-            Err(Violation::new("SafeActivation", text))
-        };
         let owner = self.cluster.nexus(node, volume).map(|nexus| nexus.view().owner);
         let mine = self.cluster.commits().iter().rev().find(|(of, record)| {
             *of == volume && record.epoch == epoch && Some(record.owner) == owner
         });
-        let Some((_, record)) = mine else { return wrong("never owned it".into()) };
-        if record.members() != members {
-            let named = record.members();
-            return wrong(format!("uses members {members:08b}; the record has {named:08b}"));
-        }
-        for slot in (0..8).filter(|slot| members >> slot & 1 == 1) {
-            let Some(replica) = record.replica(slot) else { continue };
-            let Some((view, _)) = self.cluster.replica(&replica.uuid) else { continue };
-            let obeys = view.fence.0 > epoch || view.fence == (epoch, record.owner);
-            if !obeys {
-                let fence = view.fence.0;
-                return wrong(format!("the member in slot {slot} obeys epoch {fence}"));
-            }
-        }
-        Ok(())
+        let fences = (0..8).filter_map(|slot| {
+            let replica = mine?.1.replica(slot)?;
+            Some((slot, self.cluster.replica(&replica.uuid)?.0.fence))
+        });
+        let fences: Vec<(u8, (u64, Uuid))> = fences.collect();
+        check::activation(mine.map(|(_, record)| record), epoch, members, &fences).map_err(
+            |Violation { invariant, text }| {
+                let text = format!("n{node} serves volume {volume} in epoch {epoch}, and {text}");
+                Violation::new(invariant, text)
+            },
+        )
     }
 
     fn answered(&mut self, line: LineId, tag: u64, status: Status, trace: Trace) -> Verdict {
         let Some((guest, number)) = self.asked.get(&(line, tag)).copied() else { return Ok(()) };
         let Guest { volume, id, .. } = self.guests[guest];
         let Trace { epoch, received, answered, .. } = trace;
-        let record = self.cluster.record(volume).cloned();
+        let record = self.relied_on(volume, trace.node);
         let judged = &mut self.volumes[volume];
         let deed = judged.history.operation(number).deed;
         let flushes = match deed {
@@ -402,6 +417,19 @@ impl Run {
         Ok(())
     }
 
+    /// The record that says who must have what an owner acknowledges: the store's, unless that is
+    /// another store than the one that the owner's last change was committed in. What is back is
+    /// nobody's record before replicas follow it.
+    fn relied_on(&self, volume: usize, node: u8) -> Option<Record> {
+        let stored = self.cluster.record(volume);
+        let commits = self.cluster.commits().iter().rev();
+        let name = self.volumes[volume].passage.names.get(&node);
+        let mut own = commits.filter(|(of, record)| *of == volume && Some(&record.owner) == name);
+        let own = own.next().map(|(_, record)| record);
+        let lost = own.filter(|own| stored.is_none_or(|stored| stored.store != own.store));
+        lost.or(stored).cloned()
+    }
+
     /// Marks were cleared: what is not marked now must be equal, now.
     fn cleaned(&mut self, replica: &Uuid) -> Verdict {
         self.seen.mark("marks cleared");
@@ -417,7 +445,7 @@ impl Run {
 
     fn changed(&mut self, replica: Uuid, offset: u64, len: u64, bytes: Option<&[u8]>) -> Verdict {
         let Some(volume) = self.cluster.sites().volume_of(&replica) else { return Ok(()) };
-        let judged = &mut self.volumes[volume];
+        let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
         match bytes {
             Some(bytes) => judged.shadows.written(&judged.history, replica, offset, bytes)?,
             None => judged.shadows.zeroed(replica, offset, len),
@@ -503,7 +531,7 @@ impl Run {
     }
 
     /// Sees to it that a host is called when it wants to be.
-    fn arm(&mut self, guest: usize) {
+    pub(super) fn arm(&mut self, guest: usize) {
         let now = self.cluster.now();
         let at = &mut self.guests[guest];
         let Some(due) = at.host.due().map(|due| due.max(now)) else { return };
@@ -565,6 +593,11 @@ impl Passage {
     /// Whether regions of a replica that returns are being copied.
     pub(super) fn copies(&self) -> bool {
         self.returning.values().any(|step| matches!(step, Step::Copying { .. }))
+    }
+
+    /// The node that served last.
+    pub(super) fn owner(&self) -> Option<u8> {
+        self.owners.last().copied()
     }
 
     /// An owner told something.

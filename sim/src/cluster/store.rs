@@ -115,6 +115,13 @@ impl Store {
         }
     }
 
+    /// All is lost, for good: another store is empty.
+    pub(crate) fn lose(&mut self) {
+        self.restores += 1;
+        self.id = identity(self.restores);
+        self.records.clear();
+    }
+
     /// All is lost; an older state comes back under another identity: that after so many commits.
     pub(crate) fn restore(&mut self, commits: usize) {
         self.restores += 1;
@@ -215,6 +222,20 @@ mod tests {
         assert_eq!(store.record(0), Some(&Record { store: store.id(), ..first }));
         assert_eq!(store.record(1), Some(&Record { store: store.id(), ..other }));
         assert!(matches!(swap(&mut store, &second, &second, false), Some(Told::Changed(_))));
+    }
+
+    #[test]
+    fn a_store_that_was_lost_is_empty_and_has_another_name() {
+        let [first, second, _] = three();
+        let mut store = Store::new(Whims::default());
+        store.put(0, first.clone());
+        let before = store.id();
+        store.lose();
+        assert_ne!(store.id(), before);
+        assert_eq!(store.record(0), None);
+        assert!(swap(&mut store, &first, &second, false).is_none(), "nobody knows what to answer");
+        store.put(0, second.clone());
+        assert!(matches!(swap(&mut store, &first, &second, false), Some(Told::Changed(_))));
     }
 
     #[test]

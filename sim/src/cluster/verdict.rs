@@ -24,7 +24,7 @@ const TRANSFER: u64 = 128;
 const PER_BLOCK: u64 = (BLOCK / SECTOR) as u64;
 
 /// What is on all nodes' disks, by node.
-type Shelves = Vec<Vec<Layer>>;
+pub(super) type Shelves = Vec<Vec<Layer>>;
 
 impl Run {
     /// All faults end, everything runs, and then *ConvergeAfterHeal*: within a time every host has
@@ -94,7 +94,8 @@ impl Run {
         if let Some(node) = (0..self.profile.nodes).find(|node| !self.cluster.is_ready(*node)) {
             return Some(format!("n{node} is not ready"));
         }
-        (0..self.volumes.len()).find_map(|volume| self.unsettled_volume(volume))
+        let volumes = self.cluster.sites().volumes.len();
+        (0..volumes).find_map(|volume| self.unsettled_volume(volume))
     }
 
     fn unsettled_volume(&self, volume: usize) -> Option<String> {
@@ -154,6 +155,7 @@ impl Run {
     /// Members are equal, and hold what hosts may read.
     fn compare_all(&mut self) -> Verdict {
         let shelves = self.shelves(false)?;
+        self.judge_chain(&shelves)?;
         for volume in 0..self.volumes.len() {
             let Some(record) = self.cluster.record(volume).cloned() else { continue };
             let members = self.members(&record, &shelves);
@@ -189,7 +191,7 @@ impl Run {
         }
     }
 
-    fn until_idle(&mut self) -> Verdict {
+    pub(super) fn until_idle(&mut self) -> Verdict {
         let deadline = self.cluster.now() + PATIENCE;
         while let Some(open) = self.unsettled() {
             if self.cluster.now() >= deadline {
@@ -237,7 +239,7 @@ impl Run {
     }
 
     /// The layers of the members, as far as they are the instances that the record names.
-    fn members(&self, record: &Record, shelves: &Shelves) -> Vec<(u8, Layer)> {
+    pub(super) fn members(&self, record: &Record, shelves: &Shelves) -> Vec<(u8, Layer)> {
         let of = |slot: u8| {
             let (replica, instance) = (record.replica(slot)?, record.instance(slot)?);
             let layer = self.layer(shelves, &replica.uuid, &replica.uuid)?;
@@ -261,7 +263,12 @@ impl Run {
     }
 
     /// A layer on the node of a replica.
-    fn layer<'a>(&self, shelves: &'a Shelves, replica: &Uuid, layer: &Uuid) -> Option<&'a Layer> {
+    pub(super) fn layer<'a>(
+        &self,
+        shelves: &'a Shelves,
+        replica: &Uuid,
+        layer: &Uuid,
+    ) -> Option<&'a Layer> {
         let node = self.cluster.sites().node_of(replica)?;
         shelves[usize::from(node)].iter().find(|at| {
             let own = at.info.uuid == *replica || at.info.source == Some(*replica);
@@ -304,7 +311,7 @@ impl Run {
     }
 }
 
-fn named(members: &[(u8, Layer)]) -> Vec<(&'static str, &Layer)> {
+pub(super) fn named(members: &[(u8, Layer)]) -> Vec<(&'static str, &Layer)> {
     const SLOTS: [&str; 8] =
         ["slot 0", "slot 1", "slot 2", "slot 3", "slot 4", "slot 5", "slot 6", "slot 7"];
     members.iter().map(|(slot, layer)| (SLOTS[usize::from(*slot)], layer)).collect()
