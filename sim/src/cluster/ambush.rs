@@ -13,6 +13,7 @@ use braid_nexus::{Copying, Step, Uuid};
 
 use super::Place;
 use super::fate::After;
+use super::profile::Fault;
 use super::run::Run;
 
 /// What a profile waits for.
@@ -25,6 +26,8 @@ pub enum Ambush {
     /// Packets of a host to the owner are held up; the host gives that path up, the volume moves
     /// away and back, and then they arrive.
     HeldPackets,
+    /// A host's command is on its way: only now what takes that host with it befalls the cluster.
+    LastCommand,
 }
 
 /// A host whose packets are held up on their way to an engine.
@@ -45,6 +48,8 @@ pub(super) struct Lurking {
     /// The copy that is on its way, and since when.
     copy: Option<(u64, Instant)>,
     held: Option<Held>,
+    /// The next command that is on its way is its host's last, by this.
+    last: Option<Fault>,
 }
 
 /// A copy that is on its way for longer is late: what is sent behind it may come first.
@@ -55,6 +60,9 @@ const AWAY: (u64, u64) = (300, 1500);
 impl Run {
     /// Looks whether the moment is there.
     pub(super) fn lurk(&mut self) {
+        if self.lurking.last.is_some() && self.faulty {
+            self.lurk_for_commands();
+        }
         if self.profile.ambush != Some(Ambush::CopyOnItsWay) || !self.faulty {
             return;
         }
@@ -63,6 +71,30 @@ impl Run {
                 self.lurk_for_copies(volume);
             }
         }
+    }
+
+    /// Waits for the next command with this.
+    pub(super) const fn wait_for_command(&mut self, fault: Fault) {
+        self.lurking.last = Some(fault);
+    }
+
+    fn lurk_for_commands(&mut self) {
+        let Some(guest) = self.guests.iter().position(|guest| !guest.host.is_idle()) else {
+            return;
+        };
+        let soon = Duration::from_millis(self.random.within(2, 30));
+        match self.lurking.last.take() {
+            Some(Fault::Usurp) => self.later(soon, After::Usurp(guest)),
+            _ => self.later(soon, After::Outage),
+        }
+    }
+
+    /// A host dies, and another owner is appointed.
+    pub(super) fn usurp(&mut self, guest: usize) {
+        if self.guests[guest].host.is_up() {
+            self.crash_host(guest);
+        }
+        self.order(Fault::TakeOver);
     }
 
     /// What an engine copies just now, the replicas by their nodes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_nexus::Plant;
 
-pub use super::profile::{FREE, MIXED, PLANTS, Profile, UNSEEN, kind};
+pub use super::profile::{FREE, MIXED, PLANTS, Profile, kind};
 use super::run::Run;
 pub use super::run::Selection;
 use crate::guard::guard;

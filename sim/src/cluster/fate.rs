@@ -31,6 +31,10 @@ pub(super) enum After {
     HostBack(usize),
     /// A node's engine shall own a volume.
     TakeOver(u8, usize),
+    /// A host dies, and another engine shall own its volume.
+    Usurp(usize),
+    /// All power fails, that of hosts too.
+    Outage,
     /// A host gives up its path to a node, silently, and the volume moves away from there.
     GiveUp {
         /// Of the host.
@@ -78,6 +82,9 @@ impl Run {
 
     fn strike(&mut self, fault: Fault) -> Verdict {
         match fault {
+            Fault::Usurp | Fault::Outage if self.profile.ambush == Some(Ambush::LastCommand) => {
+                self.wait_for_command(fault);
+            }
             Fault::Look if self.profile.rots() => {}
             Fault::Look => return self.look(),
             Fault::Kill
@@ -406,7 +413,7 @@ impl Run {
         self.crash_host(guest);
     }
 
-    fn crash_host(&mut self, guest: usize) {
+    pub(super) fn crash_host(&mut self, guest: usize) {
         let silent = self.random.once_in(2);
         self.guests[guest].host.crash();
         for line in self.lines_of(guest) {
@@ -539,6 +546,8 @@ impl Run {
             After::StoreUp => self.cluster.set_store_up(true),
             After::TakeOver(node, volume) => self.appoint(node, volume),
             After::GiveUp { guest, node } => self.give_up(guest, node),
+            After::Usurp(guest) => self.usurp(guest),
+            After::Outage => self.strike_process(Fault::Outage),
             After::Chain => {}
             After::HostBack(guest) => {
                 let now = self.cluster.now();

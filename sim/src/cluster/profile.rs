@@ -636,42 +636,49 @@ const NAMED: [(&str, Make); 33] = [
         profile.with(&[(Fault::TakeOver, 4), (Fault::Split, 1)])
     }),
     ("ghosts", |mut profile| {
-        // Writes of a part of a block that only a snapshot has wait for what is there, in regions
-        // that are not marked yet, when the next epoch begins; other members never hear of them,
-        // and their hosts are dead. Nobody reads, so no lease holds the fence up until they ended;
-        // and no second take-over follows at once, which would see their marks.
-        profile.sectors = 8 * MIB;
-        profile.habits.sectors = 8 * MIB;
+        // A write of a part of a block that only a snapshot has waits for what is there, in a
+        // region that is not marked yet, when the next epoch begins; other members never hear of
+        // it, and its host is dead. Nobody reads, so no lease holds the fence up until it ended;
+        // and no second take-over follows at once, which would see its mark.
+        profile.sectors = MIB;
+        profile.habits.sectors = MIB;
         profile.habits.weights = [0, 10, 0, 0];
-        profile.habits.think = Duration::from_millis(400);
-        profile.habits.heat = 0;
-        profile.habits.transfer = 128;
+        profile.habits.think = Duration::from_millis(1500);
+        profile.habits.hot = (0, 64);
+        profile.habits.heat = 100;
+        profile.habits.transfer = 8;
         profile.habits.ragged = 100;
-        profile.habits.depth = 6;
+        profile.habits.depth = 1;
         profile.hosts = 1;
-        profile.temper.again = Duration::from_secs(60);
-        profile.lasts = Spread::millis(300, 800);
         profile.timing.idle = Duration::from_millis(20);
-        profile.pace.read = Spread::micros(20_000, 300_000);
-        profile.weather.slow_in = 5;
-        profile.weather.slow = Spread::millis(50, 400);
+        profile.temper.again = Duration::from_secs(60);
+        profile.pace.read = Spread::micros(80_000, 300_000);
+        profile.weather.slow_in = 3;
+        profile.weather.slow = Spread::millis(50, 500);
+        profile.ambush = Some(Ambush::LastCommand);
         profile.faulty = Duration::from_secs(25);
-        profile.pause = Spread::millis(1500, 4000);
-        profile.with(&[(Fault::Usurp, 3), (Fault::Snapshot, 2), (Fault::DeleteSnapshot, 1)])
+        profile.pause = Spread::millis(1200, 2500);
+        profile.lasts = Spread::millis(300, 800);
+        profile.with(&[(Fault::Usurp, 4), (Fault::Snapshot, 5), (Fault::DeleteSnapshot, 4)])
     }),
     ("late-marks", |mut profile| {
-        // All power fails, that of hosts too, while the first write to a quiet region is on its
-        // way: nobody sends it again.
-        profile.sectors = 8 * MIB;
-        profile.habits.sectors = 8 * MIB;
-        profile.habits.weights = [1, 10, 0, 1];
-        profile.habits.think = Duration::from_millis(2500);
-        profile.habits.heat = 80;
+        // All power fails, that of hosts too, while the first write to a region that was closed is
+        // on its way: nobody sends it again.
+        profile.sectors = MIB;
+        profile.habits.sectors = MIB;
+        profile.habits.weights = [0, 10, 0, 0];
+        profile.habits.think = Duration::from_secs(4);
+        profile.habits.hot = (0, 128);
+        profile.habits.heat = 100;
+        profile.habits.transfer = 32;
+        profile.habits.ragged = 0;
         profile.habits.depth = 1;
+        profile.hosts = 1;
         profile.timing.idle = Duration::from_millis(20);
         profile.pace.flush = Spread::micros(20_000, 400_000);
-        profile.faulty = Duration::from_secs(20);
-        profile.pause = Spread::millis(1500, 4000);
+        profile.ambush = Some(Ambush::LastCommand);
+        profile.faulty = Duration::from_secs(40);
+        profile.pause = Spread::millis(4000, 12_000);
         profile.lasts = Spread::millis(50, 300);
         profile.with(&[(Fault::Outage, 1)])
     }),
@@ -830,7 +837,3 @@ pub const PLANTS: [(&str, Plant, &str); 30] = [
     ("lossy-retryable", Plant::LossyRetryable, "blackout"),
     ("lossy-by-association", Plant::LossyByAssociation, "blackout"),
 ];
-
-/// Rules whose absence no campaign shows, and why.
-pub const UNSEEN: [(&str, &str); 1] =
-    [("fence-without-drain", "not met within 200 seeds of ghosts")];

@@ -472,7 +472,7 @@ impl Volume {
         let failing = current.map_or(0, |nexus| nexus.failing);
         let released = self.planted(Plant::CopiesReleased) && current.is_some();
         let Stage::Ending(done) = segment.stage else {
-            if released && segment.comes_from(failing) {
+            if released && segment.comes_from(!current.map_or(0, |nexus| nexus.able())) {
                 self.unlock_segment(key);
                 return;
             }
