@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use braid_block::Instant;
-use braid_nexus::{Copying, Step, Uuid};
+use braid_nexus::{Copying, Step};
 
 use super::Place;
 use super::fate::After;
@@ -100,12 +100,6 @@ impl Run {
     /// What an engine copies just now, the replicas by their nodes.
     pub(super) fn copies(&self, volume: usize, node: u8) -> Vec<Copying> {
         self.cluster.nexus(node, volume).map_or(Vec::new(), |nexus| nexus.copies())
-    }
-
-    /// The node of a slot's replica.
-    pub(super) fn node_of(&self, volume: usize, slot: u8) -> Option<u8> {
-        let uuid: Uuid = self.cluster.record(volume)?.replica(slot)?.uuid;
-        self.cluster.sites().node_of(&uuid)
     }
 
     fn lurk_for_copies(&mut self, volume: usize) {

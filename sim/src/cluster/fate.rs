@@ -319,7 +319,7 @@ impl Run {
     }
 
     /// The node of the replica in a slot.
-    fn node_of(&self, volume: usize, slot: u8) -> Option<u8> {
+    pub(super) fn node_of(&self, volume: usize, slot: u8) -> Option<u8> {
         let replica = self.cluster.record(volume)?.replica(slot)?;
         self.cluster.sites().node_of(&replica.uuid)
     }
