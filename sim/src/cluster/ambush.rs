@@ -73,8 +73,12 @@ impl Run {
         }
     }
 
-    /// Waits for the next command with this.
-    pub(super) const fn wait_for_command(&mut self, fault: Fault) {
+    /// Waits for the next command with this. A snapshot is taken before an owner is driven out, so
+    /// that the command finds no mark and what it changes a part of must be read first.
+    pub(super) fn wait_for_command(&mut self, fault: Fault) {
+        if fault == Fault::Usurp {
+            self.order(Fault::Snapshot);
+        }
         self.lurking.last = Some(fault);
     }
 

@@ -659,7 +659,7 @@ const NAMED: [(&str, Make); 33] = [
         profile.faulty = Duration::from_secs(25);
         profile.pause = Spread::millis(1200, 2500);
         profile.lasts = Spread::millis(300, 800);
-        profile.with(&[(Fault::Usurp, 4), (Fault::Snapshot, 5), (Fault::DeleteSnapshot, 4)])
+        profile.with(&[(Fault::Usurp, 4), (Fault::DeleteSnapshot, 4)])
     }),
     ("late-marks", |mut profile| {
         // All power fails, that of hosts too, while the first write to a region that was closed is
