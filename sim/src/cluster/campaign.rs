@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use braid_nexus::Plant;
 
-pub use super::profile::{FREE, MIXED, PLANTS, Profile, kind};
+pub use super::plants::PLANTS;
+pub use super::profile::{FREE, MIXED, Profile, kind};
 use super::run::Run;
 pub use super::run::Selection;
 use crate::guard::guard;

@@ -24,6 +24,7 @@ mod nexus;
 mod node;
 mod place;
 mod planner;
+mod plants;
 mod portal;
 mod process;
 mod profile;
@@ -32,6 +33,7 @@ mod replica;
 mod run;
 pub mod shrink;
 mod store;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use braid_nexus::{Limits, Plant, Timing};
+use braid_nexus::{Limits, Timing};
 
 use super::Spread;
 use super::ambush::Ambush;
@@ -12,6 +12,7 @@ use super::host::Habits;
 use super::net::Weather;
 use super::planner::Temper;
 use super::store::Whims;
+use super::swarm;
 use crate::random::Random;
 
 /// Sectors of a MiB.
@@ -220,10 +221,10 @@ impl Profile {
         profile.volumes = if random.once_in(4) { 2 } else { 1 };
         profile.hosts = u8::try_from(random.within(1, 3)).unwrap_or(1);
         profile.sectors = MIB * random.within(1, 4) + 8 * random.below(2);
-        profile.habits = free_habits(&mut random, profile.sectors);
-        profile.weather = free_weather(&mut random);
-        profile.pace = free_pace(&mut random);
-        profile.whims = free_whims(&mut random);
+        profile.habits = swarm::habits(&mut random, profile.sectors);
+        profile.weather = swarm::weather(&mut random);
+        profile.pace = swarm::pace(&mut random);
+        profile.whims = swarm::whims(&mut random);
         profile.temper = Temper {
             doubt_in: *random.pick(&[0, 0, 20, 60]),
             move_in: *random.pick(&[0, 0, 40]),
@@ -320,68 +321,6 @@ const ROT: [Fault; 6] = [
     Fault::HostReset,
     Fault::Snapshot,
 ];
-
-fn free_habits(random: &mut Random, sectors: u64) -> Habits {
-    let hot = *random.pick(&[8, 64, 256]);
-    Habits {
-        depth: usize::try_from(random.within(1, 32)).unwrap_or(1),
-        think: Duration::from_millis(*random.pick(&[1, 20, 200])),
-        patience: Duration::from_secs(*random.pick(&[2, 8, 30])),
-        reconnect: Duration::from_millis(*random.pick(&[50, 300, 2000])),
-        weights: [
-            1 + u32::try_from(random.below(10)).unwrap_or(0),
-            1 + u32::try_from(random.below(10)).unwrap_or(0),
-            u32::try_from(random.below(3)).unwrap_or(0),
-            u32::try_from(random.below(3)).unwrap_or(0),
-        ],
-        durable_in: *random.pick(&[0, 3, 20]),
-        hot: (8 * random.below((sectors - hot) / 8), hot),
-        heat: *random.pick(&[30, 70, 100]),
-        sectors,
-        transfer: *random.pick(&[8, 64, 256]),
-        ragged: *random.pick(&[0, 20, 100]),
-    }
-}
-
-fn free_weather(random: &mut Random) -> Weather {
-    Weather {
-        delay: *random.pick(&[
-            Spread::micros(20, 200),
-            Spread::micros(50, 2000),
-            Spread::micros(100, 50_000),
-        ]),
-        slow_in: *random.pick(&[0, 0, 1000, 100]),
-        reset_in: *random.pick(&[0, 0, 20_000, 1000]),
-        half_open_in: *random.pick(&[0, 0, 4]),
-        ..Weather::default()
-    }
-}
-
-fn free_pace(random: &mut Random) -> Pace {
-    let spread = |random: &mut Random| {
-        *random.pick(&[
-            Spread::micros(20, 200),
-            Spread::micros(50, 2000),
-            Spread::micros(200, 30_000),
-        ])
-    };
-    Pace {
-        read: spread(random),
-        write: spread(random),
-        flush: spread(random),
-        stall_in: *random.pick(&[0, 0, 20_000, 2000]),
-        ..Pace::default()
-    }
-}
-
-fn free_whims(random: &mut Random) -> Whims {
-    Whims {
-        lose_request_in: *random.pick(&[0, 0, 10, 3]),
-        lose_answer_in: *random.pick(&[0, 0, 10, 3]),
-        late_in: *random.pick(&[0, 0, 10, 3]),
-        ..Whims::default()
-    }
-}
 
 type Make = fn(Profile) -> Profile;
 
@@ -802,38 +741,4 @@ const NAMED: [(&str, Make); 33] = [
             (Fault::TakeOver, 1),
         ])
     }),
-];
-
-/// Every rule that can be switched off: its name, and the profile that shows it.
-pub const PLANTS: [(&str, Plant, &str); 30] = [
-    ("ack-before-exclude", Plant::AckBeforeExclude, "members"),
-    ("plain-put", Plant::PlainPut, "duel"),
-    ("unknown-by-reading", Plant::UnknownByReading, "store"),
-    ("no-lock", Plant::NoLock, "overlap"),
-    ("fence-without-drain", Plant::FenceWithoutDrain, "ghosts"),
-    ("record-before-fence", Plant::RecordBeforeFence, "duel"),
-    ("joiner-late", Plant::JoinerLate, "fresh-regions"),
-    ("ack-without-joiner", Plant::AckWithoutJoiner, "returns"),
-    ("add-counts-late", Plant::AddCountsLate, "store"),
-    ("return-without-fence", Plant::ReturnWithoutFence, "late-writes"),
-    ("return-while-suspect", Plant::ReturnWhileSuspect, "full-members"),
-    ("delta-of-joiner-alone", Plant::DeltaOfJoinerAlone, "returns"),
-    ("mark-after-data", Plant::MarkAfterData, "late-marks"),
-    ("clean-early", Plant::CleanEarly, "marks"),
-    ("clean-across-change", Plant::CleanAcrossChange, "marks"),
-    ("skip-holes", Plant::SkipHoles, "holes"),
-    ("forget-snapshot", Plant::ForgetSnapshot, "snapshots"),
-    ("no-write-back", Plant::NoWriteBack, "divergence"),
-    ("read-unsettled", Plant::ReadUnsettled, "divergence"),
-    ("copies-released", Plant::CopiesReleased, "copies-in-flight"),
-    ("same-instance", Plant::SameInstance, "power"),
-    ("resume-association", Plant::ResumeAssociation, "power"),
-    ("no-lease-check", Plant::NoLeaseCheck, "stale-reads"),
-    ("lease-of-one", Plant::LeaseOfOne, "stale-reads"),
-    ("lease-by-fence", Plant::LeaseByFence, "leases"),
-    ("old-epoch-writes", Plant::OldEpochWrites, "older-epochs"),
-    ("no-ana-read", Plant::NoAnaRead, "held-packets"),
-    ("lossy-no-failed-flush", Plant::LossyNoFailedFlush, "blackout"),
-    ("lossy-retryable", Plant::LossyRetryable, "blackout"),
-    ("lossy-by-association", Plant::LossyByAssociation, "blackout"),
 ];
