@@ -89,7 +89,7 @@ enum Command {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match Line::try_parse_from(arguments) {
         Ok(line) => line,
-        Err(error) => return refused(&error),
+        Err(error) => return braid_terminal::call::refused_line(PROGRAM, &error),
     };
     match run(line.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,17 +118,4 @@ fn run(command: Command) -> Result<()> {
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),
     }
-}
-
-/// Help and version are printed as they are, a mistake as one line.
-fn refused(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        print(&error.render().to_string());
-        return ExitCode::SUCCESS;
-    }
-    let text = error.render().to_string();
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let line = lines.join("; ");
-    eprintln!("{PROGRAM}: {}", line.strip_prefix("error: ").unwrap_or(&line));
-    ExitCode::from(2)
 }

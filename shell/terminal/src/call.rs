@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Response, Status};
 
 use crate::error::{Error, Result};
+use crate::output::print;
 
 /// After so long a person is shown that something is going on.
 const QUIET: Duration = Duration::from_secs(1);
@@ -19,6 +21,21 @@ pub fn run<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::run(format!("cannot start: {error}")))?;
     runtime.block_on(command)
+}
+
+/// Ends a program whose arguments were no command: help and version are printed as they are, a
+/// mistake as one line.
+#[must_use]
+pub fn refused_line(program: &str, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print(&error.render().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line = lines.join("; ");
+    eprintln!("{program}: {}", line.strip_prefix("error: ").unwrap_or(&line));
+    ExitCode::from(2)
 }
 
 /// Waits for an answer; a person is shown that it takes its time. `what` says what goes on.

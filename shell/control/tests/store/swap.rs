@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use braid_control::store::{Change, Done, EVENTS_MAX, Refusal, restore};
 use braid_nexus::Record;
+use braid_nexus::record::Recovered;
 
 use super::{Folder, appoint, claimed, first, id, make, next, open, spec, swap};
 
@@ -138,7 +139,8 @@ async fn a_restored_store_has_another_name_and_its_records_are_not_its_own() {
     assert_ne!(id_now, old.store);
     let refused = restored.change(swap(&old, &next(&old))).await;
     assert!(matches!(refused, Err(Refusal::Invalid(_))), "{refused:?}");
-    let record = Record { store: id_now, recovered: Some(old.store), version: 9, ..old.clone() };
+    let from = Recovered { store: old.store, newest: (0, 1), pending: true };
+    let record = Record { store: id_now, recovered: Some(from), version: 9, ..old.clone() };
     let recover = |expected: Option<&Record>| Change::Recover {
         spec: Box::new(spec(1)),
         expected: expected.cloned().map(Box::new),

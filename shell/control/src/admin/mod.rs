@@ -1,0 +1,7 @@
+//! The commands that ask a running control plane: clients of its service and nothing more.
+
+pub mod connection;
+pub mod engine;
+pub mod store;
+mod views;
+pub mod volume;
