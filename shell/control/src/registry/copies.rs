@@ -41,10 +41,11 @@ impl Inside {
         }
     }
 
-    /// What replicas of a volume say: their names, fences and copies.
+    /// What replicas of a volume say: their names, fences and copies. What was said by an engine
+    /// that is away may not be so any more.
     pub(crate) fn heard(&self, volume: &Uuid, places: &[Uuid]) -> Vec<Said> {
         let mut said = Vec::new();
-        for (engine, known) in &self.engines {
+        for (engine, known) in self.engines.iter().filter(|(_, known)| known.is_connected()) {
             for state in &known.state.replicas {
                 let Ok(replica) = identity::parse("replica", &state.uuid) else { continue };
                 let copy = known.copies.get(&replica).cloned().flatten();
