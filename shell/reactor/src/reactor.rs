@@ -33,6 +33,9 @@ use crate::start::{RunError, StartError};
 const TRANSFERS_AT_ONCE: usize = 4;
 /// Completions taken in a turn at most.
 const COMPLETIONS_PER_TURN: usize = 512;
+/// Completions taken together: when a disk's is among them, no more are taken in this turn. All
+/// that were there, checked and answered first, would let the disk run dry meanwhile.
+const COMPLETIONS_AT_ONCE: usize = 8;
 /// How long an arena that is larger than at start is kept so while nothing happens.
 const ARENA_LINGER: Duration = Duration::from_secs(1);
 /// How soon letters that found no room are tried again.
@@ -70,7 +73,7 @@ impl<C: Send + 'static> Reactor<C> {
         let poll = u64::try_from(options.poll.as_nanos()).unwrap_or(u64::MAX >> 8);
         Ok(Self {
             poller: Poller::new(options.polling, poll.min(u64::MAX >> 8)),
-            completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            completions: Vec::with_capacity(COMPLETIONS_AT_ONCE),
             boot_id: options.boot_id,
             seed: options.seed,
             drive: setup::drive(&options, port, disks, listeners, addresses, &mut remarks)?,
@@ -175,9 +178,16 @@ impl<C: Send + 'static> Reactor<C> {
     /// Takes completions and mail, which become events.
     fn collect(&mut self) {
         let drive = &mut self.drive;
-        drive.ring.take(&mut self.completions, &mut drive.counters);
-        for completion in self.completions.drain(..) {
-            drive.complete(completion);
+        let on_disks = drive.disks.ops.len();
+        for _ in 0..COMPLETIONS_PER_TURN / COMPLETIONS_AT_ONCE {
+            drive.ring.take(&mut self.completions, &mut drive.counters);
+            let taken = self.completions.len();
+            for completion in self.completions.drain(..) {
+                drive.complete(completion);
+            }
+            if taken < COMPLETIONS_AT_ONCE || drive.disks.ops.len() < on_disks {
+                break;
+            }
         }
         drive.accept_again();
         if drive.mailed {
