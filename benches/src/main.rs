@@ -114,7 +114,7 @@ struct PoolOptions {
     #[arg(long, default_value = "/dev/shm")]
     memory: PathBuf,
     /// Slices of 500 ms in each comparison, two sides together
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 20)]
     slices: usize,
     /// How the result is printed
     #[arg(short, long, default_value = "table")]

@@ -60,7 +60,7 @@ struct Pool {
     #[arg(long, default_value_t = 1)]
     gib: u64,
     /// Slices of 500 ms in each comparison, two sides together
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 20)]
     slices: usize,
     /// How the result is printed: table or json
     #[arg(short, long, default_value = "table")]

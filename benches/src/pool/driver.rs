@@ -22,8 +22,8 @@ enum Waiting {
     Made,
     /// The pool is being opened.
     Opened,
-    /// A command; then, if it destroys, for the space.
-    Command { destroys: bool },
+    /// A command; then, if it destroys, for the space, which may be back before the answer.
+    Command { destroys: bool, back: bool },
     /// Space comes back, until then at the latest.
     Space(Instant),
     /// A load: when it ends, when it began, what was done before, and how it ended.
@@ -66,7 +66,8 @@ impl Driver {
 
     fn command(&mut self, machine: &mut Direct, world: &mut World<'_>, command: Command) {
         self.tag += 1;
-        self.waiting = Waiting::Command { destroys: matches!(command, Command::Destroy { .. }) };
+        let destroys = matches!(command, Command::Destroy { .. });
+        self.waiting = Waiting::Command { destroys, back: false };
         machine.pool.command(world.mem, world.now, self.tag, command);
     }
 
@@ -91,7 +92,11 @@ impl Driver {
             Note::Refused(_) | Note::Failed { .. } | Note::Lost { .. } | Note::Media { .. } => {
                 self.failure = Some(format!("{note:?}"));
             }
-            Note::Reclaimed if matches!(self.waiting, Waiting::Space(_)) => self.answer("ok"),
+            Note::Reclaimed => match &mut self.waiting {
+                Waiting::Space(_) => self.answer("ok"),
+                Waiting::Command { back, .. } => *back = true,
+                _ => {}
+            },
             Note::Stopped if matches!(self.waiting, Waiting::Stopped) => {
                 println!("ok");
                 self.waiting = Waiting::Over;
@@ -164,7 +169,7 @@ impl Application<Direct> for Driver {
         while let Some(completion) = machine.ended.pop_front() {
             match (completion.result, &self.waiting) {
                 (Err(failure), _) => self.failure = Some(format!("a command: {failure:?}")),
-                (Ok(_), Waiting::Command { destroys: true }) => {
+                (Ok(_), Waiting::Command { destroys: true, back: false }) => {
                     self.waiting = Waiting::Space(world.now + PATIENCE);
                 }
                 (Ok(_), _) => self.answer("ok"),

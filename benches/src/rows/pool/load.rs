@@ -156,11 +156,13 @@ pub(super) fn rows(setup: &Setup, wanted: &Wanted, told: &mut dyn FnMut(Row)) ->
     Pool::make(setup, &bed.file.0, &["--bytes", &bed.pool.to_string()])?;
     let mut pool = bed.open(&[])?;
     bed.prepare(&mut pool)?;
+    if wanted.has(Which::Amplification) {
+        pool.stop()?;
+        amplification(&bed, told)?;
+        pool = bed.open(&[])?;
+    }
     bed.compare(&mut pool, &KINDS, told)?;
     pool.stop()?;
-    if wanted.has(Which::Amplification) {
-        amplification(&bed, told)?;
-    }
     if wanted.has(Which::Missed) {
         missed(&bed, told)?;
     }

@@ -58,14 +58,15 @@ impl Wanted {
 /// All rows that are wanted.
 pub(crate) fn rows(setup: &Setup, wanted: &Wanted, told: &mut dyn FnMut(Row)) -> io::Result<()> {
     use Which::{Amplification, Chain, First, Mapped, Missed, Snapshot};
-    if [Mapped, First, Snapshot, Chain, Missed, Amplification].iter().any(|w| wanted.has(*w)) {
-        load::rows(setup, wanted, told)?;
-    }
+    // What is short comes first: a run that is cut off has it.
     if wanted.has(Which::Open) {
         open::rows(setup, wanted, told)?;
     }
     if wanted.has(Which::Memory) {
         memory::rows(setup, wanted, told)?;
+    }
+    if [Mapped, First, Snapshot, Chain, Missed, Amplification].iter().any(|w| wanted.has(*w)) {
+        load::rows(setup, wanted, told)?;
     }
     Ok(())
 }
