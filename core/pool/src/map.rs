@@ -148,6 +148,8 @@ pub(crate) struct Habits {
     lately: u64,
     /// Written before they were closed: when one is opened again, the others will be wanted too.
     again: u64,
+    /// How often they were closed since without having been written: the digits of a number.
+    doubts: [u64; 2],
 }
 
 impl Habits {
@@ -171,12 +173,21 @@ impl Habits {
 
     /// A region is closed.
     pub(crate) const fn close(&mut self, bit: u64) {
-        self.again = self.again & !bit | self.written & bit;
+        let [low, high] = &mut self.doubts;
+        if self.written & bit != 0 {
+            self.again |= bit;
+            (*low, *high) = (*low & !bit, *high & !bit);
+        } else {
+            // A short load does not reach all; four in a row that do not are not short.
+            self.again &= !(*low & *high & bit);
+            *high ^= *low & bit;
+            *low ^= bit;
+        }
         self.written &= !bit;
         self.lately &= !bit;
     }
 
-    /// Regions that were written before they were closed last.
+    /// Regions that were written before one of the last times that they were closed.
     pub(crate) const fn again(self) -> u64 {
         self.again
     }
