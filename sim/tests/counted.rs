@@ -242,12 +242,12 @@ fn after_a_rest_what_was_overwritten_before_is_opened_for_one_flush() {
         counters
     };
     rest(&mut bed);
-    // All were written first, so that all are opened; of those, half are overwritten.
+    // All were written once; half of them are overwritten.
     bed.load(32, 20_000, 4, 0, overwrites(SET, 1));
     let before = rest(&mut bed);
     bed.load(1, 100, 1, 0, overwrites(SET, 2));
     let after = bed.counters();
-    assert_eq!(after.regions_opened - before.regions_opened, 256);
+    assert_eq!(after.regions_opened - before.regions_opened, 512);
     assert_eq!(after.device_flushes - before.device_flushes, 1);
     assert_eq!(after.journal_writes - before.journal_writes, 1);
     assert_eq!(after.data_writes - before.data_writes, 100);
@@ -260,9 +260,9 @@ fn after_a_rest_what_was_overwritten_before_is_opened_for_one_flush() {
         let opened = after.regions_opened - before.regions_opened;
         assert_eq!(after.device_flushes - before.device_flushes, 1);
         match round {
-            0 => assert_eq!(opened, 256),
+            0 => assert_eq!(opened, 512),
             4 => assert_eq!(opened, 1),
-            _ => assert!((1..=256).contains(&opened), "{opened}"),
+            _ => assert!((1..=512).contains(&opened), "{opened}"),
         }
     }
 }
