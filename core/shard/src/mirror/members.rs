@@ -23,7 +23,7 @@ use core::fmt::Write;
 use braid_block::{Key, Lease, Memory, Slab, Span, Sums, Token};
 use braid_nexus::Timing;
 use braid_nexus::guard::{Act, Durable, Event, Guard, Kept, Outcome};
-use braid_nexus::record::Uuid;
+use braid_nexus::record::{Record, Uuid};
 use braid_nexus::wire::{Answer, Command, Refusal, comparison_bytes};
 use braid_nvme::Status;
 use braid_nvme::command::Command as Entry;
@@ -192,7 +192,33 @@ impl Members {
     }
 }
 
+/// What a replica of this shard knows of the volume that it belongs to.
+#[derive(Clone, Debug)]
+pub struct MemberInfo {
+    /// Which replica.
+    pub replica: Uuid,
+    /// Epoch of the fence that it obeys; zero: none.
+    pub epoch: u64,
+    /// Its copy of the record.
+    pub record: Option<Record>,
+}
+
 impl Shard {
+    /// What the replicas of this shard know of their volumes.
+    pub fn members(&self) -> impl Iterator<Item = MemberInfo> {
+        let here = self.members.list.iter().flatten().filter(|member| !member.gone);
+        here.map(|member| {
+            let bearing = self.pool(member.pool).and_then(|pool| pool.bearing(member.handle));
+            let record = bearing.and_then(|bearing| bearing.record);
+            let kept = record.and_then(|record| Kept::decode(&record).ok());
+            MemberInfo {
+                replica: member.uuid,
+                epoch: member.guard.view().fence.0,
+                record: kept.map(|kept| *kept.copy),
+            }
+        })
+    }
+
     /// Looks for replicas that are new, or gone.
     pub(crate) fn members_end_turn<M: Memory>(&mut self, mem: &mut M) {
         while let Some(id) = self.members.looks.pop() {

@@ -13,7 +13,7 @@ mod links;
 mod members;
 mod volumes;
 
-pub use members::member_nqn;
+pub use members::{MemberInfo, member_nqn};
 pub use volumes::{News, Question, Told, VolumeConfig};
 
 pub(crate) use members::{Errand, Members};

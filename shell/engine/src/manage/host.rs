@@ -10,6 +10,8 @@ use braid_pool::{Note, PoolInfo, Refusal, State};
 use braid_reactor::OpenDisk;
 use braid_shard::Injection;
 
+use crate::serve::volumes::Request as VolumeRequest;
+
 /// Where a pool lives: a shard, and its number there, which is never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Home {
@@ -43,15 +45,29 @@ pub enum NotOpened {
     Gone,
 }
 
-/// A replica or a snapshot, as hosts see it.
+/// What a subsystem with one namespace stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposed {
+    /// A replica or a snapshot, for hosts.
+    Layer {
+        /// Which of its pool.
+        handle: Handle,
+        /// A snapshot.
+        read_only: bool,
+    },
+    /// A replica, for nexuses.
+    Member,
+    /// A volume, for hosts.
+    Volume,
+}
+
+/// A subsystem that comes and goes, as hosts see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposure {
-    /// Its pool.
+    /// Its pool; of a volume, its shard alone counts.
     pub home: Home,
-    /// Which of that pool.
-    pub handle: Handle,
-    /// A snapshot.
-    pub read_only: bool,
+    /// What it is.
+    pub what: Exposed,
     /// Its identity.
     pub uuid: [u8; 16],
     /// What follows from that.
@@ -140,6 +156,9 @@ pub trait Host: Send + Sync + 'static {
 
     /// Changes how hosts reach a group. False: it is not there.
     fn set_access(&self, access: Access) -> impl Future<Output = bool> + Send;
+
+    /// Gives a shard something to do about volumes. False: it has ended.
+    fn volume(&self, shard: u16, request: VolumeRequest) -> bool;
 
     /// Replaces the faults of a namespace. False: it is not there.
     fn inject(

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod host;
 pub mod hub;
 pub mod manager;
+mod members;
 pub mod names;
 mod notes;
 mod pools;

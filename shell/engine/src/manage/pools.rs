@@ -293,6 +293,7 @@ impl<H: Host> Manager<H> {
         self.insert(Arc::clone(&pool));
         let held = self.hold(pool).await?;
         for layer in &picture.layers {
+            self.expose_member(&held, layer).await;
             self.share_by_policy(&held, layer).await;
         }
         self.described(&held.pool).await
@@ -303,6 +304,7 @@ impl<H: Host> Manager<H> {
         for uuid in held.pool.all_shared() {
             self.unshare(held, uuid).await;
         }
+        self.hide_members(&held.pool).await;
         let disk = self.host.close(held.pool.home).await;
         *held.gate = Standing::Closed;
         let text = format!("pool {} is closed", held.pool.path.display());

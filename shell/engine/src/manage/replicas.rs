@@ -119,6 +119,7 @@ impl<H: Host> Manager<H> {
             return Ok(false);
         };
         self.unshare(&held, layer.uuid).await;
+        self.hide_member(&held.pool, layer.uuid).await;
         let command = Command::Destroy { uuid: layer.uuid };
         self.command(&held.pool, "destroy the replica", command).await?;
         let text = format!("replica '{}' is destroyed", layer.name);
@@ -151,6 +152,7 @@ impl<H: Host> Manager<H> {
         });
         let text = format!("replica '{}' of {} bytes is made", layer.name, layer.bytes);
         self.hub.tell(About::replica(held.pool.uuid, uuid), text, what);
+        self.expose_member(held, &layer).await;
         self.share_by_policy(held, &layer).await;
         Ok(convert::replica(&held.pool, &layer))
     }

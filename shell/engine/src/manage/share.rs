@@ -7,7 +7,7 @@ use braid_nvme::connect::Nqn;
 use braid_pool::LayerInfo;
 use tonic::Status;
 
-use super::host::{Exposure, Host};
+use super::host::{Exposed, Exposure, Host};
 use super::hub::About;
 use super::manager::{Held, Manager, Pool};
 use super::names::Names;
@@ -80,8 +80,7 @@ impl<H: Host> Manager<H> {
 pub(crate) fn exposure(pool: &Pool, layer: &LayerInfo, allowed_hosts: Vec<String>) -> Exposure {
     Exposure {
         home: pool.home,
-        handle: layer.handle,
-        read_only: layer.snapshot,
+        what: Exposed::Layer { handle: layer.handle, read_only: layer.snapshot },
         uuid: layer.uuid,
         names: Names::of(layer.uuid),
         geometry: Geometry::of_bytes(layer.bytes, layer.block),

@@ -21,6 +21,7 @@ pub mod snapshot;
 pub mod threads;
 pub mod uri;
 pub mod usage;
+pub mod volumes;
 pub mod wiring;
 
 pub use braid_terminal::log;

@@ -10,6 +10,7 @@ use crate::manage::host::{Access, Reach, Told};
 use crate::serve::notes;
 use crate::serve::pools::{Pools, Request};
 use crate::serve::snapshot::Snapshot;
+use crate::serve::volumes::{self, Volumes};
 
 /// What the management thread sends to a shard.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Control {
     Access(Access, oneshot::Sender<bool>),
     /// Something about pools and subsystems that come and go.
     Pools(Request),
+    /// Something about volumes.
+    Volumes(volumes::Request),
 }
 
 /// The faults of one namespace.
@@ -46,22 +49,34 @@ fn reach(info: AnaInfo<'_>) -> Reach {
     Reach { nqn, group, listener, state, changes }
 }
 
+/// Where a shard's pools and volumes tell what they have to tell.
+#[derive(Clone, Debug)]
+pub struct Tellers {
+    /// Notes of pools; more than fit are lost.
+    pub pools: mpsc::Sender<Told>,
+    /// Questions and news of volumes, by shard.
+    pub volumes: mpsc::UnboundedSender<(u16, braid_shard::Told)>,
+}
+
 /// Serves one shard.
 #[derive(Debug)]
 pub struct Server {
     shard: u16,
     log: notes::Log,
     pools: Pools,
+    volumes: Volumes,
     drained: bool,
 }
 
 impl Server {
-    /// For the shard of this configuration; what its pools tell goes to `told`.
+    /// For the shard of this configuration; what its pools and volumes tell goes to `tellers`.
     #[must_use]
-    pub const fn new(config: &Config, told: mpsc::Sender<Told>) -> Self {
+    pub fn new(config: &Config, tellers: Tellers) -> Self {
         let shard = config.shard;
         let log = notes::Log::new(shard);
-        Self { shard, log, pools: Pools::new(shard, told), drained: false }
+        let Tellers { pools, volumes } = tellers;
+        let (pools, volumes) = (Pools::new(shard, pools), Volumes::new(shard, volumes));
+        Self { shard, log, pools, volumes, drained: false }
     }
 }
 
@@ -96,11 +111,13 @@ impl Application for Server {
                 let _ = answer.send(machine.ana_set(world.mem, world.now, &change));
             }
             Control::Pools(request) => self.pools.request(machine, world, request),
+            Control::Volumes(request) => self.volumes.request(machine, world, request),
         }
     }
 
     fn turn(&mut self, machine: &mut Shard, world: &mut World<'_>) {
         self.pools.turn(machine, world);
+        self.volumes.turn(machine);
     }
 
     fn timeout(&self) -> Option<Instant> {

@@ -8,9 +8,8 @@ use braid_shard::{Config, Shard};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::manage::host::Told;
 use crate::serve::config::Shards;
-use crate::serve::server::{Control, Server};
+use crate::serve::server::{Control, Server, Tellers};
 
 /// How a shard's thread ended.
 #[derive(Debug)]
@@ -31,16 +30,12 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Makes all reactors, then lets them run: either all of them start, or none. What pools tell
-    /// goes to `told`.
+    /// Makes all reactors, then lets them run: either all of them start, or none. What pools
+    /// and volumes tell goes to `tellers`.
     ///
     /// # Errors
     /// When the system does not allow what a reactor needs.
-    pub fn start(
-        shards: Shards,
-        listeners: Vec<Listener>,
-        told: &mpsc::Sender<Told>,
-    ) -> Result<Self> {
+    pub fn start(shards: Shards, listeners: Vec<Listener>, tellers: &Tellers) -> Result<Self> {
         let Shards { config, disks, reactor } = shards;
         let mut listeners = Some(listeners);
         let mut reactors = Vec::with_capacity(disks.len());
@@ -58,7 +53,7 @@ impl Threads {
                 tracing::info!(shard, "{remark}");
             }
             let config = Config { shard, ..config.clone() };
-            let server = Server::new(&config, told.clone());
+            let server = Server::new(&config, tellers.clone());
             spawn(config, server, reactor, sender.clone())?;
         }
         Ok(Self { remotes, ended })

@@ -2,16 +2,18 @@
 //! and comes back as answers.
 
 use braid_block::Geometry;
+use braid_nvme::ana::AnaState;
 use braid_nvme::target::ControllerModel;
 use braid_pool::{Command, Config, Done, Failure, Format};
 use braid_reactor::{OpenDisk, Remote};
 use braid_shard::{BackendConfig, Injection, NamespaceConfig, Paths, PoolId, SubsystemConfig};
 use tokio::sync::oneshot;
 
-use crate::manage::host::{Access, Exposure, Home, Host, NotOpened, Picture, Reach};
+use crate::manage::host::{Access, Exposed, Exposure, Home, Host, NotOpened, Picture, Reach};
 use crate::manage::names::NSID;
 use crate::serve::pools::Request;
 use crate::serve::server::{Control, Faults};
+use crate::serve::volumes;
 
 /// The shards, as the management reaches them.
 #[derive(Clone, Debug)]
@@ -46,9 +48,20 @@ impl Wires {
 
     /// The subsystem of a replica or a snapshot.
     fn subsystem(&self, exposure: Exposure) -> SubsystemConfig {
-        let Exposure { home, handle, read_only, uuid, names, geometry, allowed_hosts } = exposure;
+        let Exposure { home, what, uuid, names, geometry, allowed_hosts } = exposure;
         let Manners { controllers, header_digest, data_digest, paths } = self.manners;
-        let backend = BackendConfig::Replica { pool: PoolId(home.pool), handle, read_only };
+        let (backend, paths) = match what {
+            Exposed::Layer { handle, read_only } => {
+                let pool = PoolId(home.pool);
+                (BackendConfig::Replica { pool, handle, read_only }, paths)
+            }
+            // Nexuses take what they are given: no other engine has this subsystem.
+            Exposed::Member => (BackendConfig::Member { replica: uuid }, Paths::default()),
+            Exposed::Volume => {
+                let paths = Paths { state: AnaState::Inaccessible, ..paths };
+                (BackendConfig::Volume { volume: uuid }, paths)
+            }
+        };
         let namespace = NamespaceConfig {
             nsid: NSID,
             ana_group: 1,
@@ -173,6 +186,11 @@ impl Host for Wires {
             }
         }
         false
+    }
+
+    fn volume(&self, shard: u16, request: volumes::Request) -> bool {
+        let remote = self.remotes.get(usize::from(shard));
+        remote.is_some_and(|remote| remote.post(Control::Volumes(request)).is_ok())
     }
 
     async fn inject(&self, nqn: &str, nsid: u32, faults: Vec<Injection>) -> bool {

@@ -164,6 +164,10 @@ impl Host for Model {
         known
     }
 
+    fn volume(&self, _: u16, _: crate::serve::volumes::Request) -> bool {
+        false
+    }
+
     async fn inject(&self, nqn: &str, nsid: u32, faults: Vec<Injection>) -> bool {
         let mut world = self.world();
         let known = nsid == 1 && (nqn == NQN || world.exposed.contains_key(nqn));

@@ -5,6 +5,7 @@ use tonic::Code;
 
 use super::model::LAYERS_MAX;
 use super::{Bench, OTHER, UUID, ok, refused, replica};
+use crate::manage::host::Exposed;
 
 fn take(replica: &str, name: &str) -> v1::CreateSnapshotRequest {
     v1::CreateSnapshotRequest {
@@ -113,7 +114,8 @@ async fn a_snapshot_is_shared_under_names_of_its_own() {
     let share = v1::ShareSnapshotRequest { snapshot: "r@s".into(), ..Default::default() };
     let shared = ok(bench.client.share_snapshot(share.clone()).await).share.unwrap();
     assert_ne!(shared.nqn, replica.share.unwrap().nqn);
-    assert!(bench.manager.host.world().exposed[&shared.nqn].read_only);
+    let what = bench.manager.host.world().exposed[&shared.nqn].what;
+    assert!(matches!(what, Exposed::Layer { read_only: true, .. }));
     ok(bench.client.share_snapshot(share.clone()).await);
     let hosts = v1::ShareSnapshotRequest { allowed_hosts: vec!["nqn.h".into()], ..share };
     refused(bench.client.share_snapshot(hosts).await, Code::AlreadyExists, "unshare");

@@ -1,0 +1,12 @@
+//! This engine's part in volumes: it stands by for them, owns them, leaves them, as the control
+//! plane orders; what their nexuses ask of the store goes to the control plane.
+//!
+//! ```text
+//! control plane -- Order, Topology --> Runner -- Request --> shard: Volume
+//!               <- Swap, Fetch, Paths --      <-- News ------
+//! ```
+
+mod part;
+mod runner;
+
+pub use runner::{Leave, Runner, start};

@@ -1,0 +1,474 @@
+//! The task that runs this engine's volumes.
+//!
+//! Invariants:
+//! 1. Every order that comes is ended exactly once, also when its volume goes away.
+//! 2. A volume is told of its replicas before it is told to use them.
+//! 3. A question of a volume is answered, be it by "nobody knows": it asks again by itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use braid_api::control as wire;
+use braid_block::{BlockSize, Geometry};
+use braid_nexus::record::Uuid;
+use braid_nexus::{Command, Ended, Event, Failure, Limits, Note, Swapped, Timing, View};
+use braid_nvme::connect::Nqn;
+use braid_shard::{News, Question, Told, VolumeConfig};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tonic::Code;
+
+use super::part::Part;
+use crate::control::{self, Link, Order, Refused};
+use crate::manage::host::{Exposed, Exposure, Home, Host};
+use crate::manage::manager::Manager;
+use crate::manage::names;
+use crate::serve::volumes::Request;
+
+/// An order for a volume of which nothing is known waits so long for that.
+const TOPOLOGY_PATIENCE: Duration = Duration::from_secs(3);
+/// How often what is reported is looked at anew.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Has the volumes of this engine leave in order.
+#[derive(Clone, Debug)]
+pub struct Leave(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Leave {
+    /// Shuts every volume down that this engine owns, until the deadline; whether all were.
+    pub async fn all(&self, deadline: Instant) -> bool {
+        let (done, left) = oneshot::channel();
+        if self.0.send(done).await.is_err() {
+            return true;
+        }
+        timeout_at(deadline, left).await.is_ok()
+    }
+}
+
+/// An order that waits for what is known of its volume.
+#[derive(Debug)]
+struct Waiting {
+    order: Uuid,
+    volume: Uuid,
+    what: Order,
+    until: Instant,
+}
+
+/// What a command of a volume is for.
+#[derive(Debug)]
+enum Purpose {
+    Order { order: Uuid, volume: Uuid, takes_over: bool },
+    Leaving,
+}
+
+/// Runs the volumes of this engine.
+#[derive(Debug)]
+pub struct Runner<H> {
+    manager: Arc<Manager<H>>,
+    commands: mpsc::Sender<control::Command>,
+    hostnqn: Nqn,
+    parts: BTreeMap<Uuid, Part>,
+    topology: BTreeMap<Uuid, wire::VolumeTopology>,
+    waiting: Vec<Waiting>,
+    pending: BTreeMap<u64, Purpose>,
+    tags: u64,
+    /// Who waits for all volumes to have left.
+    leaving: Vec<oneshot::Sender<()>>,
+    /// Something of what is reported has changed.
+    changed: bool,
+}
+
+/// Starts the task, which ends when it is aborted.
+pub fn start<H: Host>(
+    manager: &Arc<Manager<H>>,
+    node: &str,
+    link: Link,
+    told: mpsc::UnboundedReceiver<(u16, Told)>,
+) -> (Leave, JoinHandle<()>) {
+    let (sender, leaves) = mpsc::channel(1);
+    let hostnqn = Nqn::parse(&format!("nqn.2026-01.io.braid:engine:{node}"));
+    let runner = Runner {
+        manager: Arc::clone(manager),
+        commands: link.commands,
+        hostnqn: hostnqn.expect("the name of a node is short and plain"),
+        parts: BTreeMap::new(),
+        topology: BTreeMap::new(),
+        waiting: Vec::new(),
+        pending: BTreeMap::new(),
+        tags: 0,
+        leaving: Vec::new(),
+        changed: false,
+    };
+    (Leave(sender), tokio::spawn(runner.run(link.events, told, leaves)))
+}
+
+impl<H: Host> Runner<H> {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<control::Event>,
+        mut told: mpsc::UnboundedReceiver<(u16, Told)>,
+        mut leaves: mpsc::Receiver<oneshot::Sender<()>>,
+    ) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(event) => self.event(event).await,
+                    None => return,
+                },
+                news = told.recv() => match news {
+                    Some((shard, Told { volume, news })) => self.news(shard, volume, news).await,
+                    None => return,
+                },
+                Some(done) = leaves.recv() => self.leave_all(done).await,
+                _ = look.tick() => self.look().await,
+            }
+            if std::mem::take(&mut self.changed) {
+                self.report().await;
+            }
+        }
+    }
+
+    async fn event(&mut self, event: control::Event) {
+        match event {
+            control::Event::Fetched { volume, record } => {
+                self.answer(volume, Event::Fetched { record });
+            }
+            control::Event::Swapped { volume, number, outcome } => {
+                self.answer(volume, Event::Swapped { number, outcome });
+            }
+            control::Event::Order { order, volume, what } => self.order(order, volume, what).await,
+            control::Event::Topology(topology) => self.learn(topology).await,
+        }
+    }
+
+    fn answer(&self, volume: Uuid, event: Event) {
+        if let Some(part) = self.parts.get(&volume) {
+            self.manager.host.volume(part.shard, Request::Answer(volume, event));
+        }
+    }
+
+    /// Where replicas and paths are.
+    async fn learn(&mut self, topology: wire::Topology) {
+        let named = topology.volumes.into_iter();
+        self.topology = named
+            .filter_map(|known| names::uuid(&known.volume).ok().flatten().map(|id| (id, known)))
+            .collect();
+        let volumes: Vec<Uuid> = self.parts.keys().copied().collect();
+        for volume in volumes {
+            self.place(volume).await;
+        }
+        for Waiting { order, volume, what, until } in std::mem::take(&mut self.waiting) {
+            if self.topology.contains_key(&volume) {
+                self.order(order, volume, what).await;
+            } else {
+                self.waiting.push(Waiting { order, volume, what, until });
+            }
+        }
+    }
+
+    /// Tells a volume's shard where its replicas are.
+    async fn place(&mut self, volume: Uuid) {
+        let (Some(part), Some(known)) = (self.parts.get(&volume), self.topology.get(&volume))
+        else {
+            return;
+        };
+        let shard = part.shard;
+        let mut places = Vec::new();
+        for (replica, portal) in addresses(known) {
+            // One of the same shard is used without a connection.
+            let home = self.manager.home_of(&replica).await;
+            if home.is_none_or(|home| home.shard != shard) {
+                places.push((replica, portal));
+            }
+        }
+        let Some(part) = self.parts.get_mut(&volume) else { return };
+        for (replica, portal) in &places {
+            if !part.places.contains(&(*replica, *portal)) {
+                let request = Request::Place { volume, replica: *replica, portal: *portal };
+                self.manager.host.volume(shard, request);
+            }
+        }
+        part.places = places;
+    }
+
+    async fn order(&mut self, order: Uuid, volume: Uuid, what: Order) {
+        if what == Order::Withdraw {
+            self.withdraw(volume).await;
+            return self.end(order, Ok(())).await;
+        }
+        if !self.parts.contains_key(&volume) {
+            let Some(known) = self.topology.get(&volume).cloned() else {
+                let until = Instant::now() + TOPOLOGY_PATIENCE;
+                return self.waiting.push(Waiting { order, volume, what, until });
+            };
+            if let Err(refused) = self.stand_by(volume, &known).await {
+                return self.end(order, Err(refused)).await;
+            }
+        }
+        let command = match what {
+            Order::Standby | Order::Withdraw => return self.end(order, Ok(())).await,
+            Order::TakeOver { owner, force } => Command::TakeOver { owner, force },
+            Order::HandOver => Command::Shutdown,
+            Order::Return { replica } => Command::Return { replica },
+        };
+        let takes_over = matches!(command, Command::TakeOver { .. });
+        if let Some(part) = self.parts.get_mut(&volume) {
+            part.taking_over |= takes_over;
+        }
+        self.changed = true;
+        if !self.command(volume, command, Purpose::Order { order, volume, takes_over }).await {
+            let text = "the engine has no part in this volume any more".into();
+            self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
+        }
+    }
+
+    async fn command(&mut self, volume: Uuid, command: Command, purpose: Purpose) -> bool {
+        let Some(part) = self.parts.get(&volume) else { return false };
+        self.tags += 1;
+        let tag = self.tags;
+        let (answer, there) = oneshot::channel();
+        self.manager.host.volume(part.shard, Request::Command(volume, tag, command, answer));
+        let there = there.await.unwrap_or(false);
+        if there {
+            self.pending.insert(tag, purpose);
+        }
+        there
+    }
+
+    /// Becomes a path of a volume: hosts may connect, and are told to wait.
+    async fn stand_by(
+        &mut self,
+        volume: Uuid,
+        known: &wire::VolumeTopology,
+    ) -> Result<(), Refused> {
+        let mut near = None;
+        for (replica, _) in addresses(known) {
+            if let Some(home) = self.manager.home_of(&replica).await {
+                near = Some((replica, home));
+                break;
+            }
+        }
+        let shard = near.map_or(0, |(_, home)| home.shard);
+        let config = VolumeConfig {
+            volume,
+            bytes: known.size_bytes,
+            near: near.map(|(replica, _)| replica),
+            timing: Timing::default(),
+            limits: Limits::default(),
+            hostnqn: self.hostnqn,
+            places: Vec::new(),
+        };
+        let (answer, added) = oneshot::channel();
+        self.manager.host.volume(shard, Request::Add(Box::new(config), answer));
+        if !added.await.unwrap_or(false) {
+            let text = "the volume is still being left; try again".into();
+            return Err(Refused { code: Code::Unavailable, text });
+        }
+        let part = Part::new(shard, volume);
+        let exposure = Exposure {
+            home: Home { shard, pool: 0 },
+            what: Exposed::Volume,
+            uuid: volume,
+            names: part.names.clone(),
+            geometry: Geometry::of_bytes(known.size_bytes, BlockSize::B4096),
+            allowed_hosts: self.manager.settings.allowed_hosts.clone(),
+        };
+        self.parts.insert(volume, part);
+        self.place(volume).await;
+        self.changed = true;
+        if !self.manager.host.expose(exposure).await {
+            self.withdraw(volume).await;
+            let text = "another subsystem here has the volume's name".into();
+            return Err(Refused { code: Code::AlreadyExists, text });
+        }
+        tracing::info!(volume = names::text(volume), name = known.name, "standing by");
+        Ok(())
+    }
+
+    /// Has no part in a volume any more.
+    async fn withdraw(&mut self, volume: Uuid) {
+        let Some(part) = self.parts.remove(&volume) else { return };
+        let home = Home { shard: part.shard, pool: 0 };
+        self.manager.host.hide(home, &part.names.nqn).await;
+        let (answer, removed) = oneshot::channel();
+        self.manager.host.volume(part.shard, Request::Remove(volume, answer));
+        let _ = removed.await;
+        self.changed = true;
+    }
+
+    async fn news(&mut self, shard: u16, volume: Uuid, news: News) {
+        match news {
+            News::Asked(question) => self.ask(shard, volume, question).await,
+            News::Ended(ended) => self.ended(ended).await,
+            News::Note(note) => self.note(volume, note),
+            News::Access { optimized } => {
+                tracing::info!(volume = names::text(volume), optimized, "access");
+                self.changed = true;
+            }
+            News::Resized { bytes } => {
+                tracing::info!(volume = names::text(volume), bytes, "resized");
+                self.changed = true;
+            }
+            News::Gone => tracing::info!(volume = names::text(volume), "left"),
+        }
+    }
+
+    async fn ask(&self, shard: u16, volume: Uuid, question: Question) {
+        let (command, unknown) = match question {
+            Question::Fetch => {
+                let unknown = Event::Fetched { record: None };
+                (control::Command::Fetch { volume }, unknown)
+            }
+            Question::Swap { number, old, new } => {
+                let unknown = Event::Swapped { number, outcome: Swapped::Unknown };
+                (control::Command::Swap { volume, number, old, new }, unknown)
+            }
+        };
+        if self.commands.try_send(command).is_err() {
+            self.manager.host.volume(shard, Request::Answer(volume, unknown));
+        }
+    }
+
+    fn note(&mut self, volume: Uuid, note: Note) {
+        let name = names::text(volume);
+        match note {
+            Note::Resynced { .. } | Note::Repaired { .. } => {
+                return tracing::debug!(volume = name, ?note, "volume");
+            }
+            Note::Lost | Note::Waiting { .. } | Note::Failing { .. } | Note::Held => {
+                tracing::warn!(volume = name, ?note, "volume");
+            }
+            note => tracing::info!(volume = name, ?note, "volume"),
+        }
+        if let (Note::Returning { slot, step }, Some(part)) = (note, self.parts.get_mut(&volume)) {
+            part.step(slot, step);
+        }
+        self.changed = true;
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        let Some(purpose) = self.pending.remove(&ended.tag) else { return };
+        self.changed = true;
+        match purpose {
+            Purpose::Order { order, volume, takes_over } => {
+                if let Some(part) = self.parts.get_mut(&volume).filter(|_| takes_over) {
+                    part.taking_over = false;
+                }
+                self.end(order, ended.result.map_err(refused)).await;
+            }
+            Purpose::Leaving => {}
+        }
+        if !self.pending.values().any(|purpose| matches!(purpose, Purpose::Leaving)) {
+            for done in self.leaving.drain(..) {
+                // Who gave up waiting needs no answer.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn end(&mut self, order: Uuid, result: Result<(), Refused>) {
+        // What it changed is told first.
+        if std::mem::take(&mut self.changed) {
+            self.report().await;
+        }
+        let ended = control::Command::Ended { order, result };
+        // Fails when the process ends.
+        let _ = self.commands.send(ended).await;
+    }
+
+    /// Shuts down every volume that is owned here.
+    async fn leave_all(&mut self, done: oneshot::Sender<()>) {
+        let owned: Vec<Uuid> = self.parts.keys().copied().collect();
+        let mut leaving = false;
+        for volume in owned {
+            if self.look_at(volume).await.is_some_and(|view| view.epoch != 0) {
+                leaving |= self.command(volume, Command::Shutdown, Purpose::Leaving).await;
+            }
+        }
+        if leaving {
+            self.leaving.push(done);
+        } else {
+            let _ = done.send(());
+        }
+    }
+
+    /// Looks at what changes without being told, and ends what waited too long.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        let late: Vec<Uuid> =
+            self.waiting.iter().filter(|w| w.until <= now).map(|w| w.order).collect();
+        self.waiting.retain(|waiting| waiting.until > now);
+        for order in late {
+            let text = "where the volume's replicas are was not told in time".into();
+            self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
+        }
+        self.changed |= self.parts.values().any(|part| part.view.epoch != 0);
+        self.tell_copies().await;
+    }
+
+    async fn look_at(&self, volume: Uuid) -> Option<View> {
+        let part = self.parts.get(&volume)?;
+        let (answer, view) = oneshot::channel();
+        self.manager.host.volume(part.shard, Request::View(volume, answer));
+        view.await.ok().flatten()
+    }
+
+    /// Tells the control plane what parts this engine has.
+    async fn report(&mut self) {
+        let volumes: Vec<Uuid> = self.parts.keys().copied().collect();
+        for volume in volumes {
+            let view = self.look_at(volume).await;
+            if let (Some(part), Some(view)) = (self.parts.get_mut(&volume), view) {
+                part.view = view;
+            }
+        }
+        let paths = self.parts.iter().map(|(volume, part)| part.path(*volume)).collect();
+        let _ = self.commands.send(control::Command::Paths(paths)).await;
+    }
+
+    /// Tells it what the replicas here know of their volumes.
+    async fn tell_copies(&self) {
+        for shard in 0..self.manager.host.shards() {
+            let (answer, members) = oneshot::channel();
+            self.manager.host.volume(shard, Request::Members(answer));
+            for member in members.await.unwrap_or_default() {
+                let record = member.record.map(Box::new);
+                let (replica, fence) = (member.replica, member.epoch);
+                let copy = control::Command::Copy { replica, fence, record };
+                let _ = self.commands.send(copy).await;
+            }
+        }
+    }
+}
+
+/// Replicas and where they are.
+fn addresses(known: &wire::VolumeTopology) -> Vec<(Uuid, Option<SocketAddr>)> {
+    let named = known.replicas.iter().filter_map(|replica| {
+        let uuid = names::uuid(&replica.uuid).ok().flatten()?;
+        let portal = replica.portals.iter().find_map(|portal| portal.parse().ok());
+        Some((uuid, portal))
+    });
+    named.collect()
+}
+
+/// Why a volume did not do what was ordered.
+fn refused(failure: Failure) -> Refused {
+    let (code, text) = match failure {
+        Failure::NotOwner => (Code::FailedPrecondition, "this engine does not own the volume"),
+        Failure::NotFound => (Code::NotFound, "the volume's record names no such replica"),
+        Failure::Exists => (Code::AlreadyExists, "it is there already"),
+        Failure::Busy => (Code::Unavailable, "something else is in work; try again"),
+        Failure::Invalid => (Code::InvalidArgument, "the volume's record cannot have that"),
+        Failure::NoSpace => (Code::ResourceExhausted, "a replica has no space for it"),
+        Failure::StoreNotCurrent(_) => (
+            Code::FailedPrecondition,
+            "replicas know a newer record than the store: recover the volume first",
+        ),
+    };
+    Refused { code, text: text.into() }
+}
