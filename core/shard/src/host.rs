@@ -224,6 +224,14 @@ impl Shard {
         Ok(())
     }
 
+    /// Reads the ANA log of an association again: [`Event::Live`] tells.
+    pub fn host_look<M: Memory>(&mut self, mem: &mut M, now: Instant, host: Key) {
+        if let Some(found) = self.hosts.hosts.get_mut(host) {
+            found.controller.look_at_access(mem, now);
+            self.hosts.touch(host);
+        }
+    }
+
     /// The next thing that happened to an association.
     pub fn host_poll(&mut self) -> Option<(Key, Event)> {
         self.poll_host(|hosts| &mut hosts.ready)

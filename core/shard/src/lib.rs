@@ -211,7 +211,7 @@ impl Shard {
             fixed: config.subsystems.len(),
             leaving: 0,
             pools: Pools::new(),
-            members: Members::new(limits.ops_max),
+            members: Members::new(),
             volumes: Volumes::new(),
             turn: 0,
             taken: 0,

@@ -59,6 +59,8 @@ pub struct ControllerInfo {
     pub writes_zeroes: bool,
     /// Logical blocks that it writes whole or not at all when power fails (AWUPF, 1-based).
     pub atomic_blocks: u32,
+    /// It tells by the ANA log how namespaces are reached (CMIC).
+    pub reports_access: bool,
     /// Highest namespace id (NN).
     pub namespaces: u32,
     /// The events that it can give notice of (OAES).
@@ -120,6 +122,7 @@ impl ControllerInfo {
             deallocates: page.u16(520) & 1 << 2 != 0,
             writes_zeroes: page.u16(520) & 1 << 3 != 0,
             atomic_blocks: u32::from(page.u16(528)) + 1,
+            reports_access: page.u8(76) & 1 << 3 != 0,
             namespaces: page.u32(516),
             notices: page.u32(92),
         }

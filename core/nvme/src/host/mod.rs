@@ -6,6 +6,7 @@
 //! and says what to do ([`Controller::poll_action`]) and what came of it
 //! ([`Controller::poll_event`]).
 
+mod access;
 mod backoff;
 mod commands;
 mod config;
@@ -16,6 +17,7 @@ mod ending;
 mod event;
 mod identify;
 mod keep_alive;
+mod multipath;
 mod namespace;
 mod operation;
 mod queue;
@@ -32,6 +34,7 @@ pub use controller::{Action, Controller};
 pub use discovery::{Entry, Subtype, TransportFamily};
 pub use event::{Completed, Event, Live};
 pub use identify::ControllerInfo;
+pub use multipath::{Ended, Multipath, PATHS_MAX, Policy, RETRIES_MAX};
 pub use namespace::NamespaceInfo;
 pub use operation::{
     DeallocateRange, Operation, Submission, get_features, get_lba_status, get_log_page,

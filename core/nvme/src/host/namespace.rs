@@ -3,6 +3,7 @@
 use braid_block::{BlockSize, Geometry};
 
 use super::identify::Page;
+use crate::ana::AnaState;
 
 /// A namespace that we can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct NamespaceInfo {
     pub deallocated_reads_zero: bool,
     /// More than one controller may use it.
     pub shared: bool,
+    /// How it is reached by this path. Of a controller that knows nothing of that: optimized.
+    pub access: AnaState,
 }
 
 /// Bytes of an LBA format descriptor.
@@ -56,6 +59,7 @@ impl NamespaceInfo {
             thin: page.u8(24) & 1 != 0,
             deallocated_reads_zero: page.u8(33) & 7 == 1,
             shared: page.u8(30) & 1 != 0,
+            access: AnaState::Optimized,
         })
     }
 

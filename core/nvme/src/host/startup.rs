@@ -311,6 +311,8 @@ impl Controller {
         let info = ControllerInfo::parse(&page, &expected).map_err(Why::Unsuitable)?;
         if info.is_discovery {
             startup.survey = Survey::of_log();
+        } else if info.reports_access {
+            startup.survey.ask_access();
         }
         let only_admin = info.is_discovery || self.config.io_queues == 0;
         let next = if only_admin { Step::Survey } else { Step::QueueCount };

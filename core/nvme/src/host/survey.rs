@@ -1,7 +1,7 @@
 //! Looking at what a controller offers: its namespaces, or its discovery log.
 //!
 //! ```text
-//!   Active <-> Active --> Namespace(0) --> Descriptors(0) --> Namespace(1) ... --> done
+//!   Active <-> Active --> Namespace(0) --> Descriptors(0) --> Namespace(1) ... --> Access --> done
 //!   Log <-> Log --> done
 //! ```
 //!
@@ -11,6 +11,7 @@
 
 use alloc::vec::Vec;
 
+use super::access::{AccessReader, Read};
 use super::discovery::{Entry, Next as Piece, Reader};
 use super::identify::{CNS_ACTIVE, CNS_DESCRIPTORS, CNS_NAMESPACE, IDENTIFY_BYTES, Page};
 use super::namespace::{NamespaceInfo, active_ids};
@@ -29,6 +30,8 @@ pub(super) struct Survey {
     namespaces_max: usize,
     ids: Vec<u32>,
     namespaces: Vec<NamespaceInfo>,
+    /// The controller tells how they are reached.
+    reports_access: bool,
 }
 
 /// What is looked at.
@@ -40,6 +43,8 @@ enum Look {
     Namespace(usize),
     /// Its descriptors.
     Descriptors(usize),
+    /// How they are reached.
+    Access(AccessReader),
     /// The discovery log.
     Log(Reader),
 }
@@ -59,19 +64,34 @@ impl Survey {
     /// A look at the namespaces of an I/O controller, at so many at most.
     pub(super) fn of_namespaces(max: u32) -> Self {
         let namespaces_max = usize::try_from(max).unwrap_or(usize::MAX);
-        Self { look: Look::Active(0), namespaces_max, ids: Vec::new(), namespaces: Vec::new() }
+        let (ids, namespaces) = (Vec::new(), Vec::new());
+        Self { look: Look::Active(0), namespaces_max, ids, namespaces, reports_access: false }
+    }
+
+    /// A look at how these namespaces are reached, and nothing else.
+    pub(super) fn of_access(namespaces: Vec<NamespaceInfo>) -> Self {
+        let look = Look::Access(AccessReader::default());
+        Self { look, namespaces_max: 0, ids: Vec::new(), namespaces, reports_access: true }
+    }
+
+    /// The controller tells how its namespaces are reached: that is asked at the end.
+    pub(super) const fn ask_access(&mut self) {
+        self.reports_access = true;
     }
 
     /// A look at the log of a discovery controller.
-    pub(super) const fn of_log() -> Self {
+    pub(super) fn of_log() -> Self {
         let look = Look::Log(Reader::new());
-        Self { look, namespaces_max: 0, ids: Vec::new(), namespaces: Vec::new() }
+        let (ids, namespaces) = (Vec::new(), Vec::new());
+        Self { look, namespaces_max: 0, ids, namespaces, reports_access: false }
     }
 
     /// What step of connecting this is.
     pub(super) const fn stage(&self) -> Stage {
         match self.look {
-            Look::Active(_) | Look::Namespace(_) | Look::Descriptors(_) => Stage::Namespaces,
+            Look::Active(_) | Look::Namespace(_) | Look::Descriptors(_) | Look::Access(_) => {
+                Stage::Namespaces
+            }
             Look::Log(_) => Stage::DiscoveryLog,
         }
     }
@@ -82,6 +102,7 @@ impl Survey {
             Look::Active(after) => (CNS_ACTIVE, *after),
             Look::Namespace(at) => (CNS_NAMESPACE, self.ids[*at]),
             Look::Descriptors(at) => (CNS_DESCRIPTORS, self.ids[*at]),
+            Look::Access(reader) => return reader.command(),
             Look::Log(reader) => return reader.command(),
         };
         (identify(cns, nsid), IDENTIFY_BYTES)
@@ -118,6 +139,14 @@ impl Survey {
                 }
                 Ok(self.after(at))
             }
+            // A log that cannot be read tells nothing: the path is as good as any.
+            Look::Access(reader) => {
+                let piece = if status.is_success() { data } else { &[] };
+                match reader.take(piece, &mut self.namespaces) {
+                    Read::More if status.is_success() => Ok(Next::Ask),
+                    _ => Ok(Next::Namespaces(core::mem::take(&mut self.namespaces))),
+                }
+            }
             Look::Log(reader) if status.is_success() => match reader.take(data) {
                 Piece::Read => Ok(Next::Ask),
                 Piece::Done(entries) => Ok(Next::Log(entries)),
@@ -153,6 +182,10 @@ impl Survey {
     }
 
     fn done(&mut self) -> Next {
+        if core::mem::take(&mut self.reports_access) && !self.namespaces.is_empty() {
+            self.look = Look::Access(AccessReader::default());
+            return Next::Ask;
+        }
         Next::Namespaces(core::mem::take(&mut self.namespaces))
     }
 }

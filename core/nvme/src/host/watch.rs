@@ -32,6 +32,8 @@ const FEATURE_NOTICES: u8 = 0x0b;
 /// Namespace Attribute Notices, and Discovery Log Page Change Notifications.
 const NAMESPACES_CHANGED: u32 = 1 << 8;
 const DISCOVERY_CHANGED: u32 = 1 << 31;
+/// Asymmetric Namespace Access Change Notices.
+const ACCESS_CHANGED: u32 = 1 << 11;
 /// Log page that a namespace attribute notice is about.
 const LID_CHANGED_NAMESPACES: u8 = 0x04;
 /// Bytes of it; and enough of every other page to count as read.
@@ -74,7 +76,12 @@ impl Notice {
 
     /// Whether it says that there is something new to be seen.
     const fn is_change(self) -> bool {
-        matches!((self.kind, self.information), (2, 0x00 | 0xf0))
+        matches!((self.kind, self.information), (2, 0x00 | 0x03 | 0xf0))
+    }
+
+    /// Whether it says that namespaces are reached otherwise.
+    const fn is_access(self) -> bool {
+        matches!((self.kind, self.information), (2, 0x03))
     }
 
     /// The command that lets the target give the next notice of this kind.
@@ -87,11 +94,51 @@ impl Notice {
     }
 }
 
+impl Watch {
+    /// How a notice is looked into. The survey of how namespaces are reached reads the very page
+    /// that lets the target give the next notice.
+    fn look_into(&self, notice: Notice) -> Task {
+        if notice.is_access() {
+            return Task::Surveying(Survey::of_access(self.live.namespaces.clone()));
+        }
+        Task::ReadingPage(notice)
+    }
+
+    /// A look at everything that a notice may mean.
+    fn survey(&self, namespaces_max: u32) -> Survey {
+        if self.live.controller.is_discovery {
+            return Survey::of_log();
+        }
+        let mut survey = Survey::of_namespaces(namespaces_max);
+        if self.live.controller.reports_access {
+            survey.ask_access();
+        }
+        survey
+    }
+}
+
 impl Controller {
+    /// Looks again at how namespaces are reached: a command was refused by a path that should do.
+    /// [`Event::Live`] tells.
+    pub fn look_at_access<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        let Some(watch) = &mut self.watch else { return };
+        let access = Notice { kind: 2, information: 0x03, lid: crate::ana::ANA_LOG };
+        if !matches!(self.state, State::Live) || !watch.live.controller.reports_access {
+            return;
+        }
+        if matches!(watch.task, Task::Nothing) {
+            let task = watch.look_into(access);
+            self.task(mem, now, task);
+        } else {
+            watch.pending = watch.pending.filter(|pending| pending.is_change()).or(Some(access));
+        }
+    }
+
     /// The association is live: begins to watch if the target gives notice of anything.
     pub(super) fn watch<M: Memory>(&mut self, mem: &mut M, now: Instant, live: Live) {
         let info = &live.controller;
-        let wanted = if info.is_discovery { DISCOVERY_CHANGED } else { NAMESPACES_CHANGED };
+        let own = NAMESPACES_CHANGED | ACCESS_CHANGED;
+        let wanted = if info.is_discovery { DISCOVERY_CHANGED } else { own };
         // A discovery association without keep alive is there to ask once.
         let once = info.is_discovery && self.config.kato.is_zero();
         let notices = if once { 0 } else { info.notices & wanted };
@@ -150,7 +197,8 @@ impl Controller {
         let Some(watch) = &mut self.watch else { return };
         let notice = Notice::parse(result);
         if matches!(watch.task, Task::Nothing) {
-            self.task(mem, now, Task::ReadingPage(notice));
+            let task = watch.look_into(notice);
+            self.task(mem, now, task);
         } else {
             // Of two that wait, the one that changes what we know is the one to remember.
             watch.pending = watch.pending.filter(|pending| pending.is_change()).or(Some(notice));
@@ -176,16 +224,15 @@ impl Controller {
                 None
             }
             Task::ReadingPage(notice) if notice.is_change() => {
-                let survey = match watch.live.controller.is_discovery {
-                    true => Survey::of_log(),
-                    false => Survey::of_namespaces(self.config.namespaces_max),
-                };
-                Some(Task::Surveying(survey))
+                Some(Task::Surveying(watch.survey(self.config.namespaces_max)))
             }
             Task::ReadingPage(_) => None,
             Task::Surveying(survey) => self.surveyed(mem, survey, status, len),
         };
-        let pending = |watch: &mut Box<Watch>| watch.pending.take().map(Task::ReadingPage);
+        let pending = |watch: &mut Box<Watch>| {
+            let notice = watch.pending.take()?;
+            Some(watch.look_into(notice))
+        };
         let next = next.or_else(|| self.watch.as_mut().and_then(pending));
         self.task(mem, now, next.unwrap_or(Task::Nothing));
     }

@@ -126,13 +126,12 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// `ops_max` is what comes over the wire at most; volumes of this shard come on top.
-    pub(crate) fn new(ops_max: u32) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             timing: Timing::default(),
             list: Vec::new(),
             lines: Vec::new(),
-            arrivals: Slab::with_capacity(ops_max + CALLS_MAX),
+            arrivals: Slab::with_capacity(0),
             associations: 0,
             looks: Vec::new(),
             loading: Vec::new(),
@@ -625,6 +624,11 @@ impl Shard {
             return;
         };
         let (handle, durable) = durable;
+        if self.members.arrivals.capacity() == 0 {
+            // What comes over the wire at most, and what volumes of this shard send.
+            let arrivals = self.config.limits.ops_max + CALLS_MAX;
+            self.members.arrivals = Slab::with_capacity(arrivals);
+        }
         let guard = Guard::new(self.members.timing, None, durable, self.now);
         let member = Some(Member { pool, uuid, handle, guard, gone: false });
         match self.members.list.iter_mut().find(|place| place.is_none()) {

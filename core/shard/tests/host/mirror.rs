@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use braid_block::{BlockSize, Class, Geometry, Key};
 use braid_nexus::record::{Record, Replica, Standing, Uuid};
-use braid_nexus::{Command, Ended, Limits as VolumeLimits, Swapped, Timing};
+use braid_nexus::{Command, Limits as VolumeLimits, Swapped, Timing};
 use braid_nvme::Status;
 use braid_nvme::ana::{ANA_LOG, AnaState};
 use braid_nvme::connect::Nqn;
-use braid_nvme::host::{Completed, Event, Operation, Submission, get_log_page};
+use braid_nvme::host::{
+    Completed, Ended, Event, Multipath, Operation, Policy, Submission, get_log_page,
+};
 use braid_pool::{Create, Device, Format};
 use braid_shard::{
     BackendConfig, Disk, HostConfig, NamespaceConfig, News, Note, Paths, PoolId, Question,
@@ -60,12 +62,16 @@ struct World {
     net: Net,
     record: Record,
     owners: u8,
-    ended: Vec<(usize, Ended)>,
+    orders: Vec<(usize, braid_nexus::Ended)>,
     notes: Vec<(usize, braid_nexus::Note)>,
     /// What the host has read and written, by cookie.
     done: BTreeMap<u64, Completed>,
     /// The store does not answer.
     silent: bool,
+    /// The host's paths by the engines, once it has them.
+    paths: Vec<Key>,
+    multipath: Multipath,
+    ended: Vec<Ended>,
 }
 
 impl World {
@@ -83,10 +89,13 @@ impl World {
                 ..Record::default()
             },
             owners: 0,
-            ended: Vec::new(),
+            orders: Vec::new(),
             notes: Vec::new(),
             done: BTreeMap::new(),
             silent: false,
+            paths: Vec::new(),
+            multipath: Multipath::new(1, ENGINES, 64, Policy::RoundRobin, None),
+            ended: Vec::new(),
         };
         for at in 0..ENGINES {
             world.make_pool(at);
@@ -182,10 +191,17 @@ impl World {
                 }
             }
             while let Some(event) = self.net.nodes[HOST].events.pop_front() {
-                if let Event::Completed(completed) = event {
-                    self.done.insert(completed.cookie, completed);
+                let whose = self.net.nodes[HOST].whose.pop_front();
+                let path = self.paths.iter().position(|path| Some(*path) == whose);
+                match (path, event) {
+                    (Some(path), event) => self.multipath.on_event(self.net.now, path, event),
+                    (None, Event::Completed(completed)) => {
+                        self.done.insert(completed.cookie, completed);
+                    }
+                    _ => {}
                 }
             }
+            idle &= !self.send();
             if idle {
                 return;
             }
@@ -208,7 +224,7 @@ impl World {
                 };
                 braid_nexus::Event::Swapped { number, outcome }
             }
-            News::Ended(ended) => return self.ended.push((at, ended)),
+            News::Ended(ended) => return self.orders.push((at, ended)),
             News::Note(note) => return self.notes.push((at, note)),
             News::Access { .. } | News::Resized { .. } | News::Gone => return,
         };
@@ -263,6 +279,54 @@ impl World {
 
     fn give_back(&mut self, at: usize, replica: Uuid) {
         self.command(at, Command::Return { replica });
+    }
+
+    /// The host connects to every engine, and uses them as paths to one namespace.
+    fn connect_all(&mut self) {
+        for at in 0..ENGINES {
+            let mut config = host(VOLUME_NQN);
+            config.address = at as u32;
+            config.controller.kato = Duration::from_secs(2);
+            config.controller.reconnect.give_up = None;
+            let key = self.net.nodes[HOST].shard.host_open(self.net.now, config).unwrap();
+            self.paths.push(key);
+        }
+        self.run();
+    }
+
+    /// Lets commands take their paths; whether any did.
+    fn send(&mut self) -> bool {
+        let (now, mut any) = (self.net.now, false);
+        let node = &mut self.net.nodes[HOST];
+        self.multipath.elapsed(now);
+        while let Some((path, submission)) = self.multipath.poll_send(now) {
+            any = true;
+            let key = self.paths[path];
+            if let Err(submission) = node.shard.host_submit(&mut node.mem, now, key, submission) {
+                self.multipath.refused(path, submission);
+            }
+        }
+        while let Some(path) = self.multipath.poll_look() {
+            any = true;
+            node.shard.host_look(&mut node.mem, now, self.paths[path]);
+        }
+        while let Some(mut ended) = self.multipath.poll_ended() {
+            any = true;
+            if let Some(lease) = ended.lease.take() {
+                braid_block::Memory::free(&mut node.mem, lease);
+            }
+            self.ended.push(ended);
+        }
+        any
+    }
+
+    /// Writes by whichever path there is.
+    fn write_somehow(&mut self, lba: u64, byte: u8) {
+        let operation = Operation::Write { lba, blocks: 2, durable: false };
+        let lease = Some(self.net.nodes[HOST].mem.filled(&[byte; 8192]));
+        let submission = Submission { operation, nsid: 1, lease, len: 8192, cookie: lba, queue: 0 };
+        self.multipath.submit(self.net.now, submission).unwrap();
+        self.run();
     }
 
     fn connect(&mut self, at: usize) -> Key {
@@ -373,11 +437,11 @@ fn who_is_not_the_owner_sends_hosts_elsewhere() {
     assert_eq!(world.write(owner, 0, 2), Status::SUCCESS);
     world.take_over(1);
     assert_eq!(world.write(owner, 0, 3), Status::ANA_INACCESSIBLE, "it is the owner no more");
-    assert_eq!(world.write(standby, 0, 4), Status::ANA_INACCESSIBLE, "it may have been given up");
     let log = Operation::Admin(get_log_page(ANA_LOG, u32::MAX, 0, 64, false));
     let (status, page) = world.one(standby, log, &[], 64);
     assert_eq!((status, page[32] & 0xf), (Status::SUCCESS, AnaState::Optimized as u8));
-    assert_eq!(world.write(standby, 0, 4), Status::SUCCESS, "its host has shown that it is in use");
+    let done = world.write(standby, 0, 4);
+    assert_eq!(done, Status::SUCCESS, "its host has read that, and so shown that it is in use");
     assert_eq!(world.read(standby, 0), Ok(4));
 }
 
@@ -436,10 +500,40 @@ fn a_snapshot_is_taken_on_every_engine() {
     assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
     world.command(0, Command::Snapshot { uuid: [0x55; 16] });
     world.pass(Duration::from_secs(1));
-    assert!(matches!(world.ended.last(), Some((0, Ended { result: Ok(()), .. }))));
+    let ended = world.orders.last();
+    assert!(matches!(ended, Some((0, braid_nexus::Ended { result: Ok(()), .. }))));
     assert_eq!(world.record.snapshots.len(), 1);
     for at in 0..ENGINES {
         let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
         assert!(pool.find(&[0x55; 16]).is_some(), "engine {at} has it");
+    }
+}
+
+#[test]
+fn a_host_with_paths_by_all_engines_sees_no_error_when_the_owner_dies() {
+    for seed in 6..10 {
+        let mut world = World::new(seed);
+        world.connect_all();
+        world.take_over(0);
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.multipath.usable(), 1, "one engine serves it");
+        for lba in 0..30 {
+            world.write_somehow(lba * 2, 1);
+        }
+        world.net.nodes[0].listens = false;
+        world.restart(0);
+        for lba in 0..30 {
+            world.write_somehow(lba * 2, 2);
+        }
+        world.take_over(1 + (seed % 2) as usize);
+        world.net.nodes[0].listens = true;
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.multipath.in_work(), 0, "{:?}", world.notes);
+        assert!(world.ended.iter().all(|ended| ended.status.is_success()));
+        assert_eq!(world.ended.len(), 60);
+        let path = world.connect(1 + (seed % 2) as usize);
+        for lba in 0..30 {
+            assert_eq!(world.read(path, lba * 2), Ok(2));
+        }
     }
 }

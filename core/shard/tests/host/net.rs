@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use braid_block::{Class, Instant, IoError, Lease, Memory, Span, Token};
+use braid_block::{Class, Instant, IoError, Key, Lease, Memory, Span, Token};
 use braid_nvme::host::Event as HostEvent;
 use braid_shard::{Config, Effect, Event, Note, Shard, Socket, Told};
 
@@ -50,6 +50,8 @@ pub(crate) struct Node {
     connects: Vec<(Token, usize)>,
     pub(crate) notes: Vec<Note>,
     pub(crate) events: VecDeque<HostEvent>,
+    /// Of which association each of them is, where that is looked at.
+    pub(crate) whose: VecDeque<Key>,
     /// It does nothing and its bytes stay where they are.
     pub(crate) stalled: bool,
     /// Whether it can be connected to.
@@ -87,6 +89,7 @@ impl Node {
             connects: Vec::new(),
             notes: Vec::new(),
             events: VecDeque::new(),
+            whose: VecDeque::new(),
             stalled: false,
             listens: true,
             sends: 0,
@@ -227,7 +230,8 @@ impl Net {
     fn turn(&mut self, at: usize) -> bool {
         let (now, node) = (self.now, &mut self.nodes[at]);
         node.shard.end_turn(&mut node.mem, now);
-        while let Some((_, event)) = node.shard.host_poll() {
+        while let Some((key, event)) = node.shard.host_poll() {
+            node.whose.push_back(key);
             node.events.push_back(event);
         }
         node.tells.extend(std::iter::from_fn(|| node.shard.volume_poll()));
