@@ -11,6 +11,7 @@ pub mod offline;
 pub mod perf;
 pub mod quantity;
 pub mod serve;
+pub mod volumes;
 
 pub use braid_terminal::{error, table};
 pub use command::main;

@@ -24,15 +24,23 @@ use crate::serve::holder::{self, Holder};
 use crate::serve::options::Options;
 use crate::serve::plan::Plan;
 use crate::serve::reload::Reload;
+use crate::serve::server::Tellers;
 use crate::serve::threads::{Ended, Threads};
 use crate::serve::wiring::Wires;
 use crate::serve::{log, ready};
+use crate::volumes;
 
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
 /// Notes of pools that wait for the management thread; more are lost.
 const NOTES_WAITING_MAX: usize = 1024;
+
+/// Volumes have so long to leave in order before an engine ends: their hosts wait meanwhile.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// What volumes ask and tell, by shard.
+type VolumeNews = mpsc::UnboundedReceiver<(u16, braid_shard::Told)>;
 
 /// Signals that an engine listens to.
 struct Signals {
@@ -69,18 +77,20 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let exporter = Exporter::bind(plan.metrics).await?;
         let tcp = Doors::bind_tcp(plan.management).await?;
         let settings = settings(plan, &listen, shards.reactor.boot_id);
-        let (teller, told) = mpsc::channel(NOTES_WAITING_MAX);
-        let threads = Threads::start(shards, listeners, &teller)?;
+        let (pools, told) = mpsc::channel(NOTES_WAITING_MAX);
+        let (tells, news) = mpsc::unbounded_channel();
+        let tellers = Tellers { pools, volumes: tells };
+        let threads = Threads::start(shards, listeners, &tellers)?;
         let wires = Wires::new(threads.remotes.clone(), plan.manners);
         let manager = Arc::new(Manager::new(wires, settings));
         tokio::spawn(hear(Arc::clone(&manager), told));
         let shared = import(plan, &manager).await?;
         let mut doors = Doors { socket, tcp };
         let mut answering = doors.open(&manager)?;
-        let figures = attend(plan, &manager, &mut answering)?;
+        let cluster = attend(plan, &manager, news, &mut answering)?;
         announce(plan, &listen, shared);
         let reload = Reload::new(line, log);
-        let served = Served { signals, exporter, reload, answering, figures };
+        let served = Served { signals, exporter, reload, answering, cluster };
         manage(plan, threads, served).await
     });
     // A disk that somebody waits for must not hold the end.
@@ -102,22 +112,32 @@ struct Served {
     reload: Reload,
     /// The doors of the management, and the way to the control plane.
     answering: Vec<JoinHandle<()>>,
-    /// What was counted on that way.
-    figures: Option<Arc<control::Figures>>,
+    cluster: Cluster,
 }
 
-/// Reports to the control plane, if there is one. Orders about volumes are refused: nothing here
-/// runs volumes yet.
+/// The engine's part in a cluster: the way to the control plane, and the volumes that it orders.
+#[derive(Default)]
+struct Cluster {
+    /// What was counted on that way.
+    figures: Option<Arc<control::Figures>>,
+    /// Has volumes leave in order.
+    leave: Option<volumes::Leave>,
+}
+
+/// Reports to the control plane, if there is one, and runs the volumes that it orders.
 fn attend(
     plan: &Plan,
     manager: &Arc<Manager<Wires>>,
-    tasks: &mut Vec<JoinHandle<()>>,
-) -> Result<Option<Arc<control::Figures>>> {
-    let Some(place) = &plan.control else { return Ok(None) };
+    told: VolumeNews,
+    answering: &mut Vec<JoinHandle<()>>,
+) -> Result<Cluster> {
+    let Some(place) = &plan.control else { return Ok(Cluster::default()) };
     let figures = Arc::default();
-    let (_, attending) = control::start(place, manager, &figures)?;
-    tasks.extend(attending);
-    Ok(Some(figures))
+    let (link, attending) = control::start(place, manager, &figures)?;
+    answering.extend(attending);
+    let (leave, running) = volumes::start(manager, &place.node, link, told);
+    answering.push(running);
+    Ok(Cluster { figures: Some(figures), leave: Some(leave) })
 }
 
 /// Takes the management socket. An engine that serves plain namespaces alone can do without the
@@ -212,9 +232,9 @@ fn announce(plan: &Plan, listen: &[SocketAddr], shared: Vec<String>) {
 
 /// Everything the management thread does while the shards run.
 async fn manage(plan: &Plan, mut threads: Threads, served: Served) -> Result<()> {
-    let Served { mut signals, exporter, mut reload, answering, figures } = served;
+    let Served { mut signals, exporter, mut reload, answering, cluster } = served;
     if let Some(exporter) = exporter {
-        tokio::spawn(exporter.serve(threads.remotes.clone(), figures));
+        tokio::spawn(exporter.serve(threads.remotes.clone(), cluster.figures.clone()));
     }
     let mut left = threads.remotes.len();
     let mut deadline: Option<Instant> = None;
@@ -235,6 +255,11 @@ async fn manage(plan: &Plan, mut threads: Threads, served: Served) -> Result<()>
                 Asked::Stop(signal) => {
                     tracing::info!(signal, "stopping");
                     ready::stopping();
+                    if let Some(leave) = &cluster.leave
+                        && !leave.all(Instant::now() + LEAVE).await
+                    {
+                        tracing::warn!("volumes did not leave in order in {LEAVE:?}");
+                    }
                     // Who asks for something from now on must ask another engine.
                     answering.iter().for_each(JoinHandle::abort);
                     threads.stop();
@@ -317,7 +342,7 @@ mod tests {
                 exporter: None,
                 reload,
                 answering: Vec::new(),
-                figures: None,
+                cluster: Cluster::default(),
             };
             manage(&plan, threads, served).await.unwrap_err().to_string()
         })

@@ -9,4 +9,4 @@
 mod part;
 mod runner;
 
-pub use runner::{Leave, Runner, start};
+pub use runner::{Leave, start};

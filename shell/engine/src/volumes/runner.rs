@@ -66,7 +66,7 @@ enum Purpose {
 
 /// Runs the volumes of this engine.
 #[derive(Debug)]
-pub struct Runner<H> {
+struct Runner<H> {
     manager: Arc<Manager<H>>,
     commands: mpsc::Sender<control::Command>,
     hostnqn: Nqn,
