@@ -5,7 +5,7 @@
 //! 2. A volume is told of its replicas before it is told to use them.
 //! 3. A question of a volume is answered, be it by "nobody knows": it asks again by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,9 @@ struct Runner<H> {
     tags: u64,
     /// Who waits for all volumes to have left.
     leaving: Vec<oneshot::Sender<()>>,
-    /// Something of what is reported has changed.
+    /// Volumes of which something that is reported may have changed.
+    touched: BTreeSet<Uuid>,
+    /// There is a part more, or less, or one stands otherwise.
     changed: bool,
 }
 
@@ -100,6 +102,7 @@ pub fn start<H: Host>(
         pending: BTreeMap::new(),
         tags: 0,
         leaving: Vec::new(),
+        touched: BTreeSet::new(),
         changed: false,
     };
     (Leave(sender), tokio::spawn(runner.run(link.events, told, leaves)))
@@ -198,7 +201,7 @@ impl<H: Host> Runner<H> {
 
     async fn order(&mut self, order: Uuid, volume: Uuid, what: Order) {
         if what == Order::Withdraw {
-            self.withdraw(volume).await;
+            self.withdraw(volume);
             return self.end(order, Ok(())).await;
         }
         if !self.parts.contains_key(&volume) {
@@ -220,7 +223,7 @@ impl<H: Host> Runner<H> {
         if let Some(part) = self.parts.get_mut(&volume) {
             part.taking_over |= takes_over;
         }
-        self.changed = true;
+        self.touch(volume);
         if !self.command(volume, command, Purpose::Order { order, volume, takes_over }).await {
             let text = "the engine has no part in this volume any more".into();
             self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
@@ -280,9 +283,9 @@ impl<H: Host> Runner<H> {
         };
         self.parts.insert(volume, part);
         self.place(volume).await;
-        self.changed = true;
+        self.touch(volume);
         if !self.manager.host.expose(exposure).await {
-            self.withdraw(volume).await;
+            self.withdraw(volume);
             let text = "another subsystem here has the volume's name".into();
             return Err(Refused { code: Code::AlreadyExists, text });
         }
@@ -291,13 +294,22 @@ impl<H: Host> Runner<H> {
     }
 
     /// Has no part in a volume any more.
-    async fn withdraw(&mut self, volume: Uuid) {
+    fn withdraw(&mut self, volume: Uuid) {
         let Some(part) = self.parts.remove(&volume) else { return };
-        let home = Home { shard: part.shard, pool: 0 };
-        self.manager.host.hide(home, &part.names.nqn).await;
-        let (answer, removed) = oneshot::channel();
-        self.manager.host.volume(part.shard, Request::Remove(volume, answer));
-        let _ = removed.await;
+        self.changed = true;
+        let manager = Arc::clone(&self.manager);
+        // Commands of its hosts may be in work for long: nobody else is to wait for that.
+        tokio::spawn(async move {
+            let home = Home { shard: part.shard, pool: 0 };
+            manager.host.hide(home, &part.names.nqn).await;
+            let (answer, _) = oneshot::channel();
+            manager.host.volume(part.shard, Request::Remove(volume, answer));
+        });
+    }
+
+    /// Something of a volume may have changed.
+    fn touch(&mut self, volume: Uuid) {
+        self.touched.insert(volume);
         self.changed = true;
     }
 
@@ -308,11 +320,11 @@ impl<H: Host> Runner<H> {
             News::Note(note) => self.note(volume, note),
             News::Access { optimized } => {
                 tracing::info!(volume = names::text(volume), optimized, "access");
-                self.changed = true;
+                self.touch(volume);
             }
             News::Resized { bytes } => {
                 tracing::info!(volume = names::text(volume), bytes, "resized");
-                self.changed = true;
+                self.touch(volume);
             }
             News::Gone => tracing::info!(volume = names::text(volume), "left"),
         }
@@ -348,14 +360,14 @@ impl<H: Host> Runner<H> {
         if let (Note::Returning { slot, step }, Some(part)) = (note, self.parts.get_mut(&volume)) {
             part.step(slot, step);
         }
-        self.changed = true;
+        self.touch(volume);
     }
 
     async fn ended(&mut self, ended: Ended) {
         let Some(purpose) = self.pending.remove(&ended.tag) else { return };
-        self.changed = true;
         match purpose {
             Purpose::Order { order, volume, takes_over } => {
+                self.touch(volume);
                 if let Some(part) = self.parts.get_mut(&volume).filter(|_| takes_over) {
                     part.taking_over = false;
                 }
@@ -407,7 +419,9 @@ impl<H: Host> Runner<H> {
             let text = "where the volume's replicas are was not told in time".into();
             self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
         }
-        self.changed |= self.parts.values().any(|part| part.view.epoch != 0);
+        let owned = self.parts.iter().filter(|(_, part)| part.view.epoch != 0);
+        let owned: Vec<Uuid> = owned.map(|(volume, _)| *volume).collect();
+        owned.into_iter().for_each(|volume| self.touch(volume));
         self.tell_copies().await;
     }
 
@@ -420,8 +434,7 @@ impl<H: Host> Runner<H> {
 
     /// Tells the control plane what parts this engine has.
     async fn report(&mut self) {
-        let volumes: Vec<Uuid> = self.parts.keys().copied().collect();
-        for volume in volumes {
+        for volume in std::mem::take(&mut self.touched) {
             let view = self.look_at(volume).await;
             if let (Some(part), Some(view)) = (self.parts.get_mut(&volume), view) {
                 part.view = view;
