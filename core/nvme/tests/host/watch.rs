@@ -35,7 +35,7 @@ fn pages(bench: &Bench) -> Vec<(u8, bool)> {
 fn only_what_we_look_into_is_asked_for() {
     let mut bench = watched();
     let configured = bench.model.commands.iter().rfind(|pdu| pdu.opcode() == 0x09).unwrap();
-    assert_eq!((configured.cdw(10), configured.cdw(11)), (0x0b, 1 << 8));
+    assert_eq!((configured.cdw(10), configured.cdw(11)), (0x0b, 1 << 8 | 1 << 11));
     assert_eq!(bench.model.notice_cids.len(), 1);
     bench.take_nothing();
     bench.finish();
@@ -53,6 +53,25 @@ fn a_change_of_namespaces_is_looked_into_and_told() {
         assert_eq!(bench.model.notice_cids.len(), 1, "the next notice is asked for");
         assert_eq!(pages(&bench).last(), Some(&(0x04, false)));
     }
+    bench.finish();
+}
+
+#[test]
+fn how_namespaces_are_reached_is_read_at_first_and_at_every_notice() {
+    let mut bench = Bench::new(config(SUBNQN));
+    bench.model.identity[92..96].copy_from_slice(&0x1_ff00_u32.to_le_bytes());
+    bench.model.identity[76] |= 1 << 3;
+    bench.serve();
+    bench.take_live();
+    assert_eq!(pages(&bench), [(0x0c, false)]);
+    for notices in 1..3 {
+        notify(&mut bench, 0x0c_03_02);
+        bench.serve();
+        bench.take_live();
+        assert_eq!(pages(&bench).len(), 1 + notices);
+        assert_eq!(pages(&bench).last(), Some(&(0x0c, false)), "the page, and nothing else");
+    }
+    bench.take_nothing();
     bench.finish();
 }
 
