@@ -12,6 +12,14 @@ use super::{Engine, Inside};
 use crate::identity;
 use crate::store::State;
 
+/// Whether a copy knows more than the record: of the same store, or of the one that the record was
+/// recovered from, as long as its first owner did not find all.
+fn is_newer(copy: &Record, record: &Record) -> bool {
+    let from = record.recovered.filter(|from| from.pending && from.store == copy.store);
+    let missed = from.is_some_and(|from| copy.newer_than(from.newest.0, from.newest.1));
+    missed || (copy.store == record.store && copy.newer_than(record.epoch, record.version))
+}
+
 /// Reads the copies that an engine reports.
 pub(super) fn read(state: &wire::State) -> BTreeMap<Uuid, Option<Arc<Record>>> {
     let copy = |replica: &wire::ReplicaState| {
@@ -29,9 +37,7 @@ impl Inside {
         let copies = self.engines.values().flat_map(|engine| engine.copies.values().flatten());
         for copy in copies {
             let record = store.volumes.get(&copy.volume).and_then(|volume| volume.record.as_ref());
-            let newer = |record: &Arc<Record>| {
-                copy.store == record.store && copy.newer_than(record.epoch, record.version)
-            };
+            let newer = |record: &Arc<Record>| is_newer(copy, record);
             if record.is_some_and(newer) && self.stale.insert(copy.volume) {
                 tracing::error!(
                     volume = identity::text(&copy.volume),
@@ -80,5 +86,26 @@ impl Said {
 impl Engine {
     pub(crate) const fn is_connected(&self) -> bool {
         self.sender.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use braid_nexus::record::Recovered;
+
+    #[test]
+    fn a_copy_is_newer_by_its_store_and_that_from_which_the_record_was_recovered() {
+        let (old, new) = ([1; 16], [2; 16]);
+        let copy = |store, epoch, version| Record { store, epoch, version, ..Record::default() };
+        let record = copy(new, 5, 9);
+        assert!(is_newer(&copy(new, 5, 10), &record) && is_newer(&copy(new, 6, 1), &record));
+        assert!(!is_newer(&copy(new, 5, 9), &record) && !is_newer(&copy(new, 4, 99), &record));
+        assert!(!is_newer(&copy(old, 9, 99), &record), "another store says nothing of this one");
+        let from = |pending| Some(Recovered { store: old, newest: (4, 7), pending });
+        let recovered = |pending| Record { recovered: from(pending), ..record.clone() };
+        assert!(is_newer(&copy(old, 4, 8), &recovered(true)), "it was not heard in time");
+        assert!(!is_newer(&copy(old, 4, 7), &recovered(true)));
+        assert!(!is_newer(&copy(old, 4, 8), &recovered(false)), "all are fenced since");
     }
 }

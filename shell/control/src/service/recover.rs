@@ -28,7 +28,10 @@ impl Control {
         let spec = known.as_ref().map(|known| known.spec.clone());
         let stored = known.and_then(|known| known.record);
         let store = self.store.read(|state| state.id);
-        if stored.is_some() && !self.is_stale(&volume) {
+        // A replica that its first owner meets may know more than was heard: then once again.
+        let pending = stored.as_ref().and_then(|stored| stored.recovered);
+        let pending = pending.is_some_and(|from| from.pending);
+        if stored.is_some() && !pending && !self.is_stale(&volume) {
             return self.volume(&volume);
         }
         let places: Vec<Uuid> = match (&stored, &spec) {

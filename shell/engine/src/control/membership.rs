@@ -135,3 +135,126 @@ fn tell(what: &str, volume: Uuid, status: &Status) {
     let volume = names::text(volume);
     tracing::warn!(volume, code = ?status.code(), reason = status.message(), "a record is not {what}");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use braid_api::control::membership_server::{self, MembershipServer};
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::{Endpoint, Server};
+    use tonic::{Request, Response};
+
+    use super::*;
+
+    /// How a call is answered.
+    #[derive(Clone, Copy)]
+    enum Mood {
+        Well,
+        /// It takes effect, and is answered too late.
+        Late,
+        Refuses,
+        Garbage,
+    }
+
+    struct Store {
+        record: Mutex<Record>,
+        moods: Mutex<Vec<Mood>>,
+    }
+
+    #[tonic::async_trait]
+    impl membership_server::Membership for Store {
+        async fn fetch(
+            &self,
+            _: Request<wire::FetchRequest>,
+        ) -> Result<Response<wire::FetchResponse>, Status> {
+            let record = self.record.lock().unwrap().encode();
+            Ok(Response::new(wire::FetchResponse { record }))
+        }
+
+        async fn swap(
+            &self,
+            request: Request<wire::SwapRequest>,
+        ) -> Result<Response<wire::SwapResponse>, Status> {
+            let request = request.into_inner();
+            let mood = self.moods.lock().unwrap().pop().unwrap_or(Mood::Well);
+            match mood {
+                Mood::Refuses => return Err(Status::failed_precondition("no")),
+                Mood::Garbage => {
+                    let record = vec![1, 2, 3];
+                    return Ok(Response::new(wire::SwapResponse { committed: false, record }));
+                }
+                Mood::Well | Mood::Late => {}
+            }
+            let answer = {
+                let mut present = self.record.lock().unwrap();
+                let (old, new) = (decoded(&request.old).unwrap(), decoded(&request.new).unwrap());
+                let committed = *present == old || *present == new;
+                if committed {
+                    *present = new;
+                }
+                let record = if committed { Vec::new() } else { present.encode() };
+                wire::SwapResponse { committed, record }
+            };
+            if matches!(mood, Mood::Late) {
+                tokio::time::sleep(2 * PATIENCE).await;
+            }
+            Ok(Response::new(answer))
+        }
+    }
+
+    async fn swapped(membership: &Membership, old: &Record, new: &Record) -> Swapped {
+        membership.clone().swap([7; 16], old, new).await
+    }
+
+    #[tokio::test]
+    async fn what_is_not_answered_is_unknown_and_the_same_again_tells() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let first = Record { version: 1, ..Record::default() };
+        let moods = Mutex::new(vec![Mood::Garbage, Mood::Refuses, Mood::Late]);
+        let store = Store { record: Mutex::new(first.clone()), moods };
+        let served = Server::builder()
+            .add_service(MembershipServer::new(store))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(served);
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let (events, mut told) = mpsc::channel(8);
+        let membership = Membership::new(channel, events, Arc::default());
+        let second = *first.next();
+        for why in ["it is late", "it is refused", "the answer is garbage"] {
+            assert_eq!(swapped(&membership, &first, &second).await, Swapped::Unknown, "{why}");
+        }
+        assert_eq!(swapped(&membership, &first, &second).await, Swapped::Committed);
+        let other = Record { bytes: 5, ..second.clone() };
+        let lost = swapped(&membership, &first, &other).await;
+        assert_eq!(lost, Swapped::Changed(Box::new(second.clone())));
+        // By commands, as whoever runs volumes asks.
+        let (commands, asked) = mpsc::channel(8);
+        let (changes, _) = mpsc::channel(8);
+        tokio::spawn(route(asked, membership, changes));
+        commands.send(Command::Fetch { volume: [7; 16] }).await.unwrap();
+        let Some(Event::Fetched { record: Some(record), .. }) = told.recv().await else {
+            panic!("the record is not read");
+        };
+        assert_eq!(*record, second);
+        let (old, new) = (Box::new(second.clone()), second.next());
+        let swap = Command::Swap { volume: [7; 16], number: 9, old, new };
+        commands.send(swap).await.unwrap();
+        let Some(Event::Swapped { number, outcome, .. }) = told.recv().await else {
+            panic!("the change is not told");
+        };
+        assert_eq!((number, outcome), (9, Swapped::Committed));
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_nothing_is_known() {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let (events, _told) = mpsc::channel(8);
+        let mut membership = Membership::new(channel, events, Arc::default());
+        let first = Record { version: 1, ..Record::default() };
+        assert_eq!(membership.swap([7; 16], &first, &first.next()).await, Swapped::Unknown);
+        assert_eq!(membership.fetch([7; 16]).await, None);
+    }
+}

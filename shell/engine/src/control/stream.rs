@@ -23,6 +23,8 @@ use crate::manage::hub::Watch;
 
 /// Between two heartbeats, unless the control plane says otherwise.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long after an event a report goes out.
+const SOON: Duration = Duration::from_millis(50);
 /// What is reported is looked at anew at least so often: free space changes without an event.
 const REFRESH: Duration = Duration::from_secs(5);
 /// The first wait before the stream is made again; it doubles.
@@ -172,8 +174,10 @@ impl<H: Host> Attendance<H> {
                     None => Ok(()),
                 },
                 Some(_) = tokio_stream::StreamExt::next(&mut beside.watch) => {
-                    // Told with the next heartbeat: events come in swarms.
-                    self.changed = true;
+                    // Told soon, and not at once: events come in swarms.
+                    if !std::mem::replace(&mut self.changed, true) {
+                        beats.reset_after(SOON);
+                    }
                     Ok(())
                 }
                 _ = beats.tick() => {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod control;
 mod device;
 mod load;
 mod pool;
