@@ -1,5 +1,5 @@
 //! What our programs share where people meet them: one line for what went wrong, tables or JSON or
-//! YAML for what was asked, sizes and times as they are written, a log that never holds a thread up.
+//! YAML for what was asked, sizes and times as they are written, a log that holds nobody up.
 #![forbid(unsafe_code)]
 
 pub mod call;

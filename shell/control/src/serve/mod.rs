@@ -36,8 +36,8 @@ member can be excluded and nobody takes over.
 Signals:
   SIGTERM, SIGINT           end; nothing is lost
 
-A line 'braid-control: ready listen=ADDR:PORT store=UUID volumes=N' on stdout, and systemd's READY=1,
-say that engines and people can connect.
+A line 'braid-control: ready listen=ADDR:PORT store=UUID volumes=N' on stdout, and systemd's
+READY=1, say that engines and people can connect.
 
 Examples:
   braid-control serve --store /var/lib/braid/control.redb

@@ -132,8 +132,8 @@ fn decoded(bytes: &[u8]) -> Option<Record> {
 }
 
 fn tell(what: &str, volume: Uuid, status: &Status) {
-    let volume = names::text(volume);
-    tracing::warn!(volume, code = ?status.code(), reason = status.message(), "a record is not {what}");
+    let (volume, reason) = (names::text(volume), status.message());
+    tracing::warn!(volume, code = ?status.code(), reason, "a record is not {what}");
 }
 
 #[cfg(test)]
