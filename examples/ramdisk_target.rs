@@ -45,6 +45,7 @@ fn config(portal: Portal) -> Config {
         uuid: [0x42; 16],
         geometry: Geometry::of_bytes(64 << 20, BlockSize::B4096),
         backend: BackendConfig::Memory,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

@@ -68,6 +68,7 @@ fn config(disk: &OpenDisk) -> Config {
         uuid: [1; 16],
         geometry: Geometry::of_bytes(disk.size, BlockSize::B4096),
         backend: BackendConfig::Disk { disk: Disk(0), discards: false, atomic_blocks: 1 },
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

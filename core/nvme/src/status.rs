@@ -66,6 +66,8 @@ statuses! {
     KEEP_ALIVE_EXPIRED = 0x019, "keep alive timeout expired";
     /// SCT 0, SC 1Ah.
     KEEP_ALIVE_INVALID = 0x01a, "keep alive timeout invalid";
+    /// SCT 0, SC 1Bh.
+    ABORTED_BY_PREEMPT = 0x01b, "command aborted due to preempt and abort";
     /// SCT 0, SC 20h.
     WRITE_PROTECTED = 0x020, "namespace is write protected";
     /// SCT 0, SC 21h.

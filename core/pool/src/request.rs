@@ -285,7 +285,8 @@ pub struct Fence {
 /// A reservation that persists through power loss.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservation {
-    /// Type, as the standard numbers them; 0: none.
+    /// Type, as the standard numbers them; 0: none. Plus 128: it persists through power loss,
+    /// which is for whoever bears it to know.
     pub kind: u8,
     /// Position of the holder among the registrants.
     pub holder: Option<u8>,

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use braid_pool::{Failure, Scope, State, check};
+use braid_pool::{Bearing, Command, Failure, Reservation, Scope, State, check};
 use common::{World, config};
 
 const BLOCKS: u64 = 192;
@@ -37,6 +37,8 @@ struct Model {
     snapshots: BTreeMap<u8, Vec<u8>>,
     /// A snapshot that may or may not be there, and whether it was being taken.
     maybe: Option<(u8, bool)>,
+    /// Generation of the reservation, and of one that may have taken its place.
+    reservation: (u32, Option<u32>),
     fill: u8,
     next: u8,
 }
@@ -44,7 +46,14 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let head = vec![Cell::default(); BLOCKS as usize];
-        Self { head, snapshots: BTreeMap::new(), maybe: None, fill: 0, next: 100 }
+        Self {
+            head,
+            snapshots: BTreeMap::new(),
+            maybe: None,
+            reservation: (0, None),
+            fill: 0,
+            next: 100,
+        }
     }
 
     fn fill(&mut self) -> u8 {
@@ -118,8 +127,36 @@ fn step(world: &mut World, model: &mut Model, dice: &mut Dice) {
                 }
             }
         }
+        18 => {
+            let new = model.reservation.0 + 1;
+            model.reservation.1 = Some(new);
+            let bearing = Bearing { reservation: Some(Box::new(held(new))), ..Bearing::default() };
+            let bear = Command::Bear { uuid: [1; 16], bearing: Box::new(bearing) };
+            if world.command(bear).is_ok() {
+                model.reservation = (new, None);
+            }
+        }
         _ => world.idle(dice.roll(5)),
     }
+}
+
+/// The reservation of this generation.
+fn held(generation: u32) -> Reservation {
+    let registrants = (0..generation % 17).map(|n| (n.into(), [generation as u8; 16])).collect();
+    let holder = (generation % 17 > 0).then_some(0);
+    Reservation { kind: 0x80 | (generation % 7) as u8, holder, generation, registrants }
+}
+
+/// What was told to be kept is kept, whole.
+fn compare_reservation(world: &mut World, model: &mut Model, what: &str) {
+    let bearing = world.pool.bearing(world.handle(1)).unwrap();
+    let found = *bearing.reservation.unwrap();
+    let generation = found.generation;
+    let (kept, maybe) = model.reservation;
+    assert!(generation == kept || Some(generation) == maybe, "{what}: {generation} is not {kept}");
+    let whole = if generation == 0 { Reservation::default() } else { held(generation) };
+    assert_eq!(found, whole, "{what}");
+    model.reservation = (generation, None);
 }
 
 fn compare(world: &mut World, model: &mut Model, what: &str) {
@@ -140,6 +177,7 @@ fn compare(world: &mut World, model: &mut Model, what: &str) {
             Some(_) => {}
         }
     }
+    compare_reservation(world, model, what);
     let handle = world.handle(1);
     for block in 0..BLOCKS {
         let cell = &mut model.head[block as usize];

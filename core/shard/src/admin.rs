@@ -111,6 +111,9 @@ impl Shard {
             Admin::Allocations { nsid, extent, len } => {
                 self.look_up_allocations(mem, key, nsid, extent, len);
             }
+            Admin::Feature { nsid, feature, value } => {
+                self.on_namespace_feature(mem, key, nsid, feature, value);
+            }
             Admin::Held => self.hold_event_request(mem, key),
             Admin::Abort { sqid, cid, held } => self.abort(mem, key, sqid, cid, held),
             Admin::Reset => {
@@ -271,6 +274,7 @@ impl Shard {
                 state: State::Running,
                 lease: None,
                 ask: None,
+                preempted: false,
                 corrupt: false,
                 since: Instant::ZERO,
             };

@@ -226,7 +226,10 @@ impl Shard {
     /// Whether an op that waited may still begin.
     pub(crate) fn path_of(&self, key: Key) -> Result<(), Status> {
         let Some(op) = self.ops.get(key) else { return Ok(()) };
-        if matches!(op.work, Work::Admin(_) | Work::Allocations { .. } | Work::Settle) {
+        if matches!(
+            op.work,
+            Work::Admin(_) | Work::Persistence(_) | Work::Allocations { .. } | Work::Settle
+        ) {
             return Ok(());
         }
         let subsystem = &self.subsystems[usize::from(op.subsystem)];

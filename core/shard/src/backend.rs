@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use braid_block::{Extent, Geometry, IoError, Key, Lease, Memory, Token};
 use braid_nvme::Status;
 use braid_nvme::target::NamespaceView;
+use braid_nvme::target::reservation::{ReservationSupport, Reservations};
 use braid_pool::{Failure, Handle};
 
 use crate::config::{BackendConfig, NamespaceConfig};
@@ -16,6 +17,7 @@ use crate::note::Operation;
 use crate::op::Work;
 use crate::overlay::Overlay;
 use crate::pool::PoolId;
+use crate::reservation::Changes;
 
 /// Status code type of media and data integrity errors.
 const MEDIA_ERROR: u8 = 2;
@@ -25,12 +27,19 @@ pub(crate) struct Namespace {
     pub(crate) nsid: u32,
     /// Its ANA group.
     pub(crate) group: u32,
+    pub(crate) uuid: [u8; 16],
     pub(crate) geometry: Geometry,
     pub(crate) backend: Backend,
     pub(crate) injections: Vec<Injection>,
     /// Unflushed writes kept aside, if a kill is to lose them.
     pub(crate) overlay: Option<Overlay>,
     pub(crate) counters: NamespaceCounters,
+    /// As they are in force.
+    pub(crate) reservations: Reservations,
+    /// What of them hosts are not told.
+    pub(crate) notification_mask: u32,
+    /// What is being done about them.
+    pub(crate) changes: Changes,
 }
 
 /// Where its bytes are.
@@ -56,7 +65,8 @@ pub(crate) enum Backend {
 }
 
 impl Namespace {
-    pub(crate) fn new(config: &NamespaceConfig) -> Self {
+    /// With the reservations that were kept.
+    pub(crate) fn new(config: &NamespaceConfig, reservations: Reservations) -> Self {
         let backend = match config.backend {
             // Zeroed pages cost nothing until they are written.
             BackendConfig::Memory => {
@@ -74,11 +84,15 @@ impl Namespace {
         Self {
             nsid: config.nsid,
             group: config.ana_group,
+            uuid: config.uuid,
             geometry: config.geometry,
             backend,
             injections: config.injections.clone(),
             overlay: keeps_aside.then(Overlay::new),
             counters: NamespaceCounters::default(),
+            reservations,
+            notification_mask: 0,
+            changes: Changes::default(),
         }
     }
 
@@ -98,7 +112,7 @@ impl Namespace {
     /// Counts a command that ended.
     pub(crate) fn count(&mut self, work: &Work, status: Status) {
         let counters = &mut self.counters;
-        if matches!(work, Work::Admin(_) | Work::Allocations { .. } | Work::Member(_)) {
+        if !work.is_io() && !matches!(work, Work::Settle) {
             return;
         }
         if !status.is_success() {
@@ -119,12 +133,13 @@ impl Namespace {
             Work::Zero { .. } => counters.write_zeroes += 1,
             Work::Deallocate { .. } => counters.dataset_managements += 1,
             Work::Settle | Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {}
+            Work::Reservation(_) | Work::Persistence(_) => {}
         }
     }
 }
 
-/// A namespace as controllers describe it.
-pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
+/// A namespace as controllers describe it, with the reservations that it begins with.
+pub(crate) fn view(config: &NamespaceConfig, reservations: &Reservations) -> NamespaceView {
     let mut read_only = false;
     let (atomic_blocks, thin) = match config.backend {
         // A power failure leaves nothing of memory, so nothing can tear.
@@ -146,6 +161,14 @@ pub(crate) fn view(config: &NamespaceConfig) -> NamespaceView {
         atomic_blocks,
         thin,
         read_only,
+        reservations: match config.backend {
+            // A volume's would have to go with it, and a member has its fence.
+            BackendConfig::Member { .. } | BackendConfig::Volume { .. } => {
+                ReservationSupport::Absent
+            }
+            _ if reservations.can_persist() => ReservationSupport::Persistent,
+            _ => ReservationSupport::Volatile,
+        },
     }
 }
 

@@ -73,6 +73,7 @@ impl Shard {
                     state: State::Running,
                     lease: None,
                     ask: None,
+                    preempted: false,
                     corrupt: false,
                     since: Instant::ZERO,
                 };
@@ -121,6 +122,12 @@ impl Shard {
         }
         let geometry = at.map(|at| subsystem.views[usize::from(at)].geometry);
         let (parsed, transfer) = association.controller.io(command, geometry)?;
+        let namespace = at.map(|at| &subsystem.namespaces[usize::from(at)]);
+        let host = association.controller.hostid();
+        // Here, where every command arrives whoever sent it, before any data is asked for.
+        if namespace.is_some_and(|n| !n.reservations.permits(host, parsed.access())) {
+            return Err(Status::RESERVATION_CONFLICT.dnr());
+        }
         let protected = at.is_some_and(|at| subsystem.views[usize::from(at)].read_only);
         if protected && parsed.changes_blocks() {
             return Err(status_of_failure(Operation::Write, Failure::ReadOnly));
@@ -132,6 +139,12 @@ impl Shard {
             IoCommand::WriteZeroes { extent, fua, deallocate } => {
                 Work::Zero { extent, deallocate, durable: fua, done: 0 }
             }
+            IoCommand::Reservation(_)
+                if at.is_some_and(|at| !subsystem.views[usize::from(at)].takes_reservations()) =>
+            {
+                return Err(Status::INVALID_OPCODE.dnr());
+            }
+            IoCommand::Reservation(command) => Work::Reservation(command),
             IoCommand::DatasetManagement { ranges, deallocate } => {
                 Work::Deallocate { next: 0, ranges: if deallocate { ranges } else { 0 }, done: 0 }
             }
@@ -251,7 +264,9 @@ impl Shard {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.lease = Some(lease);
         op.state = State::Running;
-        if let Err(status) = self.path_of(key) {
+        if core::mem::take(&mut op.preempted) {
+            self.finish(mem, key, Status::ABORTED_BY_PREEMPT, 0);
+        } else if let Err(status) = self.path_of(key) {
             self.finish(mem, key, status, 0);
         } else if intact {
             self.start_summed(mem, now, key);
@@ -294,6 +309,9 @@ impl Shard {
             self.reply(mem, op.conn, Reply { cid: op.cid, status, result, data, digest });
         }
         self.op_gone(mem, op.subsystem, op.controller);
+        if op.preempted && op.state != State::AwaitingData {
+            self.on_victim_ended(mem, op.subsystem, op.namespace);
+        }
     }
 
     /// A controller has one op less.

@@ -1,5 +1,6 @@
 //! Everything a shard is told before it starts. The shell parses it once, here it cannot be wrong.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -7,6 +8,7 @@ use core::time::Duration;
 use braid_block::Geometry;
 use braid_nvme::ana::AnaState;
 use braid_nvme::connect::{CNTLID_MAX, Nqn};
+use braid_nvme::target::reservation::Reservations;
 use braid_nvme::target::{ControllerModel, Portal};
 
 use crate::event::Disk;
@@ -99,6 +101,9 @@ pub struct NamespaceConfig {
     pub geometry: Geometry,
     /// Where its bytes are.
     pub backend: BackendConfig,
+    /// Its reservations, where the shell keeps them as `Note::Reservations` asks; none: they do
+    /// not persist. A replica's are with its pool.
+    pub reservations: Option<Box<Reservations>>,
     /// Faults to inject, for tests.
     pub injections: Vec<Injection>,
     /// Keep unflushed writes aside, so that a kill loses them as a power cut would; for tests.

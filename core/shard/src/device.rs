@@ -47,6 +47,9 @@ impl Shard {
         if let Work::Member(entry) = op.work {
             return self.on_member(mem, key, &entry);
         }
+        if let Work::Reservation(_) = op.work {
+            return self.on_reservation(mem, key);
+        }
         let namespace =
             &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
         if !namespace.injections.is_empty() {
@@ -78,6 +81,9 @@ impl Shard {
 
     /// An injected delay is over.
     pub(crate) fn on_delay_over<M: Memory>(&mut self, mem: &mut M, _now: Instant, key: Key) {
+        if self.ops.get(key).is_some_and(|op| op.state == State::Draining) {
+            return self.on_abort_overdue(mem, key);
+        }
         if self.ops.get(key).is_some_and(|op| op.state == State::Delayed) {
             if let Err(status) = self.path_of(key) {
                 return self.finish(mem, key, status, 0);
@@ -217,6 +223,7 @@ impl Shard {
                 self.proceed(mem, key);
             }
             (_, Work::Allocations { .. } | Work::Admin(_) | Work::Member(_)) => {}
+            (_, Work::Reservation(_) | Work::Persistence(_)) => {}
         }
     }
 
@@ -432,9 +439,12 @@ const fn is_zero(work: &Work) -> bool {
 
 pub(crate) const fn operation(work: &Work) -> Operation {
     match work {
-        Work::Read { .. } | Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {
-            Operation::Read
-        }
+        Work::Read { .. }
+        | Work::Allocations { .. }
+        | Work::Reservation(_)
+        | Work::Persistence(_)
+        | Work::Member(_)
+        | Work::Admin(_) => Operation::Read,
         Work::Write { .. } => Operation::Write,
         Work::Flush | Work::Settle => Operation::Flush,
         Work::Zero { .. } => Operation::Zero,
@@ -448,9 +458,13 @@ const fn offset(work: &Work) -> u64 {
             extent.offset
         }
         Work::Allocations { extent, .. } => extent.offset,
-        Work::Flush | Work::Settle | Work::Deallocate { .. } | Work::Admin(_) | Work::Member(_) => {
-            0
-        }
+        Work::Flush
+        | Work::Settle
+        | Work::Deallocate { .. }
+        | Work::Reservation(_)
+        | Work::Persistence(_)
+        | Work::Member(_)
+        | Work::Admin(_) => 0,
     }
 }
 

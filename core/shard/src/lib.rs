@@ -46,6 +46,7 @@ mod pool;
 mod receive;
 mod replica;
 mod reply;
+mod reservation;
 mod sharing;
 mod stream;
 mod subsystem;
@@ -439,8 +440,11 @@ fn discovery() -> SubsystemConfig {
     }
 }
 
+/// One that is there from the start, when no pool is open.
 fn subsystem(kind: Kind, config: &SubsystemConfig, all: &Config) -> Subsystem {
-    Subsystem::new(kind, config.clone(), name(&config.nqn), all)
+    let kept = config.namespaces.iter().map(|n| reservation::first(n.reservations.as_deref()));
+    let kept = kept.collect();
+    Subsystem::new(kind, config.clone(), kept, name(&config.nqn), all)
 }
 
 fn name(nqn: &str) -> Nqn {

@@ -122,6 +122,12 @@ pub enum Note {
         /// As given.
         tag: u64,
     },
+    /// The shell is to keep a namespace's reservations: `Shard::reservations_to_keep` has them,
+    /// and `Shard::reservations_kept` takes the answer, exactly once for each.
+    Reservations {
+        /// For both.
+        tag: u64,
+    },
     /// Every connection is closed, and every pool, after a stop was asked for; or a pool failed
     /// because its disk does not answer: what that holds stays where it is as long as it likes.
     Drained,

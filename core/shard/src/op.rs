@@ -17,6 +17,7 @@
 use braid_block::{Extent, Instant, Key, Lease};
 use braid_nvme::Status;
 use braid_nvme::command::Command;
+use braid_nvme::target::reservation::ReservationCommand;
 
 use crate::overlay::Leaving;
 
@@ -39,6 +40,8 @@ pub(crate) struct Op {
     pub(crate) lease: Option<Lease>,
     /// Bytes to ask the host for by R2T, once there is a buffer.
     pub(crate) ask: Option<u32>,
+    /// Its host was preempted: it is not begun any more, or awaited.
+    pub(crate) preempted: bool,
     /// Flip a byte of what is read.
     pub(crate) corrupt: bool,
     /// When a pool was given it, for latencies.
@@ -80,9 +83,27 @@ pub(crate) enum Work {
         extent: Extent,
         bytes: u32,
     },
+    Reservation(ReservationCommand),
+    /// Set Features that says whether the reservations of the namespace persist.
+    Persistence(bool),
     Admin(Command),
     /// A command of a nexus to a replica (`mirror::codec`).
     Member(Command),
+}
+
+impl Work {
+    /// Whether it reads or writes a namespace for a host.
+    pub(crate) const fn is_io(&self) -> bool {
+        !matches!(
+            self,
+            Self::Settle
+                | Self::Allocations { .. }
+                | Self::Reservation(_)
+                | Self::Persistence(_)
+                | Self::Member(_)
+                | Self::Admin(_)
+        )
+    }
 }
 
 /// Where it stands.
@@ -96,6 +117,8 @@ pub(crate) enum State {
     Delayed,
     /// In the device, or about to be.
     Running,
+    /// A preempt with abort, for the commands of its victims to leave the device.
+    Draining,
     /// In the device, to make what it did durable, or what it is about to read.
     Syncing,
     /// In the device: this block, kept aside, on its way out before a flush; blocks kept aside

@@ -11,7 +11,8 @@
 //! Invariants:
 //! 1. A pool's tokens are the eight kinds of its place in the table; the place is given to another
 //!    one only when every effect of the first was answered, so that no completion goes astray.
-//! 2. A request's tag is the token of its op, a command's is one of ours: they never meet.
+//! 2. A request's tag is the token of its op, a command's is one of ours, and what keeps
+//!    reservations has a kind of its own: they never meet.
 //! 3. A stop of the shard ends though a disk does not answer: a pool that gave up waiting for its
 //!    own keeps its place and its buffers, which are the kernel's, and is waited for no longer.
 //! 4. A pool's turn ends once a turn of the shard, after everything that may ask it for something,
@@ -22,7 +23,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::{Instant, IoError, Key, Memory, Sums, Token};
-use braid_pool::{Command, Completion, Config, Failure, Format, Pool, Request, State};
+use braid_pool::{
+    Bearing, Command, Completion, Config, Failure, Format, Handle, Pool, Request, Reservation,
+    State,
+};
 
 use crate::effect::Effect;
 use crate::event::Disk;
@@ -280,6 +284,28 @@ impl Pools {
     }
 }
 
+impl Pools {
+    /// Has a pool keep a replica's reservations, durably; the tag comes back when it has. False:
+    /// it cannot.
+    pub(crate) fn bear<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        (id, handle): (PoolId, Handle),
+        tag: u64,
+        reservation: Box<Reservation>,
+    ) -> bool {
+        let Some(entry) = self.find_mut(id).filter(|entry| !entry.closing) else { return false };
+        let Some(layer) = entry.pool.layer(handle) else { return false };
+        let bearing = Bearing { reservation: Some(reservation), ..Bearing::default() };
+        let command = Command::Bear { uuid: layer.uuid, bearing: Box::new(bearing) };
+        entry.requests += 1;
+        entry.asked = true;
+        entry.pool.command(mem, now, tag, command);
+        true
+    }
+}
+
 impl Shard {
     /// Opens a pool on a disk; its notes tell what comes of it. The token kinds of the
     /// configuration are chosen here. False: there is a pool with this number, or there are
@@ -405,6 +431,10 @@ impl Shard {
                     token::MEMBER => {
                         entry.requests -= 1;
                         self.on_member_request_done(mem, tag.key(), completion, sums);
+                    }
+                    token::RESERVATION => {
+                        entry.requests -= 1;
+                        self.on_reservations_kept(mem, tag.key(), completion.result.is_ok());
                     }
                     _ => {
                         entry.requests -= 1;

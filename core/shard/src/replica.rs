@@ -208,6 +208,8 @@ fn next_work<M: Memory>(
         Work::Allocations { extent, .. } => {
             braid_pool::Work::Status { offset: extent.offset, len: extent.len }
         }
-        Work::Admin(_) | Work::Member(_) => return Err(Status::INTERNAL_ERROR),
+        Work::Reservation(_) | Work::Persistence(_) | Work::Admin(_) | Work::Member(_) => {
+            return Err(Status::INTERNAL_ERROR);
+        }
     })
 }

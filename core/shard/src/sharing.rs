@@ -23,7 +23,7 @@ use crate::subsystem::{Phase, Subsystem};
 
 impl Shard {
     /// Adds a subsystem: hosts find it from now on. False: its name is none, or is there already,
-    /// or what had it is not gone yet.
+    /// or what had it is not gone yet, or what its pool kept of its reservations makes no sense.
     pub fn subsystem_add(&mut self, config: SubsystemConfig) -> bool {
         let Some(nqn) = Nqn::parse(&config.nqn) else { return false };
         let known = config.nqn == DISCOVERY_NQN || self.names.contains(&nqn);
@@ -32,7 +32,8 @@ impl Shard {
             return false;
         }
         if config.home == self.config.shard {
-            let new = Subsystem::new(Kind::Io, config.clone(), nqn, &self.config);
+            let Some(kept) = self.kept_reservations(&config) else { return false };
+            let new = Subsystem::new(Kind::Io, config.clone(), kept, nqn, &self.config);
             match self.subsystems.iter_mut().find(|s| s.phase == Phase::Gone) {
                 Some(hole) => hole.replace(new),
                 None => self.subsystems.push(new),

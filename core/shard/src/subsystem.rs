@@ -8,6 +8,7 @@ use braid_nvme::Status;
 use braid_nvme::connect::{
     CNTLID_DYNAMIC, CNTLID_MAX, CNTLID_STATIC_ANY, Connect, Nqn, Parameter, Refusal,
 };
+use braid_nvme::target::reservation::Reservations;
 use braid_nvme::target::{Controller, ControllerModel, Kind, NamespaceView};
 
 use crate::ana::Ana;
@@ -65,10 +66,20 @@ pub(crate) struct Association {
 }
 
 impl Subsystem {
-    pub(crate) fn new(kind: Kind, config: SubsystemConfig, nqn: Nqn, all: &Config) -> Self {
+    /// With the reservations of each of its namespaces, as they were kept.
+    pub(crate) fn new(
+        kind: Kind,
+        config: SubsystemConfig,
+        reservations: Vec<Reservations>,
+        nqn: Nqn,
+        all: &Config,
+    ) -> Self {
         let (limits, shard) = (&all.limits, all.shard);
-        let namespaces: Vec<_> = config.namespaces.iter().map(Namespace::new).collect();
-        let views = config.namespaces.iter().map(crate::backend::view).collect();
+        let described = config.namespaces.iter().zip(&reservations);
+        let views = described.map(|(config, held)| crate::backend::view(config, held)).collect();
+        let held = reservations.into_iter();
+        let namespaces = config.namespaces.iter().zip(held).map(|(n, r)| Namespace::new(n, r));
+        let namespaces = namespaces.collect();
         let (first_cntlid, last_cntlid) = match kind {
             Kind::Discovery => {
                 let first = shard.saturating_mul(DISCOVERY_IDS).min(CNTLID_MAX - DISCOVERY_IDS) + 1;

@@ -18,6 +18,8 @@ pub(crate) const COMMAND: u8 = 7;
 pub(crate) const MEMBER: u8 = 8;
 /// A command of a volume to a replica at another engine: only ever a cookie.
 pub(crate) const CALL: u8 = 9;
+/// A change of a namespace's reservations that is being kept: only ever a tag.
+pub(crate) const RESERVATION: u8 = 10;
 /// First kind of the pools' tokens, [`POOL_KINDS`] for each.
 pub(crate) const POOLS: u8 = 64;
 /// Kinds of tokens that a pool has.

@@ -29,6 +29,7 @@ fn added(nqn: &str) -> SubsystemConfig {
         uuid: [4; 16],
         geometry: Geometry::of_bytes(1 << 20, BlockSize::B4096),
         backend: BackendConfig::Memory,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

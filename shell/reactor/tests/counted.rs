@@ -221,6 +221,7 @@ fn config() -> Config {
         uuid: [nsid.to_le_bytes()[0]; 16],
         geometry,
         backend,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

@@ -7,6 +7,9 @@ use braid_nvme::Status;
 use braid_nvme::ana::AnaState;
 use braid_nvme::command::Command;
 use braid_nvme::connect::{Connect, ConnectData, Nqn};
+use braid_nvme::target::reservation::{
+    Access, Keys, ReservationCommand, ReservationSupport, Reservations,
+};
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory,
     EVENT_REQUESTS_MAX, IoCommand, Kind, NamespaceView, Notice, Portal, Ranges, State,
@@ -48,6 +51,8 @@ struct Host {
     held: usize,
     /// Commands that did not fail.
     served: usize,
+    /// Of the namespaces, for all of them together.
+    reservations: Reservations,
 }
 
 impl Host {
@@ -58,7 +63,12 @@ impl Host {
             io_queues: 1 + u16::from(options >> 4),
             in_capsule_bytes: if options & 2 == 0 { 8 << 10 } else { 0 },
         };
-        Self { controller: Controller::new(kind, 1, &a_connect(0, 32), limits), held: 0, served: 0 }
+        Self {
+            controller: Controller::new(kind, 1, &a_connect(0, 32), limits),
+            held: 0,
+            served: 0,
+            reservations: Reservations::new(options & 4 == 0),
+        }
     }
 
     fn admin(&mut self, input: &mut Input<'_>) {
@@ -105,6 +115,10 @@ impl Host {
                 let end = extent.offset.checked_add(extent.len).expect("no overflow");
                 assert!(extent.len > 0 && end <= namespace.geometry.bytes());
                 self.served += 1;
+            }
+            Admin::Feature { nsid, .. } => {
+                assert_eq!(transfer, Ok(Transfer::None));
+                self.served += usize::from(nsid != 0);
             }
             Admin::Held => {
                 self.held += 1;
@@ -155,6 +169,34 @@ impl Host {
                 let data = padded(input, transfer.len());
                 check_ranges(&data, ranges, geometry);
             }
+            IoCommand::Reservation(command) => {
+                let data = padded(input, transfer.len());
+                self.reserve(command, &data, input.byte() % 20);
+            }
+        }
+    }
+
+    /// A reservation command of one of twenty hosts.
+    fn reserve(&mut self, command: ReservationCommand, data: &[u8], host: u8) {
+        let (before, host) = (self.reservations.clone(), [host; 16]);
+        let state = &mut self.reservations;
+        let Ok(outcome) = state.apply(&host, command, Keys::parse(data)) else {
+            return assert_eq!(*state, before, "refused, and changed");
+        };
+        let told = outcome.notices.iter().map(|(host, _)| host);
+        assert!(told.chain(&outcome.aborted).all(|other| *other != host), "told of its own");
+        let holds = |host| state.is_held_by(host);
+        let held = state.registrants().iter().any(|one| holds(&one.host));
+        assert_eq!(state.kind().is_some(), held, "a reservation has a holder");
+        let writers = state.registrants().iter().filter(|one| holds(&one.host));
+        assert!(writers.into_iter().all(|one| state.permits(&one.host, Access::Write)));
+        assert!(state.can_persist() || !state.persists());
+        if state.persists() {
+            assert_eq!(Reservations::restore(&state.parts()).as_ref(), Ok(&*state));
+        }
+        if let ReservationCommand::Report { bytes } = command {
+            let mut out = vec![0xee; bytes as usize];
+            state.report(&mut out, [(1, [3; 16]), (2, [4; 16])].into_iter());
         }
     }
 
@@ -254,6 +296,7 @@ fn namespaces() -> [NamespaceView; 3] {
         atomic_blocks: 1,
         thin: nsid == 3,
         read_only: false,
+        reservations: ReservationSupport::Persistent,
     };
     [
         namespace(1, 1 << 20, BlockSize::B4096),

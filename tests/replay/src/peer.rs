@@ -15,6 +15,7 @@ use braid_nvme::pdu::{Digests, FLAG_LAST, FLAG_SUCCESS, FatalError, PduType};
 use braid_nvme::target::connection::{
     Capsule, Connection, Step, Transferred, check_ic_req, ic_resp,
 };
+use braid_nvme::target::reservation::ReservationSupport;
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, IoCommand,
     Kind, NamespaceView, Portal, SubsystemView, Transfer,
@@ -227,6 +228,9 @@ impl Peer {
             Admin::Done { status, result } => self.answer(stream, command, status, result),
             Admin::Data { len } => self.send(stream, command, &out[..len as usize]),
             Admin::Allocations { len, .. } => self.send(stream, command, &out[..len as usize]),
+            Admin::Feature { value, .. } => {
+                self.answer(stream, command, Status::SUCCESS, value.unwrap_or(0).into());
+            }
             Admin::Held => {}
             Admin::Abort { .. } => self.answer(stream, command, Status::SUCCESS, 1),
             Admin::Reset => {
@@ -334,6 +338,7 @@ fn with_view<T>(then: impl FnOnce(&SubsystemView<'_>) -> T) -> T {
         atomic_blocks: 1,
         thin: false,
         read_only: false,
+        reservations: ReservationSupport::Persistent,
     };
     then(&SubsystemView {
         nqn: &nqn,

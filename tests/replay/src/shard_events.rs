@@ -442,6 +442,7 @@ fn config() -> Config {
         uuid: [nsid + 100; 16],
         geometry: Geometry { block: BlockSize::B512, blocks: BLOCKS },
         backend,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

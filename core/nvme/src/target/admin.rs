@@ -41,6 +41,15 @@ pub enum Admin {
         /// Bytes to fill and send.
         len: u32,
     },
+    /// Read or change a feature of a namespace, and complete it with the value.
+    Feature {
+        /// Of which; of a change FFFFFFFFh for all.
+        nsid: u32,
+        /// Which.
+        feature: NamespaceFeature,
+        /// The value to set.
+        value: Option<u32>,
+    },
     /// Nothing now: an Asynchronous Event Request that [`Controller::next_event`] or
     /// [`Controller::take_event_requests`] will give back.
     Held,
@@ -60,6 +69,15 @@ pub enum Admin {
     /// Complete it with success, close every I/O queue and flush; when that is done,
     /// [`Controller::shutdown_done`].
     Shutdown,
+}
+
+/// The features that each namespace has for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamespaceFeature {
+    /// Reservation Notification Mask.
+    ReservationMask,
+    /// Reservation Persistence.
+    ReservationPersistence,
 }
 
 impl Admin {

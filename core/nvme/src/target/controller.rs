@@ -30,6 +30,7 @@ use super::admin::Admin;
 use super::event::{EVENT_REQUESTS_MAX, Events, Notice};
 use super::feature::Features;
 use super::log::ChangedNamespaces;
+use super::reservation::{Notification, Notifications};
 use crate::Status;
 use crate::command::{Command, fabrics};
 use crate::connect::{Connect, Nqn, Parameter, Refusal};
@@ -94,6 +95,7 @@ pub struct Controller {
     pub(crate) changed: ChangedNamespaces,
     /// The last epoch of the subsystem in which the host is known to have been there.
     pub(crate) epoch: u64,
+    pub(crate) notifications: Notifications,
     state: State,
     configuration: Configuration,
     /// Bit `qid` is set while that I/O queue is connected.
@@ -120,6 +122,7 @@ impl Controller {
             events: Events::default(),
             changed: ChangedNamespaces::default(),
             epoch: 0,
+            notifications: Notifications::default(),
             state: State::Disabled,
             configuration: Configuration::default(),
             queues: 0,
@@ -237,6 +240,20 @@ impl Controller {
         self.raise(Notice::NamespaceAttribute);
     }
 
+    /// Another host did something about reservations that this one's host is to know.
+    pub fn reservation_notice(&mut self, notice: Notification, nsid: u32) {
+        self.notifications.add(notice, nsid);
+        self.events.raise(Notice::ReservationLog);
+    }
+
+    /// The host has read a reservation notification; there may be another.
+    pub(crate) fn notification_read(&mut self) {
+        self.notifications.pop();
+        if !self.notifications.is_empty() {
+            self.events.raise(Notice::ReservationLog);
+        }
+    }
+
     /// An event request that can be completed now: its command id and DW0. To be asked after
     /// [`Controller::raise`], [`Controller::namespace_changed`] and every admin command.
     pub fn next_event(&mut self) -> Option<(u16, u32)> {
@@ -316,6 +333,7 @@ impl Controller {
         self.features = Features::new(self.features.keep_alive(), self.limits.io_queues);
         self.events.reset();
         self.changed = ChangedNamespaces::default();
+        self.notifications = Notifications::default();
         Admin::Reset
     }
 

@@ -25,21 +25,27 @@ pub enum Notice {
     NamespaceAttribute = 1 << 8,
     /// The state of a group changed.
     AnaChange = 1 << 11,
+    /// There is a reservation notification to be read. It has no bit in either: what hosts hear of
+    /// is for the Reservation Notification Mask feature of each namespace to say.
+    ReservationLog = 1 << 30,
     /// The discovery log has other content.
     DiscoveryLog = 1 << 31,
 }
 
 impl Notice {
-    const ALL: [Self; 3] = [Self::NamespaceAttribute, Self::AnaChange, Self::DiscoveryLog];
+    const ALL: [Self; 4] =
+        [Self::NamespaceAttribute, Self::AnaChange, Self::ReservationLog, Self::DiscoveryLog];
 
-    /// DW0 of the request's completion: type 2:0 (notice: 2), information 15:8, log page 23:16.
+    /// DW0 of the request's completion: type 2:0 (notice: 2, of an I/O command set: 6),
+    /// information 15:8, log page 23:16.
     const fn result(self) -> u32 {
-        let (information, lid) = match self {
-            Self::NamespaceAttribute => (0x00, log::CHANGED_NAMESPACES),
-            Self::AnaChange => (0x03, ANA_LOG),
-            Self::DiscoveryLog => (0xf0, log::DISCOVERY),
+        let (kind, information, lid) = match self {
+            Self::NamespaceAttribute => (2, 0x00, log::CHANGED_NAMESPACES),
+            Self::AnaChange => (2, 0x03, ANA_LOG),
+            Self::ReservationLog => (6, 0x00, log::RESERVATIONS),
+            Self::DiscoveryLog => (2, 0xf0, log::DISCOVERY),
         };
-        2 | information << 8 | (lid as u32) << 16
+        kind | information << 8 | (lid as u32) << 16
     }
 
     /// The notice whose log page this is.
@@ -47,6 +53,7 @@ impl Notice {
         match lid {
             log::CHANGED_NAMESPACES => Some(Self::NamespaceAttribute),
             ANA_LOG => Some(Self::AnaChange),
+            log::RESERVATIONS => Some(Self::ReservationLog),
             log::DISCOVERY => Some(Self::DiscoveryLog),
             _ => None,
         }
@@ -116,6 +123,7 @@ mod tests {
     fn a_notice_names_its_type_information_and_log_page() {
         assert_eq!(Notice::NamespaceAttribute.result(), 0x04_00_02);
         assert_eq!(Notice::AnaChange.result(), 0x0c_03_02);
+        assert_eq!(Notice::ReservationLog.result(), 0x80_00_06);
         assert_eq!(Notice::DiscoveryLog.result(), 0x70_f0_02, "what Linux calls NVME_AEN=0x70f002");
     }
 

@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use super::admin::Admin;
+use super::admin::{Admin, NamespaceFeature};
 use super::controller::{Controller, KEEP_ALIVE_UNIT, Kind};
 use super::event::Notice;
 use super::identify::{WARNING_TEMPERATURE_KELVIN, notices};
@@ -57,6 +57,10 @@ enum Feature {
     HostBehavior,
     /// 81h.
     HostIdentifier,
+    /// 82h.
+    ReservationMask,
+    /// 83h.
+    ReservationPersistence,
 }
 
 impl Feature {
@@ -78,6 +82,8 @@ impl Feature {
             0x0a => Self::WriteAtomicity,
             0x16 => Self::HostBehavior,
             0x81 => Self::HostIdentifier,
+            0x82 => Self::ReservationMask,
+            0x83 => Self::ReservationPersistence,
             _ => return Err(Status::INVALID_FIELD.dnr()),
         })
     }
@@ -93,6 +99,15 @@ impl Feature {
 
     const fn changeable(self) -> bool {
         !matches!(self, Self::HostIdentifier)
+    }
+
+    /// The same, if each namespace has its own value.
+    const fn of_namespace(self) -> Option<NamespaceFeature> {
+        match self {
+            Self::ReservationMask => Some(NamespaceFeature::ReservationMask),
+            Self::ReservationPersistence => Some(NamespaceFeature::ReservationPersistence),
+            _ => None,
+        }
     }
 }
 
@@ -204,6 +219,10 @@ pub(crate) fn set(
     if command.cdw(10) & SV != 0 {
         return Err(Status::FEATURE_NOT_SAVEABLE.dnr());
     }
+    if let Some(feature) = feature.of_namespace() {
+        let (nsid, value) = (command.nsid.get(), Some(command.cdw(11)));
+        return Ok(Admin::Feature { nsid, feature, value });
+    }
     if !matches!(command.nsid.get(), 0 | u32::MAX) {
         return Err(Status::FEATURE_NOT_NAMESPACE_SPECIFIC.dnr());
     }
@@ -232,6 +251,7 @@ pub(crate) fn set(
         }
         // It came with Connect, and identifies the host from then on (Base 5.27.1.25).
         Feature::HostIdentifier => return Err(Status::SEQUENCE_ERROR.dnr()),
+        Feature::ReservationMask | Feature::ReservationPersistence => {}
     }
     Ok(Admin::done(0))
 }
@@ -243,9 +263,16 @@ pub(crate) fn get(
     out: &mut [u8],
 ) -> Result<Admin, Status> {
     let feature = Feature::of(controller.kind, command.cdw(10))?;
+    let select = Select::of(command.cdw(10))?;
+    if let (Some(feature), Select::Current) = (feature.of_namespace(), select) {
+        return Ok(Admin::Feature { nsid: command.nsid.get(), feature, value: None });
+    }
     let defaults;
-    let features = match Select::of(command.cdw(10))? {
-        Select::Capabilities => return Ok(Admin::done(u64::from(feature.changeable()) << 2)),
+    let features = match select {
+        Select::Capabilities => {
+            let of_namespace = u64::from(feature.of_namespace().is_some()) << 1;
+            return Ok(Admin::done(u64::from(feature.changeable()) << 2 | of_namespace));
+        }
         Select::Current => &controller.features,
         Select::Default => {
             defaults = Features::new(controller.features.keep_alive(), controller.limits.io_queues);
@@ -270,6 +297,8 @@ pub(crate) fn get(
             return Ok(data(out, &features.host_behavior, HOST_BEHAVIOR_BYTES));
         }
         Feature::HostIdentifier => return Ok(data(out, &controller.hostid, HOST_ID_BYTES)),
+        // The default: everything is told, nothing persists.
+        Feature::ReservationMask | Feature::ReservationPersistence => 0,
     };
     Ok(Admin::done(u64::from(value)))
 }

@@ -4,17 +4,22 @@ use braid_block::{Extent, Geometry};
 
 use super::controller::{Controller, State};
 use super::identify::WRITE_ZEROES_BYTES_MAX;
+use super::reservation::{Access, ReservationCommand};
 use super::transfer::{Transfer, check_flags};
 use crate::Status;
 use crate::command::{Command, Direction, io};
 
 /// The opcodes there are, and whether they change what is in logical blocks.
-pub(crate) const OPCODES: [(u8, bool); 5] = [
+pub(crate) const OPCODES: [(u8, bool); 9] = [
     (io::FLUSH, false),
     (io::WRITE, true),
     (io::READ, false),
     (io::WRITE_ZEROES, true),
     (io::DATASET_MANAGEMENT, true),
+    (io::RESERVATION_REGISTER, false),
+    (io::RESERVATION_REPORT, false),
+    (io::RESERVATION_ACQUIRE, false),
+    (io::RESERVATION_RELEASE, false),
 ];
 
 /// Bytes of a range of Dataset Management.
@@ -62,6 +67,8 @@ pub enum IoCommand {
         /// Whether the hint is that they are not needed any more; the other hints have no effect.
         deallocate: bool,
     },
+    /// About the namespace's reservations.
+    Reservation(ReservationCommand),
 }
 
 impl IoCommand {
@@ -86,7 +93,8 @@ impl IoCommand {
                 ranges: u16::from(command.cdw(10).to_le_bytes()[0]) + 1,
                 deallocate: command.cdw(11) & AD != 0,
             },
-            _ => Self::Flush,
+            io::FLUSH => Self::Flush,
+            _ => Self::Reservation(ReservationCommand::parse(command)?),
         };
         Ok((parsed, parsed.transfer(command)?))
     }
@@ -94,7 +102,20 @@ impl IoCommand {
     /// Whether it changes what is in logical blocks.
     #[must_use]
     pub const fn changes_blocks(&self) -> bool {
-        !matches!(self, Self::Read { .. } | Self::Flush)
+        !matches!(self, Self::Read { .. } | Self::Flush | Self::Reservation(_))
+    }
+
+    /// What it does to the namespace, as far as reservations are concerned (Base 8.19.5).
+    #[must_use]
+    pub const fn access(&self) -> Access {
+        match self {
+            Self::Read { .. } => Access::Read,
+            Self::Write { .. }
+            | Self::Flush
+            | Self::WriteZeroes { .. }
+            | Self::DatasetManagement { .. } => Access::Write,
+            Self::Reservation(_) => Access::Free,
+        }
     }
 
     fn transfer(&self, command: &Command) -> Result<Transfer, Status> {
@@ -110,6 +131,7 @@ impl IoCommand {
                 Transfer::new(command, direction, needed.max(sent))
             }
             Self::Flush | Self::WriteZeroes { .. } => Ok(Transfer::None),
+            Self::Reservation(reservation) => reservation.transfer(command),
         }
     }
 

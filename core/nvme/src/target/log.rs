@@ -35,6 +35,8 @@ pub(crate) const CHANGED_NAMESPACES: u8 = 0x04;
 pub(crate) const EFFECTS: u8 = 0x05;
 /// Discovery.
 pub(crate) const DISCOVERY: u8 = 0x70;
+/// Reservation Notification.
+pub(crate) const RESERVATIONS: u8 = 0x80;
 
 /// The pages of a controller, with their lengths in bytes. The discovery log is as long as it is
 /// read: its own header says how much of it counts.
@@ -48,6 +50,7 @@ const fn pages(kind: Kind) -> &'static [(u8, u64)] {
             (CHANGED_NAMESPACES, 4096),
             (EFFECTS, 4096),
             (ANA_LOG, ana::LOG_BYTES_MAX),
+            (RESERVATIONS, 64),
         ],
         Kind::Discovery => &[(ERRORS, 64), (DISCOVERY, u64::MAX)],
     }
@@ -112,6 +115,7 @@ pub(crate) fn get(
             ana::write(&mut page, view, groups_only);
             controller.ana_read(view, &page, groups_only);
         }
+        RESERVATIONS => controller.notifications.write(&mut page),
         DISCOVERY => discovery::write(&mut page, view, &controller.hostnqn),
         // Errors: none of our statuses has the More bit, which would refer to an entry.
         _ => {}
@@ -122,6 +126,9 @@ pub(crate) fn get(
         }
         if let Some(notice) = Notice::of_log(request.lid) {
             controller.events.rearm(notice);
+        }
+        if request.lid == RESERVATIONS {
+            controller.notification_read();
         }
     }
     Ok(())

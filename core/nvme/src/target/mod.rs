@@ -11,6 +11,7 @@ mod identify;
 mod io;
 mod lba_status;
 mod log;
+pub mod reservation;
 mod transfer;
 mod view;
 mod window;
@@ -20,7 +21,7 @@ use core::net::SocketAddr;
 use crate::connect::Connect;
 use crate::pdu::Digests;
 
-pub use admin::Admin;
+pub use admin::{Admin, NamespaceFeature};
 pub use ana::AnaGroup;
 pub use controller::{Controller, ControllerLimits, IO_QUEUES_MAX, Kind, State};
 pub use discovery::{DiscoveryEntry, DiscoveryHeader};

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use braid_block::Geometry;
 
+use super::reservation::ReservationSupport;
 use super::{AnaGroup, ControllerModel, Portal};
 use crate::connect::Nqn;
 
@@ -68,6 +69,16 @@ pub struct NamespaceView {
     pub thin: bool,
     /// Whether hosts may not change it: a snapshot.
     pub read_only: bool,
+    /// Whether it takes reservations.
+    pub reservations: ReservationSupport,
+}
+
+impl NamespaceView {
+    /// Whether it takes reservations.
+    #[must_use]
+    pub fn takes_reservations(&self) -> bool {
+        self.reservations != ReservationSupport::Absent
+    }
 }
 
 /// What SMART counts, since the engine's start.

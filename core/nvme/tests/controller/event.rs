@@ -1,6 +1,8 @@
 //! Asynchronous events (Base 5.2).
 
 use braid_nvme::Status;
+use braid_nvme::property::Configuration;
+use braid_nvme::target::reservation::Notification;
 use braid_nvme::target::{Admin, Kind, Notice};
 
 use crate::fixture::{Target, log, set_feature};
@@ -71,4 +73,37 @@ fn a_discovery_host_is_told_of_its_log() {
     target.controller.raise(Notice::DiscoveryLog);
     target.request_event(9);
     assert_eq!(target.controller.next_event(), Some((9, 0x70_f0_02)));
+}
+
+#[test]
+fn a_reservation_notice_is_told_unless_there_is_nobody_to_hear_it() {
+    let mut target = Target::ready(Kind::Io);
+    target.request_event(1);
+    target.request_event(2);
+    target.controller.reservation_notice(Notification::RegistrationPreempted, 3);
+    target.controller.reservation_notice(Notification::ReservationReleased, 3);
+    assert_eq!(target.controller.next_event(), Some((1, 0x80_00_06)));
+    assert_eq!(target.controller.next_event(), None, "masked until the page is read");
+    let first = target.send(&log(0x80, 0, 0, 64)).data;
+    assert_eq!((first[0], &first[8..16]), (1, &[1, 1, 0, 0, 3, 0, 0, 0][..]));
+    assert_eq!(target.controller.next_event(), Some((2, 0x80_00_06)), "there is another");
+    let second = target.send(&log(0x80, 0, 0, 64)).data;
+    assert_eq!((second[0], &second[8..16]), (2, &[2, 0, 0, 0, 3, 0, 0, 0][..]));
+    assert_eq!(target.send(&log(0x80, 0, 0, 64)).data, [0; 64]);
+    assert_eq!(target.controller.next_event(), None);
+}
+
+#[test]
+fn a_reservation_notice_that_is_retained_stays() {
+    let mut target = Target::ready(Kind::Io);
+    target.controller.reservation_notice(Notification::ReservationPreempted, 1);
+    let mut retaining = log(0x80, 0, 0, 64);
+    retaining.set_cdw(10, retaining.cdw(10) | 1 << 15);
+    for _ in 0..2 {
+        assert_eq!(target.send(&retaining).data[8], 3);
+    }
+    target.configure(Configuration::default());
+    target.controller.reset_done();
+    target.configure(Configuration::ENABLE);
+    assert_eq!(target.send(&log(0x80, 0, 0, 64)).data, [0; 64], "a reset forgets it");
 }

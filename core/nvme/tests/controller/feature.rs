@@ -2,7 +2,7 @@
 
 use braid_nvme::Status;
 use braid_nvme::command::{Command, Sgl};
-use braid_nvme::target::Kind;
+use braid_nvme::target::{Admin, Kind, NamespaceFeature};
 
 use crate::fixture::{HOSTID, Target, connect, get_feature, set_feature};
 
@@ -63,9 +63,30 @@ fn a_wrong_value_is_refused() {
 #[test]
 fn an_unknown_feature_is_an_invalid_field() {
     let mut target = Target::ready(Kind::Io);
-    for fid in [0x00, 0x03, 0x0c, 0x0d, 0x0e, 0x10, 0x11, 0x7f, 0x80, 0x82, 0x83, 0x84, 0xc0] {
+    for fid in [0x00, 0x03, 0x0c, 0x0d, 0x0e, 0x10, 0x11, 0x7f, 0x80, 0x84, 0xc0] {
         assert_eq!(target.send(&get_feature(fid, 4096)).status, INVALID, "get {fid:02x}h");
         assert_eq!(target.send(&set_feature(fid, 0)).status, INVALID, "set {fid:02x}h");
+    }
+}
+
+#[test]
+fn the_features_of_a_namespace_are_left_to_it() {
+    use NamespaceFeature::{ReservationMask, ReservationPersistence};
+    for (fid, feature) in [(0x82, ReservationMask), (0x83, ReservationPersistence)] {
+        let mut target = Target::ready(Kind::Io);
+        let mut set = set_feature(fid, 5);
+        set.nsid.set(7);
+        let admin = Admin::Feature { nsid: 7, feature, value: Some(5) };
+        assert_eq!(target.send(&set).admin, Some(admin));
+        let mut get = get_feature(fid, 0);
+        get.nsid.set(7);
+        let admin = Admin::Feature { nsid: 7, feature, value: None };
+        assert_eq!(target.send(&get).admin, Some(admin));
+        assert_eq!(target.send(&get_feature(fid | DEFAULT, 0)).result, 0);
+        let capabilities = target.send(&get_feature(fid | CAPABILITIES, 0)).result;
+        assert_eq!(capabilities, 0b110, "{fid:02x}h: changeable, of a namespace");
+        let status = target.send(&set_feature(fid | 1 << 31, 0)).status;
+        assert_eq!(status, Status::FEATURE_NOT_SAVEABLE.dnr());
     }
 }
 

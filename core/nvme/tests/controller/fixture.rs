@@ -9,7 +9,7 @@ use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
 use braid_nvme::property::{Configuration, Property};
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, Kind,
-    NamespaceView, Portal, SubsystemView, Transfer,
+    NamespaceView, Portal, SubsystemView, Transfer, reservation::ReservationSupport,
 };
 use braid_nvme::{DISCOVERY_NQN, Status};
 use zerocopy::little_endian::U16;
@@ -78,6 +78,7 @@ pub(crate) fn namespace(nsid: u32, block: BlockSize, blocks: u64) -> NamespaceVi
         atomic_blocks: 1,
         thin: false,
         read_only: false,
+        reservations: ReservationSupport::Persistent,
     }
 }
 

@@ -40,7 +40,7 @@ fn an_io_controller_says_what_it_can() {
         (343, 0b101_1111, "ANACAP: all states, ids of groups stay"),
         (512, 0x66, "SQES"),
         (513, 0x44, "CQES"),
-        (520, 0b1_1100, "ONCS: Dataset Management, Write Zeroes, select"),
+        (520, 0b11_1100, "ONCS: Dataset Management, Write Zeroes, select, reservations"),
         (521, 0, "ONCS"),
         (522, 0, "FUSES: none"),
         (524, 0, "FNA"),
@@ -128,6 +128,16 @@ fn a_thin_namespace_says_so() {
     assert_eq!(data(&mut target, 0, 1)[24] & 1, 0);
     target.namespaces[0].thin = true;
     assert_eq!(data(&mut target, 0, 1)[24] & 1, 1);
+}
+
+#[test]
+fn a_namespace_says_which_reservations_it_takes() {
+    use braid_nvme::target::reservation::ReservationSupport::{Absent, Persistent, Volatile};
+    let mut target = Target::ready(Kind::Io);
+    for (support, rescap) in [(Absent, 0), (Volatile, 0xfe), (Persistent, 0xff)] {
+        target.namespaces[0].reservations = support;
+        assert_eq!(data(&mut target, 0, 1)[31], rescap, "{support:?}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn retaining(mut command: Command) -> Command {
 #[test]
 fn supported_pages_are_those_that_are_answered() {
     for (kind, expected) in
-        [(Kind::Io, vec![0, 1, 2, 3, 4, 5, 0x0c]), (Kind::Discovery, vec![0x01, 0x70])]
+        [(Kind::Io, vec![0, 1, 2, 3, 4, 5, 0x0c, 0x80]), (Kind::Discovery, vec![0x01, 0x70])]
     {
         let mut target = Target::ready(kind);
         let answered: Vec<u8> =
@@ -34,13 +34,13 @@ fn supported_pages_are_those_that_are_answered() {
     }
     let pages = page(&mut Target::ready(Kind::Io), 0, 1024);
     let supported: Vec<usize> = (0..256).filter(|lid| u32_at(&pages, lid * 4) & 1 != 0).collect();
-    assert_eq!(supported, [0, 1, 2, 3, 4, 5, 0x0c]);
+    assert_eq!(supported, [0, 1, 2, 3, 4, 5, 0x0c, 0x80]);
 }
 
 #[test]
 fn an_unknown_page_is_an_invalid_log_page() {
     let mut target = Target::ready(Kind::Io);
-    for lid in [0x06, 0x0b, 0x0d, 0x70, 0x80, 0xc9] {
+    for lid in [0x06, 0x0b, 0x0d, 0x70, 0x81, 0xc9] {
         let status = target.send(&log(lid, ALL, 0, 512)).status;
         assert_eq!(status, Status::INVALID_LOG_PAGE.dnr(), "{lid:02x}h");
     }
@@ -134,6 +134,7 @@ fn the_effects_are_those_of_the_commands_that_are_answered() {
     let io = |opcode: u8| u32_at(&effects, 1024 + usize::from(opcode) * 4);
     assert_eq!((io(io::FLUSH), io(io::READ)), (1, 1));
     assert_eq!((io(io::WRITE), io(io::WRITE_ZEROES), io(io::DATASET_MANAGEMENT)), (3, 3, 3));
+    assert_eq!([0x0d, 0x0e, 0x11, 0x15].map(io), [1; 4], "reservations");
     assert_eq!((io(0x05), io(0x19), u32_at(&effects, 2048)), (0, 0, 0));
 }
 

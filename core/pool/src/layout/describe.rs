@@ -163,7 +163,8 @@ fn layers() -> Vec<Structure> {
             deleted: "1: it went away, and gives its space back",
             block_shift: "log2 of the block size that hosts see: 9 or 12",
             name_len: "bytes of the name",
-            reservation: "type of the reservation, 0 for none",
+            reservation: "type of the reservation, 0 for none; plus 128: it persists through power \
+                          loss",
             holder: "position of its holder plus one, 0 for none",
             generation: "generation of the reservation",
             registrant_count: "registrants in use",

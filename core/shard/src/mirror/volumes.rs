@@ -560,6 +560,9 @@ fn next_work<M: Memory>(
         Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {
             return Err(Status::INTERNAL_ERROR);
         }
+        Work::Reservation(_) | Work::Persistence(_) => {
+            return Err(Status::INTERNAL_ERROR);
+        }
     })
 }
 

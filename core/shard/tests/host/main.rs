@@ -36,6 +36,7 @@ fn target() -> Config {
         uuid: [nsid as u8 + 100; 16],
         geometry: Geometry::of_bytes(BYTES, block),
         backend: BackendConfig::Memory,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

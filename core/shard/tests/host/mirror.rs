@@ -43,6 +43,7 @@ fn namespace(uuid: Uuid, block: BlockSize, backend: BackendConfig) -> NamespaceC
         uuid,
         geometry: Geometry::of_bytes(BYTES, block),
         backend,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     }

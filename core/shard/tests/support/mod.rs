@@ -203,6 +203,7 @@ pub fn config() -> Config {
         uuid: [nsid as u8 + 100; 16],
         geometry: Geometry::of_bytes(DISK_BYTES, block),
         backend,
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

@@ -131,6 +131,22 @@ impl Peer {
         (admin, io)
     }
 
+    /// A controller with one I/O queue, of the host with this identifier.
+    pub fn pair_of(world: &mut World, hostid: [u8; 16]) -> (Self, Self) {
+        let digests = Digests { header: false, data: false };
+        let of_host = |qid, cntlid| Connect { hostid, ..connect(qid, cntlid) };
+        let mut admin = Self::open(world, digests);
+        let completion = admin.connect(world, &of_host(0, CNTLID_DYNAMIC));
+        assert!(completion.status().is_success(), "{:?}", completion.status());
+        admin.cntlid = (completion.result.get() & 0xffff) as u16;
+        admin.enable(world);
+        let mut io = Self::open(world, digests);
+        let completion = io.connect(world, &of_host(1, admin.cntlid));
+        assert!(completion.status().is_success(), "{:?}", completion.status());
+        io.cntlid = admin.cntlid;
+        (admin, io)
+    }
+
     pub fn connect(&mut self, world: &mut World, connect: &Connect) -> Completion {
         let (command, data) = connect.to_wire();
         self.command(world, command, data.as_bytes())

@@ -95,6 +95,7 @@ pub fn shared(handle: Handle, read_only: bool, geometry: Geometry) -> SubsystemC
         uuid: [4; 16],
         geometry,
         backend: BackendConfig::Replica { pool: POOL, handle, read_only },
+        reservations: None,
         injections: Vec::new(),
         lose_unflushed: false,
     };

@@ -10,6 +10,8 @@ use braid_shard::{BackendConfig, Config, Disk, Limits, NamespaceConfig, Subsyste
 use crate::error::{Error, Result};
 use crate::serve::backend::{self, Backend};
 use crate::serve::plan::{NamespacePlan, Plan, SubsystemPlan};
+use crate::serve::state::State;
+use crate::serve::uri::Source;
 
 /// Buffers that a connection needs for itself and its share of commands, in bytes: small arenas
 /// serve fewer hosts.
@@ -26,6 +28,8 @@ pub struct Shards {
     pub disks: Vec<Vec<OpenDisk>>,
     /// What every reactor is told.
     pub reactor: Options,
+    /// Where reservations are kept; none if nothing served here needs it.
+    pub state: Option<State>,
 }
 
 impl Shards {
@@ -38,18 +42,25 @@ impl Shards {
         let reactor = reactor(plan, &limits)?;
         let mut disks: Vec<Vec<OpenDisk>> = (0..plan.shards).map(|_| Vec::new()).collect();
         let mut places = Vec::new();
+        let kept = |(_, n): (_, &NamespacePlan)| !matches!(n.uri.source, Source::Memory { .. });
+        let state = if plan.namespaces().any(kept) {
+            State::open(plan.state_dir.as_deref())?
+        } else {
+            None
+        };
         let mut subsystems = Vec::with_capacity(plan.subsystems.len());
         for subsystem in &plan.subsystems {
             let mine = &mut disks[usize::from(subsystem.home)];
             let mut namespaces = Vec::with_capacity(subsystem.namespaces.len());
             for namespace in &subsystem.namespaces {
-                namespaces.push(open(namespace, plan.force, &mut places, mine)?);
+                let opened = open(namespace, plan.force, &mut places, mine)?;
+                namespaces.push(with_reservations(opened, state.as_ref())?);
             }
             subsystems.push(subsystem_config(subsystem, namespaces));
         }
         let shards = plan.shards;
         let config = Config { shard: 0, shards, subsystems, portals: Vec::new(), limits };
-        Ok(Self { config, disks, reactor })
+        Ok(Self { config, disks, reactor, state })
     }
 
     /// Tells where hosts connect, once it is known.
@@ -95,9 +106,21 @@ fn open(
         uuid: plan.identity.uuid,
         geometry,
         backend,
+        reservations: None,
         injections: plan.uri.injections.clone(),
         lose_unflushed: plan.uri.lose_unflushed,
     })
+}
+
+/// The namespace with the reservations that were kept for it.
+fn with_reservations(
+    mut namespace: NamespaceConfig,
+    state: Option<&State>,
+) -> Result<NamespaceConfig> {
+    if let (Some(state), BackendConfig::Disk { .. }) = (state, namespace.backend) {
+        namespace.reservations = Some(Box::new(state.reservations(&namespace.uuid)?));
+    }
+    Ok(namespace)
 }
 
 fn subsystem_config(plan: &SubsystemPlan, namespaces: Vec<NamespaceConfig>) -> SubsystemConfig {

@@ -27,7 +27,7 @@ use crate::serve::reload::Reload;
 use crate::serve::server::Tellers;
 use crate::serve::threads::{Ended, Threads};
 use crate::serve::wiring::Wires;
-use crate::serve::{log, ready};
+use crate::serve::{log, ready, state};
 use crate::volumes;
 
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
@@ -79,8 +79,13 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let settings = settings(plan, &listen, shards.reactor.boot_id);
         let (pools, told) = mpsc::channel(NOTES_WAITING_MAX);
         let (tells, news) = mpsc::unbounded_channel();
-        let tellers = Tellers { pools, volumes: tells };
+        let (keeper, asked) = mpsc::unbounded_channel();
+        let state = shards.state.take().map(Arc::new);
+        let tellers = Tellers { pools, volumes: tells, keeper };
         let threads = Threads::start(shards, listeners, &tellers)?;
+        if let Some(state) = state {
+            tokio::spawn(state::serve(state, asked, threads.remotes.clone()));
+        }
         let wires = Wires::new(threads.remotes.clone(), plan.manners);
         let manager = Arc::new(Manager::new(wires, settings));
         tokio::spawn(hear(Arc::clone(&manager), told));

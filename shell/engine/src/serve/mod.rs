@@ -18,6 +18,7 @@ pub mod reload;
 pub mod server;
 pub mod signature;
 pub mod snapshot;
+pub mod state;
 pub mod threads;
 pub mod uri;
 pub mod usage;

@@ -96,7 +96,9 @@ fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::Pool { .. }
         | Note::PoolCommand { .. }
         | Note::PoolClosed { .. }
-        | Note::SubsystemGone { .. } => {}
+        | Note::SubsystemGone { .. }
+        // Who keeps them tells of failures.
+        | Note::Reservations { .. } => {}
         Note::Drained => info!(shard, "all connections are closed"),
     }
 }

@@ -103,6 +103,11 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
+    /// Where it keeps the reservations of files and devices; those of replicas are in their pool
+    /// [default: $STATE_DIRECTORY, /var/lib/braid, or for a user $XDG_STATE_HOME/braid]
+    #[arg(long, value_name = "PATH")]
+    pub state_dir: Option<PathBuf>,
+
     /// Let it be managed over TCP too, by whoever reaches this address: nobody is asked who he is
     #[arg(long, value_name = "ADDR:PORT")]
     pub management: Option<Address>,
@@ -320,6 +325,7 @@ impl Options {
             log_format: self.log_format.or(file.log_format),
             metrics: self.metrics.or(file.metrics),
             socket: self.socket.or(file.socket),
+            state_dir: self.state_dir.or(file.state_dir),
             management: self.management.or(file.management),
             control: self.control.or(file.control),
             node: self.node.or(file.node),

@@ -41,6 +41,8 @@ pub struct Plan {
     pub manners: Manners,
     /// Where it is managed, unless at the usual place.
     pub socket: Option<PathBuf>,
+    /// Where it keeps its state, unless at the usual place.
+    pub state_dir: Option<PathBuf>,
     /// Where it is managed over TCP.
     pub management: Option<SocketAddr>,
     /// The control plane that it reports to.
@@ -141,6 +143,7 @@ impl Plan {
                 paths: paths(options.cntlids, options.ana_state),
             },
             socket: options.socket,
+            state_dir: options.state_dir,
             management: options.management.map(|address| address.0),
             control: control(options.control, options.node)?,
             boot_id_file: options.boot_id_file,

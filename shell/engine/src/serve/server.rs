@@ -2,7 +2,7 @@
 //! thread's orders are carried out.
 
 use braid_block::Instant;
-use braid_reactor::{Application, World};
+use braid_reactor::{Application, Arena, World};
 use braid_shard::{AnaChange, AnaInfo, Config, Injection, Note, Shard};
 use tokio::sync::{mpsc, oneshot};
 
@@ -10,6 +10,7 @@ use crate::manage::host::{Access, Reach, Told};
 use crate::serve::notes;
 use crate::serve::pools::{Pools, Request};
 use crate::serve::snapshot::Snapshot;
+use crate::serve::state::Keep;
 use crate::serve::volumes::{self, Volumes};
 
 /// What the management thread sends to a shard.
@@ -26,6 +27,13 @@ pub enum Control {
     Reached(oneshot::Sender<Vec<Reach>>),
     /// Change how hosts reach a group; the answer says whether it is at home there.
     Access(Access, oneshot::Sender<bool>),
+    /// Reservations that the shard asked to be kept are durable, or could not be.
+    Kept {
+        /// What the shard calls this.
+        tag: u64,
+        /// They are.
+        kept: bool,
+    },
     /// Something about pools and subsystems that come and go.
     Pools(Request),
     /// Something about volumes.
@@ -49,13 +57,15 @@ fn reach(info: AnaInfo<'_>) -> Reach {
     Reach { nqn, group, listener, state, changes }
 }
 
-/// Where a shard's pools and volumes tell what they have to tell.
+/// Where a shard's pools and volumes tell what they have to tell, and reservations go to be kept.
 #[derive(Clone, Debug)]
 pub struct Tellers {
     /// Notes of pools; more than fit are lost.
     pub pools: mpsc::Sender<Told>,
     /// Questions and news of volumes, by shard.
     pub volumes: mpsc::UnboundedSender<(u16, braid_shard::Told)>,
+    /// Reservations that are to be kept.
+    pub keeper: mpsc::UnboundedSender<Keep>,
 }
 
 /// Serves one shard.
@@ -65,6 +75,7 @@ pub struct Server {
     log: notes::Log,
     pools: Pools,
     volumes: Volumes,
+    keeper: mpsc::UnboundedSender<Keep>,
     drained: bool,
 }
 
@@ -74,9 +85,17 @@ impl Server {
     pub fn new(config: &Config, tellers: Tellers) -> Self {
         let shard = config.shard;
         let log = notes::Log::new(shard);
-        let Tellers { pools, volumes } = tellers;
+        let Tellers { pools, volumes, keeper } = tellers;
         let (pools, volumes) = (Pools::new(shard, pools), Volumes::new(shard, volumes));
-        Self { shard, log, pools, volumes, drained: false }
+        Self { shard, log, pools, volumes, keeper, drained: false }
+    }
+
+    /// Has reservations kept. One change of a namespace at a time is, so the queue is short.
+    fn keep(&self, machine: &Shard, tag: u64) {
+        let Some((namespace, reservations)) = machine.reservations_to_keep(tag) else { return };
+        let record = Box::new(reservations.to_record::<Arena>(namespace));
+        // It fails when the management thread has ended, and the process is about to.
+        let _ = self.keeper.send(Keep { shard: self.shard, tag, namespace: *namespace, record });
     }
 }
 
@@ -85,6 +104,9 @@ impl Application for Server {
 
     fn note(&mut self, machine: &Shard, world: &mut World<'_>, note: Note) {
         self.drained |= matches!(note, Note::Drained);
+        if let Note::Reservations { tag } = note {
+            self.keep(machine, tag);
+        }
         self.pools.note(machine, world, note);
         self.log.note(machine, world.net, world.now, note);
     }
@@ -109,6 +131,9 @@ impl Application for Server {
             Control::Access(Access { nqn, group, listener, state }, answer) => {
                 let change = AnaChange { subsystem: &nqn, group, listener, state };
                 let _ = answer.send(machine.ana_set(world.mem, world.now, &change));
+            }
+            Control::Kept { tag, kept } => {
+                machine.reservations_kept(world.mem, world.now, tag, kept);
             }
             Control::Pools(request) => self.pools.request(machine, world, request),
             Control::Volumes(request) => self.volumes.request(machine, world, request),

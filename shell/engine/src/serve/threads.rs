@@ -36,7 +36,7 @@ impl Threads {
     /// # Errors
     /// When the system does not allow what a reactor needs.
     pub fn start(shards: Shards, listeners: Vec<Listener>, tellers: &Tellers) -> Result<Self> {
-        let Shards { config, disks, reactor } = shards;
+        let Shards { config, disks, reactor, .. } = shards;
         let mut listeners = Some(listeners);
         let mut reactors = Vec::with_capacity(disks.len());
         for (port, disks) in mesh(config.shards).into_iter().zip(disks) {

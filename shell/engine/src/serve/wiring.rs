@@ -69,6 +69,7 @@ impl Wires {
             uuid,
             geometry,
             backend,
+            reservations: None,
             injections: Vec::new(),
             lose_unflushed: false,
         };

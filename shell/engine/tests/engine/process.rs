@@ -50,6 +50,7 @@ impl Engine {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let runtime = Folder::brief();
         command.env("RUNTIME_DIRECTORY", runtime.path(""));
+        command.env("STATE_DIRECTORY", runtime.path("state"));
         let mut child = piped(command).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let reader = Some(collect(child.stderr.take().unwrap(), Arc::clone(&log)));

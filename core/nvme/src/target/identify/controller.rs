@@ -113,7 +113,8 @@ pub struct IdentifyController {
     pub maxcmd: U16,
     /// NN.
     pub nn: U32,
-    /// ONCS: bit 2 Dataset Management, bit 3 Write Zeroes, bit 4 select in Get Features.
+    /// ONCS: bit 2 Dataset Management, bit 3 Write Zeroes, bit 4 select in Get Features,
+    /// bit 5 reservations.
     pub oncs: U16,
     /// FUSES.
     pub fuses: U16,
@@ -245,7 +246,7 @@ fn input_output(id: &mut IdentifyController, view: &SubsystemView<'_>) {
     id.cqes = 0x44;
     id.nn = U32::new(NSID_MAX);
     id.mnan = U32::new(NSID_MAX);
-    id.oncs = U16::new(1 << 4 | 1 << 3 | 1 << 2);
+    id.oncs = U16::new(1 << 5 | 1 << 4 | 1 << 3 | 1 << 2);
     // Without bit 0 Linux would send neither Flush nor FUA. 10b: no Flush of all namespaces at
     // once, which would have to gather many devices' answers for the sake of no known host.
     id.vwc = 0b10 << 1 | 1;

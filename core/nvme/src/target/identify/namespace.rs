@@ -30,7 +30,7 @@ pub struct IdentifyNamespace {
     reserved_27: [u8; 3],
     /// NMIC: bit 0 shared between controllers.
     pub nmic: u8,
-    /// RESCAP.
+    /// RESCAP: bit 0 they persist, bits 1 to 6 types, bit 7 Ignore Existing Key as in NVMe 1.3.
     pub rescap: u8,
     /// FPI.
     pub fpi: u8,
@@ -108,6 +108,7 @@ fn own(id: &mut IdentifyNamespace, namespace: &NamespaceView) {
     id.nsfeat = 1 << 1 | u8::from(namespace.thin);
     id.anagrpid = U32::new(namespace.group);
     id.attributes = u8::from(namespace.read_only);
+    id.rescap = namespace.reservations.to_wire();
     let atomic = U16::new(atomic_blocks(namespace));
     id.nawun = atomic;
     id.nawupf = atomic;
