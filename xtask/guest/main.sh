@@ -8,10 +8,12 @@ exec 8<>/dev/ttyS1
 stty -F /dev/ttyS1 raw -echo
 . "$HERE/check.sh"
 
-# One fixed host, whatever the machine's own files say.
+# One fixed host, whatever the machine's own files say; each guest of several is another one.
+number=$(sed -n 's/.*braid.number=\([0-9]*\).*/\1/p' /proc/cmdline)
+hostid=22222222-2222-4222-8222-22222222222$((${number:-1} + 1))
 mkdir -p /etc/nvme
-echo nqn.2014-08.org.nvmexpress:uuid:22222222-2222-4222-8222-222222222222 >/etc/nvme/hostnqn
-echo 22222222-2222-4222-8222-222222222222 >/etc/nvme/hostid
+echo "nqn.2014-08.org.nvmexpress:uuid:$hostid" >/etc/nvme/hostnqn
+echo "$hostid" >/etc/nvme/hostid
 dmesg -n 4
 
 # Leaves nothing of a scenario behind, and looks for what the kernel complained about.
@@ -35,6 +37,15 @@ while read -r verb name settings <&8; do
         status=$?
         clean
         echo "BRAID-DONE $status" >&8
+        ;;
+    do)
+        # One command, for the script of another guest.
+        echo "+ $name $settings"
+        said=$(eval "$name $settings" 2>&1)
+        status=$?
+        echo "$said"
+        said=${said//$'\n'/ }
+        echo "BRAID-SAID $status ${said:0:2000}" >&8
         ;;
     off)
         echo "BRAID-BYE" >&8

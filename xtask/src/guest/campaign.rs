@@ -10,10 +10,13 @@ use crate::tally::Tally;
 use crate::workspace;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many lines of a log are shown when something failed.
 const TAIL: usize = 40;
+
+/// How long one command of another host may take.
+const COMMAND: Duration = Duration::from_secs(60);
 
 /// Everything that the scenarios of one campaign share.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Campaign {
     engine: PathBuf,
     own: PathBuf,
     guest: Option<Machine>,
+    /// Another host, for scenarios that need two.
+    second: Option<Machine>,
     boots: u32,
     /// What was found so far.
     pub(crate) tally: Tally,
@@ -35,7 +40,7 @@ impl Campaign {
         let initramfs = initramfs::make(&kernel)?;
         let own = copy_own_program()?;
         let tally = Tally::default();
-        Ok(Campaign { kernel, initramfs, engine, own, guest: None, boots: 0, tally })
+        Ok(Campaign { kernel, initramfs, engine, own, guest: None, second: None, boots: 0, tally })
     }
 
     /// Runs one scenario; whatever goes wrong in it is counted, and the next one can run.
@@ -46,6 +51,7 @@ impl Campaign {
         if let Err(fault) = self.try_run(scenario) {
             self.check(scenario, "scenario", false, &fault.to_string());
             self.guest = None;
+            self.second = None;
         }
         if self.tally.failed() > failed_before {
             show_tail(&self.console());
@@ -55,8 +61,10 @@ impl Campaign {
 
     /// Switches the guest off and says how many were booted.
     pub(crate) fn end(mut self) -> (Tally, u32) {
-        if let Some(Err(fault)) = self.guest.take().map(Machine::off) {
-            self.tally.fail("guest off", &fault.to_string());
+        for guest in [self.guest.take(), self.second.take()].into_iter().flatten() {
+            if let Err(fault) = guest.off() {
+                self.tally.fail("guest off", &fault.to_string());
+            }
         }
         (self.tally, self.boots)
     }
@@ -96,12 +104,16 @@ impl Campaign {
             match self.guest()?.hear(left)? {
                 Some(Word::Check { name, ok, detail }) => self.check(scenario, &name, ok, &detail),
                 Some(Word::Ask(question)) => {
-                    let answer = match services.answer(&question) {
+                    let answered = match question.as_slice() {
+                        [verb, words @ ..] if verb == "second" => self.have_second_do(words),
+                        _ => services.answer(&question),
+                    };
+                    let answer = match answered {
                         Ok(text) => format!("OK {text}"),
                         Err(fault) => format!("NO {fault}"),
                     };
                     let verb = question.first().map_or("", String::as_str);
-                    if !["blocks", "manage"].contains(&verb) {
+                    if !["blocks", "manage", "second"].contains(&verb) {
                         println!("  --   {}: {answer}", question.join(" "));
                     }
                     self.guest()?.say(&answer)?;
@@ -110,7 +122,9 @@ impl Campaign {
                 Some(Word::Done(status)) => {
                     return Err(Fault::new(format!("the script ended with status {status}")));
                 }
-                Some(Word::Ready(_) | Word::Bye) => return Err(Fault::new("the guest restarted")),
+                Some(Word::Ready(_) | Word::Said(_) | Word::Bye) => {
+                    return Err(Fault::new("the guest restarted"));
+                }
                 None => {
                     let seconds = scenario.deadline().as_secs();
                     return Err(Fault::new(format!("not done in {seconds} s; guest ended")));
@@ -124,11 +138,31 @@ impl Campaign {
         if self.guest.is_none() {
             self.boots += 1;
             let began = Instant::now();
-            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console())?;
+            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console(), 1)?;
             println!("  booted Linux {} in {:.1} s", guest.version, began.elapsed().as_secs_f64());
             self.guest = Some(guest);
         }
         self.guest.as_mut().ok_or_else(|| Fault::new("no guest"))
+    }
+
+    /// Has another host run one command; its output, or a fault with it if it failed.
+    fn have_second_do(&mut self, words: &[String]) -> Outcome<String> {
+        if self.second.is_none() {
+            self.boots += 1;
+            let began = Instant::now();
+            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console(), 2)?;
+            println!("  booted another in {:.1} s", began.elapsed().as_secs_f64());
+            self.second = Some(guest);
+        }
+        let guest = self.second.as_mut().ok_or_else(|| Fault::new("no second guest"))?;
+        guest.say(&format!("do {}", words.join(" ")))?;
+        match guest.hear(COMMAND)? {
+            Some(Word::Said(said)) => match said.split_once(' ').unwrap_or((&said, "")) {
+                ("0", output) => Ok(output.to_owned()),
+                (status, output) => Err(Fault::new(format!("{status} {output}"))),
+            },
+            other => Err(Fault::new(format!("the second guest said {other:?}"))),
+        }
     }
 
     fn check(&mut self, scenario: &Scenario, name: &str, ok: bool, detail: &str) {

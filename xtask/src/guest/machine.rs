@@ -32,6 +32,8 @@ pub(crate) enum Word {
     },
     /// Something to do on the machine; the guest waits for the answer.
     Ask(Vec<String>),
+    /// What a single command said, behind its status.
+    Said(String),
     /// The scenario's script ended with this status.
     Done(String),
     /// The guest is about to switch itself off.
@@ -52,6 +54,7 @@ impl Word {
                 Some(Word::Check { name, ok, detail })
             }
             "BRAID-ASK" => Some(Word::Ask(rest.split_whitespace().map(str::to_owned).collect())),
+            "BRAID-SAID" => Some(Word::Said(rest.to_owned())),
             "BRAID-DONE" => Some(Word::Done(rest.to_owned())),
             "BRAID-BYE" => Some(Word::Bye),
             _ => None,
@@ -70,11 +73,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots a kernel and waits until the guest takes orders.
-    pub(crate) fn boot(kernel: &Kernel, initramfs: &Path, console: &Path) -> Outcome<Self> {
-        make_disks()?;
+    /// Boots a kernel and waits until the guest takes orders. Of several that run at once each has
+    /// a number, which makes it another host with disks of its own.
+    pub(crate) fn boot(
+        kernel: &Kernel,
+        initramfs: &Path,
+        console: &Path,
+        number: u32,
+    ) -> Outcome<Self> {
+        make_disks(number)?;
         let mut command = process::bound("qemu-system-x86_64");
-        command.args(arguments(kernel, initramfs, console)?);
+        command.args(arguments(kernel, initramfs, console, number)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut emulator = command.spawn().explain(|| "cannot start QEMU".to_owned())?;
         let orders = emulator.stdin.take().ok_or_else(|| Fault::new("QEMU has no input"))?;
@@ -142,25 +151,31 @@ const DISKS: [(&str, u32); 2] = [("vda", 512), ("vdb", 4096)];
 const DISK: u64 = 96 << 20;
 
 /// Empty files for the guest's block devices.
-fn make_disks() -> Outcome<()> {
+fn make_disks(number: u32) -> Outcome<()> {
     for (name, _) in DISKS {
-        let path = disk(name)?;
+        let path = disk(name, number)?;
         let made = File::create(&path).and_then(|file| file.set_len(DISK));
         made.explain(|| format!("cannot create {}", path.display()))?;
     }
     Ok(())
 }
 
-fn disk(name: &str) -> Outcome<PathBuf> {
-    Ok(workspace::folder("guest/disks")?.join(format!("{name}.img")))
+fn disk(name: &str, number: u32) -> Outcome<PathBuf> {
+    Ok(workspace::folder("guest/disks")?.join(format!("{name}-{number}.img")))
 }
 
 /// QEMU's arguments: software emulation, the machine's root by 9p, its loopback as 10.0.2.2, the
 /// first serial port to a file and the second one to us.
-fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Outcome<Vec<String>> {
+fn arguments(
+    kernel: &Kernel,
+    initramfs: &Path,
+    console: &Path,
+    number: u32,
+) -> Outcome<Vec<String>> {
     let script: PathBuf = workspace::root().join("xtask/guest/main.sh");
     let append = format!(
-        "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off braid.script={}",
+        "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off braid.script={} \
+         braid.number={number}",
         script.display()
     );
     let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
@@ -177,7 +192,7 @@ fn arguments(kernel: &Kernel, initramfs: &Path, console: &Path) -> Outcome<Vec<S
     all.extend(["-initrd".into(), initramfs.display().to_string()]);
     all.extend(["-append".into(), append]);
     for (name, block) in DISKS {
-        let file = disk(name)?;
+        let file = disk(name, number)?;
         let options = "if=none,format=raw,cache=unsafe,discard=unmap";
         all.extend(["-drive".into(), format!("id={name},file={},{options}", file.display())]);
         let blocks = format!("logical_block_size={block},physical_block_size=4096");

@@ -166,6 +166,17 @@ pub(crate) const ALL: &[Scenario] = &[
         seconds: 150,
     },
     Scenario {
+        name: "reservation",
+        about: "two hosts and their reservations on a file, and again after kill -9",
+        engines: &[Plan {
+            name: "disk",
+            namespaces: &["file:{disks}/reservation.img?size=64MiB"],
+            pool: None,
+            options: &[],
+        }],
+        seconds: 800,
+    },
+    Scenario {
         name: "device",
         about: "the engine in the guest, on block devices, over IPv4 and IPv6; what it refuses",
         engines: &[],
@@ -200,6 +211,12 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "a pool filled to 100 %: the host sees it, overwrites, frees space and goes on",
         engines: &[pool("48MiB")],
         seconds: 300,
+    },
+    Scenario {
+        name: "pool-reservation",
+        about: "two hosts and their reservations on a replica, and again after kill -9",
+        engines: &[pool("128MiB")],
+        seconds: 800,
     },
     Scenario {
         name: "pool-kill",

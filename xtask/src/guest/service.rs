@@ -130,6 +130,7 @@ impl Services {
         arguments.extend(pool.map(|path| format!("pool:{}", path.display())));
         arguments.extend(["--listen".into(), format!("127.0.0.1:{}", service.port)]);
         arguments.extend(["--socket".into(), service.socket.display().to_string()]);
+        arguments.extend(["--state-dir".into(), format!("{}.state", service.log.display())]);
         if !service.plan.namespaces.is_empty() {
             arguments.extend(["--nqn".into(), service.nqn.clone()]);
         }
@@ -201,6 +202,7 @@ impl Services {
             for path in self.files(place).filter(|path| path.exists()) {
                 fs::remove_file(&path).explain(|| format!("cannot remove {}", path.display()))?;
             }
+            let _ = fs::remove_dir_all(format!("{}.state", self.all[place].log.display()));
         }
         Ok(())
     }
