@@ -57,6 +57,7 @@ impl Row for Volume {
         &["name", "size", "state", "engine", "replicas", "paths", "epoch", "alerts"];
 
     fn cells(&self) -> Vec<String> {
+        let paths = self.paths.iter().filter(|path| path.access != "gone").count();
         let members = self.replicas.iter().filter(|r| r.standing == "member").count();
         vec![
             self.name.clone(),
@@ -64,7 +65,7 @@ impl Row for Volume {
             self.state.into(),
             or_dash(&self.engine),
             format!("{members} of {}", self.replicas.len()),
-            self.paths.len().to_string(),
+            paths.to_string(),
             self.epoch.to_string(),
             or_dash(&self.alerts.join("; ")),
         ]
@@ -135,7 +136,7 @@ impl From<wire::VolumePath> for Path {
             access: match path.access() {
                 Access::Optimized => "optimized",
                 Access::Inaccessible => "inaccessible",
-                Access::Unspecified => "unknown",
+                Access::Unspecified => "gone",
             },
             engine: path.engine,
             nqn: path.nqn,

@@ -9,11 +9,11 @@ use std::time::Duration;
 use braid_api::control as wire;
 use braid_api::control::from_engine::What;
 use braid_nexus::Uuid;
-use braid_plan::{Line, Part};
+use braid_plan::{GRACE, Line, Part};
 use braid_terminal::Result;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::Stream as _;
 use tonic::{Status, Streaming};
 
@@ -24,6 +24,9 @@ use crate::identity;
 const HELLO: Duration = Duration::from_secs(5);
 /// How long a portal may take to refuse.
 const PROBE: Duration = Duration::from_millis(500);
+
+/// Between two looks at the portals of one whose stream broke.
+const PROBE_PAUSE: Duration = Duration::from_millis(30);
 
 /// What an engine is told.
 #[derive(Debug)]
@@ -205,16 +208,28 @@ impl Control {
             }
             portals
         };
-        if !refuses(&portals).await {
-            return;
+        let begun = self.now();
+        // A process that dies lets its sockets go one after the other.
+        while self.now().since(begun) < GRACE {
+            let refused = refuses(&portals).await;
+            if !self.is_lost(&uuid, stream, refused) || refused {
+                return;
+            }
+            sleep(PROBE_PAUSE).await;
         }
+    }
+
+    /// Whether an engine is still without a stream since that one ended; and if its portals refuse,
+    /// it is dead.
+    fn is_lost(&self, uuid: &Uuid, stream: u64, refused: bool) -> bool {
         let mut inside = self.inside();
-        let ours = inside.engines.get(&uuid).is_some_and(|engine| engine.stream == stream);
-        if let Some(seen) = inside.observed.engines.get_mut(&uuid).filter(|_| ours)
-            && let Line::Broken { since, .. } = seen.line
-        {
-            seen.line = Line::Broken { since, refused: true };
-        }
+        let ours = inside.engines.get(uuid).is_some_and(|engine| engine.stream == stream);
+        let Some(seen) = inside.observed.engines.get_mut(uuid).filter(|_| ours) else {
+            return false;
+        };
+        let Line::Broken { since, .. } = seen.line else { return false };
+        seen.line = Line::Broken { since, refused };
+        true
     }
 }
 

@@ -66,16 +66,18 @@ impl Inside {
         }
     }
 
-    /// The paths of a volume, as their engines last said.
+    /// The paths of a volume, as their engines last said. Of one that is not connected nobody knows
+    /// how it is reached now.
     pub(crate) fn paths(&self, volume: &Uuid) -> Vec<wire::PathAddress> {
         let text = identity::text(volume);
+        let unknown = i32::from(wire::Access::Unspecified);
         let path = |engine: &super::Engine| {
             let path = engine.state.paths.iter().find(|path| path.volume == text)?;
             Some(wire::PathAddress {
                 engine: engine.hello.node.clone(),
                 nqn: path.nqn.clone(),
                 portals: engine.hello.portals.clone(),
-                access: path.access,
+                access: if engine.is_connected() { path.access } else { unknown },
             })
         };
         self.engines.values().filter_map(path).collect()

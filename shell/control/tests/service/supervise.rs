@@ -76,6 +76,8 @@ async fn a_standby_takes_over_from_an_engine_that_died_and_what_it_had_comes_bac
     let took = begun.elapsed();
     assert_eq!(after.engine, standby, "the one that hosts have a path to");
     assert!(took < Duration::from_secs(10), "{took:?}");
+    let of_the_dead = after.paths.iter().find(|path| path.engine == volume.engine).unwrap();
+    assert_eq!(of_the_dead.access(), Access::Unspecified, "nobody reaches it");
     println!("taken over after {took:?}");
     let degraded = |v: &wire::Volume| v.state() == VolumeState::Degraded && v.paths.len() >= 2;
     let after = control.until("db", "degraded, with a standby", degraded).await;
