@@ -6,7 +6,7 @@
 //!    before is whole.
 //! 2. One version is on its way at a time; who asks meanwhile gets the next.
 //! 3. Of a failure the next version tells, whatever failed, so that even the same kernel's next
-//!    open knows: only if that cannot be written, or is not before the process dies, is it not told.
+//!    open knows; only if that cannot be written, or the process dies before, is it not told.
 //! 4. The newest valid copy of the pool that the device begins with is the pool's.
 
 use alloc::boxed::Box;

@@ -15,7 +15,8 @@ use braid_block::{Instant, IoError, Memory, Token};
 
 use crate::{Note, Operation, Pool, State};
 
-/// So long a pool that is to stop waits for a device that does not answer, after both is known: one that resets itself or its path is back by then.
+/// So long a pool that is to stop waits for a device that does not answer, after both are known:
+/// one that resets itself, or its path, is back by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Spans that are told apart: the four that make up the limit, and the one that goes on.
 const SPANS: u32 = 5;
