@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod cluster;
 mod docs;
 mod engine;
 mod fault;
@@ -34,7 +35,7 @@ struct Door {
 enum Task {
     /// Checks format and lints, runs all tests and the guest campaign
     Test(test::Options),
-    /// Builds an engine, tries it out on a file and leaves it running
+    /// Builds, makes a replicated volume on three engines, kills one, and leaves it running
     Up(up::Options),
     /// Stops what `up` left running
     Down,

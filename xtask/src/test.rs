@@ -2,7 +2,7 @@
 
 use crate::fault::{Explain, Fault, Outcome};
 use crate::tally::Tally;
-use crate::{guest, process, workspace};
+use crate::{cluster, guest, process, workspace};
 use std::fs::File;
 use std::io::Write;
 use std::process::Command;
@@ -43,6 +43,13 @@ pub(crate) fn main(options: &Options) -> Outcome<()> {
         }),
         run("tests", || cargo_test(workspace::cargo(["test", "--workspace", "--no-fail-fast"]))),
     ];
+    steps.push(run("cluster", || {
+        cluster::trial().map(|()| {
+            let mut tally = Tally::default();
+            tally.pass();
+            tally
+        })
+    }));
     if !options.quick {
         steps.push(run("guest", guest::all));
     }

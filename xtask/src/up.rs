@@ -1,8 +1,9 @@
-//! `cargo xtask up` and `down`: an engine on a file, tried out, left running, and stopped.
+//! `cargo xtask up` and `down`: a cluster, or an engine on a file, tried out, left running, and
+//! stopped.
 
 use crate::engine::{Engine, STOP};
 use crate::fault::{Explain, Fault, Outcome};
-use crate::{process, workspace};
+use crate::{cluster, process, workspace};
 use rustix::process::Signal;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -16,14 +17,17 @@ const NQN: &str = "nqn.2026-11.io.braid:up";
 /// What `up` may be told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The address and port to serve on
-    #[arg(long, default_value = "127.0.0.1:4420")]
+    /// One engine on a file, without a control plane and replicas
+    #[arg(long)]
+    single: bool,
+    /// The address and port that the single engine serves on
+    #[arg(long, default_value = "127.0.0.1:4420", requires = "single")]
     listen: SocketAddr,
-    /// The address and port for Prometheus metrics
-    #[arg(long, default_value = "127.0.0.1:9420")]
+    /// The address and port for the single engine's Prometheus metrics
+    #[arg(long, default_value = "127.0.0.1:9420", requires = "single")]
     metrics: SocketAddr,
-    /// The size of the file that is served
-    #[arg(long, default_value = "1GiB")]
+    /// The size of the volume, or of the file that is served
+    #[arg(long, default_value = "256MiB")]
     size: String,
 }
 
@@ -36,6 +40,9 @@ struct Running {
 
 /// Builds, starts, tries out and leaves running.
 pub(crate) fn up(options: &Options) -> Outcome<()> {
+    if !options.single {
+        return cluster::up(&options.size);
+    }
     let began = Instant::now();
     if let Some(running) = running()? {
         show_next(&running);
@@ -74,8 +81,10 @@ pub(crate) fn up(options: &Options) -> Outcome<()> {
 
 /// Stops what `up` left running.
 pub(crate) fn down() -> Outcome<()> {
+    let stopped = cluster::down()?;
     let Some(Running { pid, .. }) = running()? else {
-        println!("down: nothing is up");
+        let what = if stopped { "the cluster has stopped" } else { "nothing is up" };
+        println!("down: {what}");
         return Ok(());
     };
     let began = Instant::now();
