@@ -1,4 +1,5 @@
-//! `cargo xtask up` and `down`: a replicated volume on three engines with a control plane, tried out
+//! `cargo xtask up` and `down`: a replicated volume on three engines with a control plane, tried
+//! out
 //! while the engine that serves it is killed, and left running.
 
 use crate::engine::STOP;

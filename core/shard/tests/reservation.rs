@@ -413,9 +413,8 @@ fn the_feature_is_another_way_to_say_what_persists() {
     a.admin.post(&mut world, set, &[]);
     assert!(a.admin.take(&mut world).is_empty(), "not before it is kept");
     assert!(kept(&mut world, true).persists());
-    assert!(
-        matches!(a.admin.take(&mut world)[..], [Got::Completion(done)] if done.status().is_success())
-    );
+    let done = a.admin.take(&mut world);
+    assert!(matches!(done[..], [Got::Completion(done)] if done.status().is_success()));
     assert_eq!(a.feature(&mut world, None, 0x83), (Status::SUCCESS, 1));
     set.set_cdw(11, 0);
     a.admin.post(&mut world, set, &[]);

@@ -5,7 +5,8 @@
 //! `swap` changes the record, `takeover` makes an owner, `write`, `read` and `flush` are the
 //! flows of hosts' commands, `lease` keeps the promise that reads need; `segment` makes ranges
 //! equal, for `resync` and `repair` and for `comeback`, which brings replicas back (`absent` says
-//! when, `rebuild` what is copied); `clean` clears marks; `snapshot`, `resize` and `shutdown` are what their names say.
+//! when, `rebuild` what is copied); `clean` clears marks; `snapshot`, `resize` and `shutdown` are
+//! what their names say.
 //!
 //! Invariants (each flow names those that it keeps):
 //! 1. A write is acknowledged when every member of the record, as it is committed and copied, has

@@ -2,8 +2,8 @@
 //! it when that path fails.
 //!
 //! It holds no associations. It is told what they tell ([`Multipath::on_event`]), says what to send
-//! where ([`Multipath::poll_send`]), which path to look at again ([`Multipath::poll_look`]), and what
-//! ended ([`Multipath::poll_ended`]).
+//! where ([`Multipath::poll_send`]), which path to look at again ([`Multipath::poll_look`]), and
+//! what ended ([`Multipath::poll_ended`]).
 //!
 //! ```text
 //! submit --> waiting --a path is usable--> out on it --answered--> ended

@@ -88,7 +88,7 @@ pub(super) struct Call {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owner {
     pub(super) host: Key,
-    volume: usize,
+    pub(super) volume: usize,
     association: u32,
 }
 
@@ -174,7 +174,8 @@ impl Shard {
 
     /// A link is no more, not by the volume's will.
     fn lost(&mut self, volume: usize, association: u32, refused: bool) {
-        let Some(link) = self.volumes.at(volume).take_link(association) else { return };
+        let link = self.volumes.get(volume).and_then(|served| served.take_link(association));
+        let Some(link) = link else { return };
         self.tell_volume(volume, Event::Broken { association, refused });
         self.let_go(volume, link.waiting);
     }
@@ -308,6 +309,8 @@ impl Shard {
             Host::Closed => {
                 self.lost(volume, association, false);
                 self.volumes.owners.retain(|owner| owner.host != host);
+                // It may have waited for that to be gone.
+                self.volumes.ask(volume);
             }
             Host::Discovered(_) => {}
         }

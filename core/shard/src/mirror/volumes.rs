@@ -183,6 +183,13 @@ impl Volumes {
         self.get(volume)?.links.iter_mut().find(|link| link.association == association)
     }
 
+    /// A volume's turn is to come.
+    pub(super) fn ask(&mut self, volume: usize) {
+        if let Some(served) = self.get(volume) {
+            served.asked = true;
+        }
+    }
+
     fn find(&self, id: &Uuid) -> Option<usize> {
         self.list.iter().position(|served| served.as_ref().is_some_and(|s| s.id == *id))
     }
@@ -353,7 +360,8 @@ impl Shard {
         }
         let served = self.volumes.at(at);
         let view = served.volume.view();
-        if view.calls == 0 && view.requests == 0 && served.news.is_empty() {
+        let quiet = view.calls == 0 && view.requests == 0 && served.news.is_empty();
+        if quiet && self.volumes.owners.iter().all(|owner| owner.volume != at) {
             self.volume_tells(at, News::Gone);
             self.volumes.list[at] = None;
             self.tell_drained();

@@ -73,6 +73,8 @@ struct World {
     paths: Vec<Key>,
     multipath: Multipath,
     ended: Vec<Ended>,
+    /// Volumes that were left.
+    gone: u32,
 }
 
 impl World {
@@ -97,6 +99,7 @@ impl World {
             paths: Vec::new(),
             multipath: Multipath::new(1, ENGINES, 64, Policy::RoundRobin, None),
             ended: Vec::new(),
+            gone: 0,
         };
         for at in 0..ENGINES {
             world.make_pool(at);
@@ -227,7 +230,8 @@ impl World {
             }
             News::Ended(ended) => return self.orders.push((at, ended)),
             News::Note(note) => return self.notes.push((at, note)),
-            News::Access { .. } | News::Resized { .. } | News::Gone => return,
+            News::Gone => return self.gone += 1,
+            News::Access { .. } | News::Resized { .. } => return,
         };
         assert!(self.net.nodes[at].shard.volume_answer(&VOLUME, answer));
     }
@@ -536,5 +540,26 @@ fn a_host_with_paths_by_all_engines_sees_no_error_when_the_owner_dies() {
         for lba in 0..30 {
             assert_eq!(world.read(path, lba * 2), Ok(2));
         }
+    }
+}
+
+#[test]
+fn a_volume_that_is_taken_away_from_its_owner_ends_and_can_come_again() {
+    for seed in 20..26 {
+        let mut world = World::new(seed);
+        world.take_over(0);
+        let path = world.connect(0);
+        assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
+        let now = world.net.now;
+        let node = &mut world.net.nodes[0];
+        assert!(node.shard.subsystem_remove(&mut node.mem, now, VOLUME_NQN, 3));
+        assert!(node.shard.volume_remove(&VOLUME));
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.gone, 1);
+        assert!(world.net.nodes[0].shard.volume_view(&VOLUME).is_none());
+        assert!(!world.net.nodes[0].shard.volume_remove(&VOLUME));
+        world.take_over(1);
+        let path = world.connect(1);
+        assert_eq!(world.read(path, 0), Ok(1));
     }
 }
