@@ -1,6 +1,5 @@
 //! `cargo xtask up` and `down`: a replicated volume on three engines with a control plane, tried
-//! out
-//! while the engine that serves it is killed, and left running.
+//! out while the engine that serves it is killed, and left running.
 
 use crate::engine::STOP;
 use crate::fault::{Explain, Fault, Outcome};

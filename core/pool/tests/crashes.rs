@@ -143,7 +143,7 @@ fn step(world: &mut World, model: &mut Model, dice: &mut Dice) {
 /// The reservation of this generation.
 fn held(generation: u32) -> Reservation {
     let registrants = (0..generation % 17).map(|n| (n.into(), [generation as u8; 16])).collect();
-    let holder = (generation % 17 > 0).then_some(0);
+    let holder = (!generation.is_multiple_of(17)).then_some(0);
     Reservation { kind: 0x80 | (generation % 7) as u8, holder, generation, registrants }
 }
 

@@ -3,8 +3,8 @@
 //! A snapshot that the record does not name is on its way to be deleted, or could not be. Then the
 //! marks of what was written before it lie in its layer: the layer above tells less than others may
 //! lack. So they are told as well, as in the answer to a fence. One that is deleted meanwhile
-//! leaves
-//! its marks to the layer above it: that is why the layer that was asked for is looked at last.
+//! leaves its marks to the layer above it: that is why the layer that was asked for is looked at
+//! last.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
