@@ -23,12 +23,12 @@ pub enum Step {
         /// It is what an operator asked for, by this number.
         asked: Option<u64>,
     },
-    /// The owner leaves in order, because an operator asked so.
+    /// The owner leaves in order, because an operator asked so, or its engine stops.
     HandOver {
         /// Where it is.
         engine: Uuid,
-        /// By this number.
-        asked: u64,
+        /// An operator's request, by this number.
+        asked: Option<u64>,
     },
     /// The owner brings a replica back.
     Return {
@@ -87,8 +87,7 @@ impl Step {
     /// The number of the operator's request that it carries out.
     pub(crate) const fn asked(&self) -> Option<u64> {
         match self {
-            Self::TakeOver { asked, .. } => *asked,
-            Self::HandOver { asked, .. } => Some(*asked),
+            Self::TakeOver { asked, .. } | Self::HandOver { asked, .. } => *asked,
             _ => None,
         }
     }

@@ -11,7 +11,8 @@
 //! 2. A volume has one action in flight. An appointment displaces what is no appointment; it is
 //!    displaced by nothing: it ends, is late, or goes with its engine.
 //! 3. An owner is replaced if its engine is gone, if it says that it does not serve for
-//!    [`PATIENCE`], if no engine knows of it any more, or if somebody asks; and for nothing else.
+//!    [`PATIENCE`], if no engine knows of it any more, if its engine stops, or if somebody asks;
+//!    and for nothing else.
 //! 4. Nothing is concluded from a silence that may be our own: after a start or a pause of this
 //!    process, engines have [`SETTLE`] to be heard.
 //! 5. What fails is tried again later and later; a turn begins at most [`ACTIONS_MAX`] actions.

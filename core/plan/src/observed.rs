@@ -41,6 +41,8 @@ pub struct Engine {
     pub parts: BTreeMap<Uuid, Part>,
     /// The replicas that it has and that do I/O.
     pub replicas: BTreeSet<Uuid>,
+    /// It was told to stop: it serves until others do.
+    pub leaving: bool,
 }
 
 /// The connection of an engine.
@@ -100,6 +102,12 @@ impl Observed {
     pub(crate) fn is_reached(&self, engine: &Uuid, now: Instant) -> bool {
         let up = self.engines.get(engine).is_some_and(|seen| seen.line == Line::Up);
         up && self.is_alive(engine, now)
+    }
+
+    /// Whether an engine may be given anything to do that lasts.
+    pub(crate) fn is_fit(&self, engine: &Uuid, now: Instant) -> bool {
+        let leaving = self.engines.get(engine).is_some_and(|seen| seen.leaving);
+        !leaving && self.is_reached(engine, now)
     }
 
     /// An engine's part in a volume.

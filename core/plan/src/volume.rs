@@ -95,7 +95,9 @@ impl<'a> View<'a> {
             (Ownership::Pending, _) => None,
             (Ownership::Vacant(failed), _) => self.appoint(failed, asked),
             (Ownership::Served(engine), Some(asked)) => self.replace(engine, asked),
-            (Ownership::Served(engine), None) => self.care(record, engine),
+            (Ownership::Served(engine), None) => {
+                self.leave(engine).or_else(|| self.care(record, engine))
+            }
         }
     }
 
@@ -187,9 +189,27 @@ impl<'a> View<'a> {
         let number = asked.number;
         if asked.orderly {
             let idle = self.flight().is_none();
-            return idle.then_some(Step::HandOver { engine: serving, asked: number });
+            return idle.then_some(Step::HandOver { engine: serving, asked: Some(number) });
         }
         Some(Step::TakeOver { engine: meant, force: asked.force, asked: Some(number) })
+    }
+
+    /// Replaces an owner whose engine stops, if somebody else can serve.
+    fn leave(&self, serving: Uuid) -> Option<Step> {
+        let leaving = self.observed.engines.get(&serving).is_some_and(|engine| engine.leaving);
+        let may = self.ledger().is_none_or(|ledger| ledger.may_appoint(self.now));
+        let reached = self.observed.is_reached(&serving, self.now);
+        if !leaving || !may || self.flight().is_some() || !reached {
+            return None;
+        }
+        self.candidate(Some(serving), None)?;
+        Some(Step::HandOver { engine: serving, asked: None })
+    }
+
+    /// Engines that may be given a part that lasts.
+    fn fit(&self) -> impl Iterator<Item = &'a Uuid> {
+        let (observed, now) = (self.observed, self.now);
+        observed.engines.keys().filter(move |engine| observed.is_fit(engine, now))
     }
 
     /// The engine to serve: the one that is meant, one that did not just fail, one that hosts have
@@ -210,7 +230,7 @@ impl<'a> View<'a> {
                 worse(has(engine, false)),
             )
         };
-        self.reached().min_by_key(rank).copied()
+        self.fit().min_by_key(rank).copied()
     }
 
     /// Makes a served volume whole, and gives it a standby.
@@ -251,14 +271,15 @@ impl<'a> View<'a> {
             |engine: &&Uuid| **engine != serving && self.observed.part(engine, self.uuid).is_none();
         let far =
             |engine: &&Uuid| !self.wanted.replicas.iter().any(|replica| replica.engine == **engine);
-        let engine = self.reached().filter(free).min_by_key(far)?;
+        let engine = self.fit().filter(free).min_by_key(far)?;
         Some(Step::Standby { engine: *engine })
     }
 
     /// Engines that stand by.
     pub(crate) fn standbys(&self, serving: Uuid) -> usize {
         let engines = self.observed.engines.keys().filter(|engine| **engine != serving);
-        let alive = engines.filter(|engine| self.is_alive(engine));
+        let leaving = |engine: &Uuid| self.observed.engines.get(engine).is_some_and(|e| e.leaving);
+        let alive = engines.filter(|engine| self.is_alive(engine) && !leaving(engine));
         alive.filter(|engine| self.observed.part(engine, self.uuid).is_some()).count()
     }
 

@@ -106,6 +106,7 @@ fn happen(world: &mut World, dice: &mut Dice) {
             world.observed.awake = world.paused;
         }
         27..30 => world.sever(engine),
+        30 => world.nodes.get_mut(&id(engine)).unwrap().leaving = true,
         25..27 => {
             let meant = dice.once_in(2).then(|| id(dice.pick(ENGINES)));
             let (orderly, force) = (dice.once_in(2), dice.once_in(4));
@@ -120,7 +121,7 @@ fn heal(world: &mut World) {
         world.start(engine);
         world.cut(engine, true);
         let node = world.nodes.get_mut(&id(engine)).unwrap();
-        (node.deaf, node.fails) = (false, false);
+        (node.deaf, node.fails, node.leaving) = (false, false, false);
     }
     // What nobody can have any more is not waited for.
     for volume in world.desired.volumes.values_mut() {

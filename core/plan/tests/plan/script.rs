@@ -61,6 +61,7 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<String> {
         "hears" => world.nodes.get_mut(&id(letter(0)?))?.deaf = false,
         "fails" => world.nodes.get_mut(&id(letter(0)?))?.fails = true,
         "clings" => world.nodes.get_mut(&id(letter(0)?))?.clings = true,
+        "leaves" => world.nodes.get_mut(&id(letter(0)?))?.leaving = true,
         "works" => world.nodes.get_mut(&id(letter(0)?))?.fails = false,
         "stale" => world.truth.get_mut(&id(letter(0)?))?.stale = true,
         "away" => {

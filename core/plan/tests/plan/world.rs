@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) deaf: bool,
     /// Orders fail.
     pub(crate) fails: bool,
+    /// It was told to stop.
+    pub(crate) leaving: bool,
     /// It says that it withdrew, and does not.
     pub(crate) clings: bool,
     /// Which process this is.
@@ -228,7 +230,8 @@ impl World {
             let wanted = self.desired.volumes.values().flat_map(|volume| &volume.replicas);
             let replicas = wanted.filter(|r| r.engine == *uuid).map(|r| r.uuid).collect();
             let parts = node.parts.clone();
-            let seen = Engine { heard: self.now, line: Line::Up, parts, replicas };
+            let (heard, leaving) = (self.now, node.leaving);
+            let seen = Engine { heard, line: Line::Up, parts, replicas, leaving };
             self.observed.engines.insert(*uuid, seen);
         }
         self.observed.records = self.records();

@@ -60,6 +60,7 @@ pub async fn attend(
             match next(&mut from).await {
                 Ok(Some(What::Report(report))) => control.report(&engine, stream, report),
                 Ok(Some(What::Done(done))) => control.done(&done),
+                Ok(Some(What::Leaving(_))) => control.leaving(&engine),
                 Ok(Some(What::Hello(_))) => break "it said Hello twice".into(),
                 Ok(None) => break "it closed the stream".into(),
                 Err(status) => break status.message().to_owned(),
@@ -151,6 +152,16 @@ impl Control {
             let Ok(volume) = identity::parse("volume", &path.volume) else { continue };
             let part = part(path, before.get(&volume), now);
             seen.parts.insert(volume, part);
+        }
+    }
+
+    /// An engine was told to stop.
+    fn leaving(&self, uuid: &Uuid) {
+        let mut inside = self.inside();
+        let node = inside.node(uuid);
+        if let Some(seen) = inside.observed.engines.get_mut(uuid).filter(|seen| !seen.leaving) {
+            seen.leaving = true;
+            tracing::info!(node, "an engine stops: its volumes are moved");
         }
     }
 

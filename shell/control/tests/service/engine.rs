@@ -54,6 +54,7 @@ struct Inside {
     paths: BTreeMap<String, wire::Path>,
     topology: wire::Topology,
     orders: Vec<String>,
+    leaving: bool,
 }
 
 struct Model {
@@ -124,6 +125,11 @@ impl Engine {
         self.inside.lock().unwrap().topology.clone()
     }
 
+    /// It is told to stop, and says so.
+    pub(crate) fn leave(&self) {
+        self.inside.lock().unwrap().leaving = true;
+    }
+
     pub(crate) fn orders(&self) -> Vec<String> {
         self.inside.lock().unwrap().orders.clone()
     }
@@ -176,6 +182,10 @@ impl Model {
             paths: self.inside.lock().unwrap().paths.values().cloned().collect(),
         };
         let _ = to.send(said(What::Report(wire::Report { state: Some(state) }))).await;
+        let leaving = self.inside.lock().unwrap().leaving;
+        if leaving {
+            let _ = to.send(said(What::Leaving(wire::Leaving {}))).await;
+        }
     }
 
     async fn obey(&mut self, order: wire::Order, to: &mpsc::Sender<wire::FromEngine>) {

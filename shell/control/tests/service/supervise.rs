@@ -151,6 +151,17 @@ async fn an_operator_moves_a_volume_in_order_or_not() {
 }
 
 #[tokio::test]
+async fn an_engine_that_stops_hands_its_volumes_over_first() {
+    let folder = Folder::new();
+    let (control, engines, _cluster, volume) = three(&folder).await;
+    let serving = engines.iter().find(|engine| engine.node == volume.engine).unwrap();
+    serving.leave();
+    let moved = |v: &wire::Volume| well(v) && v.engine != volume.engine;
+    control.until("db", "moved", moved).await;
+    assert!(serving.orders().contains(&"HandOver".into()), "{:?}", serving.orders());
+}
+
+#[tokio::test]
 async fn an_engine_that_refuses_is_named_with_its_reason() {
     let folder = Folder::new();
     let (control, engines, _cluster, volume) = three(&folder).await;

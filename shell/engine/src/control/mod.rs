@@ -80,6 +80,9 @@ pub enum Command {
     },
     /// This engine's parts in volumes are these now, and no others.
     Paths(Vec<wire::Path>),
+    /// This engine was told to stop: others are to serve what it serves. Orders to hand over
+    /// follow.
+    Leaving,
     /// A replica obeys this fence and has this copy of the record.
     Copy {
         /// Which replica.

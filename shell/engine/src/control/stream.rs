@@ -46,6 +46,9 @@ pub(super) struct Attendance<H> {
     said: Said,
     /// What is to be reported, and was not yet on this stream.
     changed: bool,
+    /// It was told to stop; and that is said on this stream.
+    leaving: bool,
+    said_leaving: bool,
 }
 
 /// A stream that stands.
@@ -73,7 +76,8 @@ impl<H: Host> Attendance<H> {
         figures: Arc<Figures>,
     ) -> Self {
         let client = RegistryClient::new(channel);
-        Self { client, hello, orders, figures, said: Said::default(), changed: true }
+        let (said, changed, leaving, said_leaving) = (Said::default(), true, false, false);
+        Self { client, hello, orders, figures, said, changed, leaving, said_leaving }
     }
 
     /// Attends until it is aborted.
@@ -144,7 +148,7 @@ impl<H: Host> Attendance<H> {
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
         let heartbeat = if heartbeat.is_zero() { HEARTBEAT } else { heartbeat.min(HEARTBEAT) };
         tracing::debug!(store = welcome.store, "welcome");
-        self.changed = true;
+        (self.changed, self.said_leaving) = (true, false);
         Ok(Line { to, from, heartbeat })
     }
 
@@ -222,6 +226,7 @@ impl<H: Host> Attendance<H> {
             Command::Copy { replica, fence, record } => {
                 self.said.copies.insert(replica, (fence, record));
             }
+            Command::Leaving => self.leaving = true,
             Command::Fetch { .. } | Command::Swap { .. } => {}
         }
         None
@@ -239,7 +244,12 @@ impl<H: Host> Attendance<H> {
             true => Some(report::state(&self.orders.manager, &self.said).await),
             false => None,
         };
-        send(line, What::Report(wire::Report { state })).await
+        send(line, What::Report(wire::Report { state })).await?;
+        // After the first report, before which nobody knows this engine.
+        if self.leaving && !std::mem::replace(&mut self.said_leaving, true) {
+            send(line, What::Leaving(wire::Leaving {})).await?;
+        }
+        Ok(())
     }
 }
 
