@@ -395,6 +395,8 @@ impl<H: Host> Runner<H> {
 
     /// Shuts down every volume that is owned here.
     async fn leave_all(&mut self, done: oneshot::Sender<()>) {
+        // Nothing is given to this engine any more. Fails when the process ends.
+        let _ = self.commands.send(control::Command::Leaving).await;
         let owned: Vec<Uuid> = self.parts.keys().copied().collect();
         let mut leaving = false;
         for volume in owned {
