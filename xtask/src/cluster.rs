@@ -170,11 +170,16 @@ impl Place {
     }
 
     fn kill(&self, engine: u16) -> Outcome<()> {
-        let noted = self.folder.join(format!("{}.pid", name(engine)));
-        let pid = fs::read_to_string(&noted).ok().and_then(|text| text.trim().parse().ok());
-        let pid = pid.ok_or_else(|| Fault::new(format!("{} says nothing", noted.display())))?;
+        let name = name(engine);
+        let pid = self.pid_of(&name);
+        let pid = pid.ok_or_else(|| Fault::new(format!("no process of {name} is noted")))?;
         process::signal(pid, Signal::KILL);
         Ok(())
+    }
+
+    fn pid_of(&self, name: &str) -> Option<u32> {
+        let noted = self.folder.join(format!("{name}.pid"));
+        fs::read_to_string(noted).ok()?.trim().parse().ok()
     }
 
     fn control_command(&self) -> Command {
@@ -240,6 +245,11 @@ impl Place {
     /// Ends all of it in order: engines hand their volumes over before they go.
     fn stop(&self) -> Outcome<bool> {
         let running = self.running()?;
+        let control = self.pid_of("control");
+        let engines = || running.iter().copied().filter(|pid| Some(*pid) != control);
+        engines().for_each(|pid| process::signal(pid, Signal::TERM));
+        process::wait_until(STOP, || Ok(engines().all(|pid| !lives(pid)).then_some(())))?;
+        // Last of all: engines tell it that they go.
         running.iter().for_each(|pid| process::signal(*pid, Signal::TERM));
         let ended =
             process::wait_until(STOP, || Ok(running.iter().all(|pid| !lives(*pid)).then_some(())))?;
