@@ -150,6 +150,29 @@ impl Command {
         self.cdw(12) & 1 << 30 != 0
     }
 
+    /// FUSE, bits 1:0 of the flags; none if it is the value that means nothing.
+    #[must_use]
+    pub const fn fuse(&self) -> Option<Fuse> {
+        match self.flags & 3 {
+            0 => Some(Fuse::Alone),
+            1 => Some(Fuse::First),
+            2 => Some(Fuse::Second),
+            _ => None,
+        }
+    }
+
+    /// The same, as part of a fused operation.
+    #[must_use]
+    pub const fn fused(mut self, fuse: Fuse) -> Self {
+        let bits = match fuse {
+            Fuse::Alone => 0,
+            Fuse::First => 1,
+            Fuse::Second => 2,
+        };
+        self.flags = self.flags & !3 | bits;
+        self
+    }
+
     /// FCTYPE of a fabrics command.
     #[must_use]
     pub const fn fabrics_type(&self) -> u8 {
@@ -204,6 +227,18 @@ impl Completion {
     pub const fn status(&self) -> Status {
         Status::from_wire(self.status.get())
     }
+}
+
+/// Which part of a fused operation a command is: two that follow each other on a queue and are
+/// done as one (Base 3.4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fuse {
+    /// It is a command of its own.
+    Alone,
+    /// The first of two.
+    First,
+    /// The second of two.
+    Second,
 }
 
 /// Which way a command's data goes: the two lowest bits of its opcode (Base 3.3.3.1).
@@ -273,10 +308,14 @@ pub mod io {
     pub const WRITE: u8 = 0x01;
     /// Read.
     pub const READ: u8 = 0x02;
+    /// Compare.
+    pub const COMPARE: u8 = 0x05;
     /// Write Zeroes.
     pub const WRITE_ZEROES: u8 = 0x08;
     /// Dataset Management.
     pub const DATASET_MANAGEMENT: u8 = 0x09;
+    /// Verify.
+    pub const VERIFY: u8 = 0x0c;
     /// Reservation Register.
     pub const RESERVATION_REGISTER: u8 = 0x0d;
     /// Reservation Report.

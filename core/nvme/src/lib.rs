@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod ana;
 pub mod command;
+pub mod conformance;
 pub mod connect;
 pub mod framer;
 pub mod host;

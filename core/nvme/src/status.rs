@@ -9,6 +9,8 @@ pub struct Status(u16);
 
 /// Do Not Retry: the same command would fail again.
 const DNR: u16 = 1 << 14;
+/// More: the error log says more.
+const MORE: u16 = 1 << 13;
 /// The bits that name the outcome.
 const CODE: u16 = 0x07ff;
 
@@ -149,6 +151,18 @@ impl Status {
     #[must_use]
     pub const fn dnr(self) -> Self {
         Self(self.0 | DNR)
+    }
+
+    /// The same, with an entry in the error log.
+    #[must_use]
+    pub const fn more(self) -> Self {
+        Self(self.0 | MORE)
+    }
+
+    /// Whether the error log has an entry about it.
+    #[must_use]
+    pub const fn has_more(self) -> bool {
+        self.0 & MORE != 0
     }
 
     /// Whether a retry of the same command is pointless.

@@ -7,14 +7,16 @@ use braid_nvme::Status;
 use braid_nvme::ana::ANA_LOG;
 use braid_nvme::command::{Command, Sgl, admin};
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::{Admin, Counters, Directory, Portal, SubsystemView, write_allocations};
+use braid_nvme::target::{
+    ABORTS_MAX, Admin, Counters, Directory, Portal, SubsystemView, write_allocations,
+};
 
 use crate::Shard;
-use crate::backend::{Backend, position};
+use crate::backend::{Backend, Standing};
 use crate::config::{Config, SubsystemConfig};
 use crate::conn::Conn;
 use crate::op::{Op, Reply, State, Work};
-use crate::subsystem::Subsystem;
+use crate::subsystem::{Flusher, Subsystem};
 
 /// MN of every controller.
 const MODEL: &str = "Braid";
@@ -75,6 +77,7 @@ impl Shard {
         let reached = reached_portals(&self.config.portals, self.conns.get(conn));
         let subsystem = &mut self.subsystems[usize::from(at)];
         let counters = smart(subsystem);
+        let ordered = subsystem.ordered();
         let Subsystem { controllers, views, nqn, config, ana, .. } = subsystem;
         let Some(association) = controllers.get_mut(controller) else {
             return self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
@@ -85,7 +88,7 @@ impl Shard {
             model: MODEL,
             firmware: FIRMWARE,
             controllers: config.controllers,
-            namespaces: views,
+            namespaces: ordered.as_deref().unwrap_or(views),
             groups: ana.groups(association.listener),
             epoch: ana.epoch,
             portals: reached.as_deref().unwrap_or(&self.config.portals),
@@ -116,6 +119,7 @@ impl Shard {
             }
             Admin::Held => self.hold_event_request(mem, key),
             Admin::Abort { sqid, cid, held } => self.abort(mem, key, sqid, cid, held),
+            Admin::Flush => self.settle(mem, at, controller, Some(key)),
             Admin::Reset => {
                 // This command's op keeps the controller from being quiet before it is answered.
                 self.abort_event_requests(mem, at, controller, conn);
@@ -128,6 +132,9 @@ impl Shard {
             }
         }
         self.tell_events(mem, at, controller, conn);
+        if command.opcode == admin::SET_FEATURES {
+            self.look_sooner(now, at, controller);
+        }
     }
 
     /// Get LBA Status: a pool knows; of anything else all blocks count as allocated.
@@ -141,7 +148,7 @@ impl Shard {
     ) {
         let Some(op) = self.ops.get_mut(key) else { return };
         let subsystem = &self.subsystems[usize::from(op.subsystem)];
-        let Some(at) = position(&subsystem.views, nsid) else {
+        let Some(at) = subsystem.position(nsid) else {
             return self.finish(mem, key, Status::INVALID_NAMESPACE.dnr(), 0);
         };
         let namespace = &subsystem.namespaces[usize::from(at)];
@@ -242,57 +249,95 @@ impl Shard {
         let queue = controllers
             .get(controller)
             .and_then(|a| a.queues.get(usize::from(sqid)).copied().flatten());
-        let victim = self.ops.iter().find(|(other, op)| {
-            *other != key
-                && Some(op.conn) == queue
-                && op.cid == cid
-                && matches!(op.state, State::Waiting(_) | State::Delayed)
-        });
-        let victim = victim.map(|(key, _)| key);
-        if let Some(victim) = victim {
-            self.finish(mem, victim, Status::ABORTED_BY_REQUEST, 0);
+        let victim = self
+            .ops
+            .iter()
+            .find(|(other, op)| *other != key && Some(op.conn) == queue && op.cid == cid);
+        let waits = |op: &Op| op.only_waits() || op.state == State::AwaitingData;
+        let Some((victim, _)) = victim.filter(|(_, op)| waits(op) && op.aborter.is_none()) else {
+            return self.finish(mem, key, Status::SUCCESS, 1);
+        };
+        let of_it = |(_, op): &(Key, &Op)| op.controller == controller && op.aborter.is_some();
+        if self.ops.iter().filter(of_it).count() >= ABORTS_MAX {
+            return self.finish(mem, key, Status::ABORT_LIMIT, 0);
         }
-        self.finish(mem, key, Status::SUCCESS, u64::from(victim.is_none()));
+        if let Some(op) = self.ops.get_mut(victim) {
+            op.aborter = Some(key);
+        }
+        self.doom(mem, victim, Status::ABORTED_BY_REQUEST);
     }
 
-    /// Flushes every namespace before a controller says that it is shut down (Base 3.6.1).
-    pub(crate) fn settle<M: Memory>(&mut self, mem: &mut M, at: u16, controller: Key) {
+    /// Flushes every namespace: before a controller says that it is shut down (Base 3.6.1), or
+    /// before a command is answered.
+    pub(crate) fn settle<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        at: u16,
+        controller: Key,
+        flusher: Option<Key>,
+    ) {
         let subsystem = &mut self.subsystems[usize::from(at)];
         let count = u16::try_from(subsystem.namespaces.len()).unwrap_or(u16::MAX);
         let Some(association) = subsystem.controllers.get_mut(controller) else { return };
         let Some(conn) = association.queues.first().copied().flatten() else { return };
         // Held up by one until all are begun, so that the first to end is not taken for the last.
         association.ops += 1;
+        association.flushers.extend(flusher.map(|op| Flusher { op, left: 1, failed: false }));
         for namespace in 0..count {
-            let op = Op {
-                conn,
-                subsystem: at,
-                controller,
-                cid: 0,
-                namespace,
-                work: Work::Settle,
-                state: State::Running,
-                lease: None,
-                ask: None,
-                preempted: false,
-                corrupt: false,
-                since: Instant::ZERO,
-            };
-            let Ok(key) = self.ops.insert(op) else {
-                // No entry is free: the rest is flushed when these are done.
-                let controllers = &mut self.subsystems[usize::from(at)].controllers;
-                if let Some(association) = controllers.get_mut(controller) {
-                    association.settle = true;
-                }
+            let subsystem = &mut self.subsystems[usize::from(at)];
+            let found = &subsystem.namespaces[usize::from(namespace)];
+            // What is a replica of a volume is flushed by the volume.
+            if found.standing != Standing::Attached || found.is_member() {
+                continue;
+            }
+            let mut op = Op::new(conn, (at, controller), 0, namespace, Work::Settle);
+            op.aborter = flusher;
+            let inserted = self.ops.insert(op);
+            let Some(association) = subsystem.controllers.get_mut(controller) else { return };
+            let Ok(key) = inserted else {
+                // No entry is free: the rest is flushed when these are done, or asked for again.
+                association.settle |= flusher.is_none();
+                self.on_settled(mem, (at, controller), flusher, Status::NAMESPACE_NOT_READY);
                 break;
             };
-            let controllers = &mut self.subsystems[usize::from(at)].controllers;
-            if let Some(association) = controllers.get_mut(controller) {
-                association.ops += 1;
-            }
+            association.ops += 1;
+            let its = association.flushers.iter_mut().find(|f| Some(f.op) == flusher);
+            its.into_iter().for_each(|flusher| flusher.left += 1);
             self.proceed(mem, key);
         }
+        self.on_settled(mem, (at, controller), flusher, Status::SUCCESS);
         self.op_gone(mem, at, controller);
+    }
+
+    /// A flush that no host waits for directly is done, or was not begun.
+    pub(crate) fn on_settled<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        (at, controller): (u16, Key),
+        flusher: Option<Key>,
+        status: Status,
+    ) {
+        let controllers = &mut self.subsystems[usize::from(at)].controllers;
+        let Some(association) = controllers.get_mut(controller) else { return };
+        let failed = status.is(Status::WRITE_FAULT) || status.is(Status::INTERNAL_ERROR);
+        let Some(key) = flusher else {
+            association.unsettled |= failed;
+            return;
+        };
+        let found = association.flushers.iter().position(|flusher| flusher.op == key);
+        let Some(found) = found else { return };
+        let unbegun = status.is(Status::NAMESPACE_NOT_READY);
+        let flusher = &mut association.flushers[found];
+        flusher.failed |= failed || unbegun;
+        if unbegun {
+            return;
+        }
+        flusher.left -= 1;
+        if flusher.left == 0 {
+            let Flusher { failed, .. } = association.flushers.remove(found);
+            let status = if failed { Status::WRITE_FAULT.dnr() } else { Status::SUCCESS };
+            self.finish(mem, key, status, 0);
+        }
     }
 }
 
@@ -319,9 +364,10 @@ fn smart(subsystem: &Subsystem) -> Counters {
         let counters = &namespace.counters;
         sum.read_bytes += counters.read_bytes;
         sum.written_bytes += counters.written_bytes;
-        sum.read_commands += counters.reads;
+        sum.read_commands += counters.reads + counters.compares + counters.verifies;
         sum.write_commands += counters.writes;
         sum.media_errors += counters.media_errors;
+        sum.degraded |= namespace.flush_failed;
         sum
     })
 }

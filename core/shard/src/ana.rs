@@ -20,7 +20,7 @@ use crate::Shard;
 use crate::config::SubsystemConfig;
 use crate::deadline::Reminder;
 use crate::note::Note;
-use crate::op::{Op, State, Work};
+use crate::op::{Op, Work};
 use crate::subsystem::Association;
 
 /// How long a group may be changing.
@@ -88,6 +88,16 @@ impl Ana {
     /// Whether every group is optimized.
     pub(crate) fn is_optimized(&self, listener: u16) -> bool {
         self.groups(listener).iter().all(|group| group.state == AnaState::Optimized)
+    }
+
+    /// A namespace of this group came or went. A new group is as it is said for new ones.
+    pub(crate) fn regroup(&mut self, id: u32, state: AnaState) {
+        for groups in &mut self.ports {
+            match groups.binary_search_by_key(&id, |group| group.id) {
+                Ok(at) => groups[at].changes += 1,
+                Err(at) => groups.insert(at, AnaGroup { id, state, changes: 1 }),
+            }
+        }
     }
 
     /// Sets a state; true if it was another one before.
@@ -207,7 +217,7 @@ impl Shard {
         let is_meant = |op: &Op| {
             let association = subsystem.controllers.get(op.controller);
             usize::from(op.subsystem) == at
-                && matches!(op.state, State::Waiting(_) | State::Delayed)
+                && op.only_waits()
                 && association.is_some_and(|a| a.listener == listener)
                 && subsystem
                     .namespaces
@@ -218,7 +228,7 @@ impl Shard {
             self.ops.iter().filter(|(_, op)| is_meant(op)).map(|(key, _)| key).collect();
         for key in waiting {
             if let Err(status) = self.path_of(key) {
-                self.finish(mem, key, status, 0);
+                self.doom(mem, key, status);
             }
         }
     }

@@ -12,6 +12,7 @@ use braid_pool::{Failure, Handle};
 use crate::config::{BackendConfig, NamespaceConfig};
 use crate::counters::NamespaceCounters;
 use crate::event::Disk;
+use crate::fused::Locks;
 use crate::inject::Injection;
 use crate::note::Operation;
 use crate::op::Work;
@@ -40,6 +41,21 @@ pub(crate) struct Namespace {
     pub(crate) notification_mask: u32,
     /// What is being done about them.
     pub(crate) changes: Changes,
+    /// Ranges that fused commands have to themselves.
+    pub(crate) locks: Locks,
+    /// What was flushed here may be lost.
+    pub(crate) flush_failed: bool,
+    pub(crate) standing: Standing,
+}
+
+/// Whether hosts find a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Attached,
+    /// Not any more; its commands end. Who detached it is told with this tag.
+    Leaving(u64),
+    /// A hole, so that the numbers of the others stay.
+    Gone,
 }
 
 /// Where its bytes are.
@@ -93,6 +109,9 @@ impl Namespace {
             reservations,
             notification_mask: 0,
             changes: Changes::default(),
+            locks: Locks::default(),
+            flush_failed: false,
+            standing: Standing::Attached,
         }
     }
 
@@ -130,6 +149,11 @@ impl Namespace {
                 counters.written_bytes += extent.len;
             }
             Work::Flush => counters.flushes += 1,
+            Work::Check { extent, compare, .. } => {
+                counters.compares += u64::from(*compare);
+                counters.verifies += u64::from(!*compare);
+                counters.read_bytes += extent.len;
+            }
             Work::Zero { .. } => counters.write_zeroes += 1,
             Work::Deallocate { .. } => counters.dataset_managements += 1,
             Work::Settle | Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {}
@@ -210,12 +234,6 @@ pub(crate) const fn status_of_failure(operation: Operation, failure: Failure) ->
         Failure::Limit => Status::INTERNAL_ERROR,
         Failure::Exists | Failure::Busy | Failure::Invalid => Status::INTERNAL_ERROR.dnr(),
     }
-}
-
-/// Where a namespace stands in its subsystem.
-pub(crate) fn position(views: &[NamespaceView], nsid: u32) -> Option<u16> {
-    let at = views.binary_search_by_key(&nsid, |view| view.nsid).ok()?;
-    u16::try_from(at).ok()
 }
 
 /// Flips one bit of what was read, for an injected corruption.

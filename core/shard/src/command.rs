@@ -5,14 +5,16 @@ use braid_nvme::Status;
 use braid_nvme::command::Command;
 use braid_nvme::pdu::FatalError;
 use braid_nvme::target::connection::{Capsule, Transferred};
-use braid_nvme::target::{IoCommand, Transfer};
+use braid_nvme::target::{FailedCommand, IoCommand, Transfer};
 use braid_pool::Failure;
 
 use crate::Shard;
-use crate::backend::{position, status_of_failure};
+use crate::backend::status_of_failure;
 use crate::conn::{Conn, Queue, Role};
+use crate::device::offset;
+use crate::fused::First;
 use crate::note::Operation;
-use crate::op::{Op, Reply, State, Work};
+use crate::op::{Fused, Op, Reply, State, Work};
 use crate::subsystem::{Association, Subsystem};
 
 /// Commands beyond a queue's entries that a host may have outstanding: event requests, which
@@ -47,38 +49,36 @@ impl Shard {
         }
         queue.outstanding += 1;
         let cid = capsule.command.cid.get();
-        if !capsule.intact {
-            self.counters.data_digest_errors += 1;
-            self.discard_data(mem, key, capsule.data);
-            return self.answer(mem, key, cid, Status::TRANSIENT_TRANSPORT, 0);
-        }
-        let parsed = if qid == 0 {
-            self.parse_admin(subsystem, controller, &capsule.command)
-        } else {
-            self.parse_io(subsystem, controller, &capsule.command)
+        let fused = if qid == 0 { Ok(None) } else { self.fuse(mem, key, &capsule.command) };
+        let parsed = match fused {
+            Err(status) => Err(status),
+            Ok(_) if !capsule.intact => {
+                self.counters.data_digest_errors += 1;
+                Err(Status::TRANSIENT_TRANSPORT)
+            }
+            Ok(_) if qid == 0 => self.parse_admin(subsystem, controller, &capsule.command),
+            Ok(_) => self.parse_io(subsystem, controller, &capsule.command),
         };
-        match parsed {
+        let (fused, command) = (fused.ok().flatten(), capsule.command);
+        let taken = match parsed {
             Err(status) => {
+                if let Some(Fused::Second { first }) = fused {
+                    self.doom(mem, first, Status::FUSED_FAILED);
+                }
                 self.discard_data(mem, key, capsule.data);
                 self.answer(mem, key, cid, status, 0);
+                None
             }
             Ok((work, namespace, transfer)) => {
-                let op = Op {
-                    conn: key,
-                    subsystem,
-                    controller,
-                    cid,
-                    namespace,
-                    work,
-                    state: State::Running,
-                    lease: None,
-                    ask: None,
-                    preempted: false,
-                    corrupt: false,
-                    since: Instant::ZERO,
-                };
-                self.begin(mem, now, op, transfer, capsule);
+                let mut op = Op::new(key, (subsystem, controller), cid, namespace, work);
+                op.fused = fused;
+                self.begin(mem, now, op, transfer, capsule)
             }
+        };
+        if let (Some(Fused::First { .. }), Some(conn)) = (fused, self.conns.get_mut(key))
+            && let Some(queue) = conn.queue_mut()
+        {
+            queue.first = Some(First::new(taken, &command));
         }
     }
 
@@ -111,7 +111,7 @@ impl Shard {
         command: &Command,
     ) -> Result<(Work, u16, Transfer), Status> {
         let (subsystem, association) = self.association(subsystem, controller)?;
-        let at = position(&subsystem.views, command.nsid.get());
+        let at = subsystem.position(command.nsid.get());
         if let Some(at) = at {
             association.may_access(&subsystem.ana, subsystem.views[usize::from(at)].group)?;
         }
@@ -135,6 +135,12 @@ impl Shard {
         let work = match parsed {
             IoCommand::Read { extent, fua } => Work::Read { extent, durable: fua },
             IoCommand::Write { extent, fua } => Work::Write { extent, durable: fua },
+            IoCommand::Compare { extent, fua } => {
+                Work::Check { extent, compare: true, durable: fua, done: 0 }
+            }
+            IoCommand::Verify { extent, fua } => {
+                Work::Check { extent, compare: false, durable: fua, done: 0 }
+            }
             IoCommand::Flush => Work::Flush,
             IoCommand::WriteZeroes { extent, fua, deallocate } => {
                 Work::Zero { extent, deallocate, durable: fua, done: 0 }
@@ -146,13 +152,14 @@ impl Shard {
             }
             IoCommand::Reservation(command) => Work::Reservation(command),
             IoCommand::DatasetManagement { ranges, deallocate } => {
-                Work::Deallocate { next: 0, ranges: if deallocate { ranges } else { 0 }, done: 0 }
+                let ranges = if deallocate { ranges } else { 0 };
+                Work::Deallocate { next: 0, ranges, checked: false, done: 0 }
             }
         };
         Ok((work, at.unwrap_or(0), transfer))
     }
 
-    /// Gives the command its entry and its buffer.
+    /// Gives the command its entry and its buffer; returns the entry, which may be gone by then.
     fn begin<M: Memory>(
         &mut self,
         mem: &mut M,
@@ -160,13 +167,17 @@ impl Shard {
         mut op: Op,
         transfer: Transfer,
         capsule: Capsule,
-    ) {
+    ) -> Option<Key> {
         let conn = op.conn;
         let mut unused = capsule.data;
         if let Transfer::InCapsule(len) = transfer {
             if capsule.len < len {
                 self.discard_data(mem, conn, unused);
-                return self.answer(mem, conn, op.cid, Status::SGL_LENGTH_INVALID.dnr(), 0);
+                self.answer(mem, conn, op.cid, Status::SGL_LENGTH_INVALID.dnr(), 0);
+                if let Some(Fused::Second { first }) = op.fused {
+                    self.doom(mem, first, Status::FUSED_FAILED);
+                }
+                return None;
             }
             op.lease = unused.take();
         }
@@ -174,9 +185,14 @@ impl Shard {
         if let Transfer::FromHost(len) = transfer {
             op.ask = Some(len);
         }
-        let (subsystem, controller) = (op.subsystem, op.controller);
+        let (subsystem, controller, fused) = (op.subsystem, op.controller, op.fused);
         // `run` takes a command only while an entry is free.
-        let Ok(key) = self.ops.insert(op) else { return };
+        let Ok(key) = self.ops.insert(op) else { return None };
+        if let Some(Fused::Second { first }) = fused
+            && let Some(first) = self.ops.get_mut(first)
+        {
+            first.fused = Some(Fused::First { second: Some(key) });
+        }
         let controllers = &mut self.subsystems[usize::from(subsystem)].controllers;
         if let Some(association) = controllers.get_mut(controller) {
             association.ops += 1;
@@ -190,6 +206,7 @@ impl Shard {
                 }
             }
         }
+        Some(key)
     }
 
     /// An op has its buffer now: it runs, or asks the host for its data.
@@ -209,6 +226,13 @@ impl Shard {
             return self.finish(mem, key, status, 0);
         }
         let Some(op) = self.ops.get_mut(key) else { return };
+        if let Work::Check { compare, .. } = op.work
+            && (op.lease.is_some() || !compare)
+        {
+            op.scratch = Some(lease);
+            op.state = State::Running;
+            return self.proceed(mem, key);
+        }
         let Some(len) = ask else {
             op.lease = Some(lease);
             op.state = State::Running;
@@ -238,7 +262,8 @@ impl Shard {
         len: u32,
     ) -> Option<Lease> {
         let op = self.ops.get(key)?;
-        let (conn, asks, admin) = (op.conn, op.ask.is_some(), matches!(op.work, Work::Admin(_)));
+        let (conn, asks) = (op.conn, op.ask.is_some());
+        let admin = matches!(op.work, Work::Admin(_) | Work::Check { .. });
         if asks && !self.conns.get(conn)?.transmit.has_room(mem) {
             return None;
         }
@@ -264,16 +289,17 @@ impl Shard {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.lease = Some(lease);
         op.state = State::Running;
-        if core::mem::take(&mut op.preempted) {
-            self.finish(mem, key, Status::ABORTED_BY_PREEMPT, 0);
-        } else if let Err(status) = self.path_of(key) {
-            self.finish(mem, key, status, 0);
-        } else if intact {
-            self.start_summed(mem, now, key);
-        } else {
-            self.counters.data_digest_errors += 1;
-            self.finish(mem, key, Status::TRANSIENT_TRANSPORT, 0);
+        if let Work::Check { .. } = op.work {
+            op.ask = None;
         }
+        let path = self.path_of(key);
+        let Some(op) = self.ops.get_mut(key) else { return };
+        if !intact {
+            self.counters.data_digest_errors += 1;
+            op.doomed = op.doomed.or(Some(Status::TRANSIENT_TRANSPORT));
+        }
+        op.doomed = op.doomed.or(path.err());
+        self.start_summed(mem, now, key);
     }
 
     /// Ends an op: its reply goes out, its controller has one less.
@@ -290,12 +316,17 @@ impl Shard {
         result: u64,
         digest: Option<u32>,
     ) {
-        let Some(op) = self.ops.remove(key) else { return };
+        let Some(mut op) = self.ops.remove(key) else { return };
+        let (scratch, aborter) = (op.scratch.take(), op.aborter);
+        if let Some(lease) = scratch {
+            self.give_back(mem, op.conn, lease);
+        }
         let subsystem = &mut self.subsystems[usize::from(op.subsystem)];
         if let Some(namespace) = subsystem.namespaces.get_mut(usize::from(op.namespace)) {
             namespace.count(&op.work, status);
         }
-        let data = match (op.lease, op.work) {
+        let status = if status.is_success() { status } else { self.keep_error(&op, status) };
+        let data = match (op.lease.take(), op.work) {
             (Some(lease), Work::Read { extent, .. }) => {
                 Some((lease, u32::try_from(extent.len).unwrap_or(u32::MAX)))
             }
@@ -305,12 +336,39 @@ impl Shard {
             }
             (None, _) => None,
         };
-        if !matches!(op.work, Work::Settle) {
+        if matches!(op.work, Work::Settle) {
+            self.on_settled(mem, (op.subsystem, op.controller), op.aborter, status);
+        } else {
             self.reply(mem, op.conn, Reply { cid: op.cid, status, result, data, digest });
         }
         self.op_gone(mem, op.subsystem, op.controller);
-        if op.preempted && op.state != State::AwaitingData {
+        if op.preempted {
             self.on_victim_ended(mem, op.subsystem, op.namespace);
+        }
+        if op.fused.is_some() || op.work.writes().is_some() {
+            self.unfuse(mem, key, &op, status);
+        }
+        if let Some(aborter) = aborter.filter(|_| !matches!(op.work, Work::Settle)) {
+            let aborted = status.is(Status::ABORTED_BY_REQUEST);
+            self.finish(mem, aborter, Status::SUCCESS, u64::from(!aborted));
+        }
+    }
+
+    /// Puts what went wrong into the error log of its controller, if that is worth an entry.
+    fn keep_error(&mut self, op: &Op, status: Status) -> Status {
+        let queue = self.conns.get(op.conn).and_then(|conn| conn.queue()).map_or(0, |q| q.qid);
+        let subsystem = &mut self.subsystems[usize::from(op.subsystem)];
+        let namespace = subsystem.namespaces.get(usize::from(op.namespace));
+        let is_io = !matches!(op.work, Work::Admin(_));
+        let (nsid, shift) = match namespace.filter(|_| is_io) {
+            Some(namespace) => (namespace.nsid, namespace.geometry.block.shift()),
+            None => (0, 0),
+        };
+        let lba = offset(&op.work) >> shift;
+        let failed = FailedCommand { queue, cid: op.cid, nsid, lba };
+        match subsystem.controllers.get_mut(op.controller) {
+            Some(association) => association.controller.keep_error(&failed, status),
+            None => status,
         }
     }
 

@@ -153,6 +153,8 @@ pub enum BackendConfig {
 pub struct Limits {
     /// Connections of a shard, both sides together. Each owns 20 KiB of buffers.
     pub connections_max: u32,
+    /// Of these, connections of one host; an eighth of the table is never one host's.
+    pub connections_per_host_max: u32,
     /// Controllers of a subsystem.
     pub controllers_max: u16,
     /// I/O queues of a controller.
@@ -183,10 +185,20 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+impl Limits {
+    /// Connections that one host may have.
+    #[must_use]
+    pub fn connections_per_host(&self) -> u32 {
+        let spared = self.connections_max - self.connections_max / 8;
+        self.connections_per_host_max.min(spared).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 512,
+            connections_per_host_max: 256,
             controllers_max: 128,
             io_queues_max: 16,
             queue_entries_max: 256,

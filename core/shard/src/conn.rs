@@ -22,6 +22,7 @@ use braid_nvme::target::connection::Connection;
 use braid_nvme::transmit::Transmit;
 
 use crate::event::Socket;
+use crate::fused::First;
 use crate::note::Why;
 use crate::op::Reply;
 use crate::receive::Receive;
@@ -102,8 +103,12 @@ pub(crate) struct Queue {
     pub(crate) replies: VecDeque<Reply>,
     /// Bytes of buffers that its commands hold.
     pub(crate) pinned: u64,
+    /// Where its host's connections and buffers are counted together.
+    pub(crate) share: u16,
     /// It serves a nexus, which waits for it: its commands may use the whole arena.
     pub(crate) member: bool,
+    /// The first of two commands that are done as one, if it came last.
+    pub(crate) first: Option<First>,
     /// A capsule waits for a buffer.
     pub(crate) starving: bool,
     /// The turn in which it last gave a command, and how many it gave in it.

@@ -7,13 +7,17 @@ pub struct NamespaceCounters {
     pub reads: u64,
     /// Write commands done.
     pub writes: u64,
+    /// Compare commands done.
+    pub compares: u64,
+    /// Verify commands done.
+    pub verifies: u64,
     /// Flush commands done.
     pub flushes: u64,
     /// Write Zeroes commands done.
     pub write_zeroes: u64,
     /// Dataset Management commands done.
     pub dataset_managements: u64,
-    /// Bytes read by hosts.
+    /// Bytes read by hosts, or looked at for them.
     pub read_bytes: u64,
     /// Bytes written by hosts.
     pub written_bytes: u64,
@@ -38,6 +42,10 @@ pub struct Counters {
     pub closed: u64,
     /// Connections refused because of a limit.
     pub refused: u64,
+    /// Connect commands refused because their host has too many connections.
+    pub host_refused: u64,
+    /// Times a command waited because its host's commands hold too many buffers.
+    pub host_buffer_waits: u64,
     /// Connect commands refused.
     pub connects_refused: u64,
     /// Termination requests sent.

@@ -30,15 +30,40 @@ pub(crate) enum Reminder {
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     heap: BinaryHeap<Reverse<(Instant, Reminder)>>,
+    /// Reminders of connections that are gone may be among them, so many at most.
+    stale: usize,
 }
+
+/// Reminders of one connection at most: of its handshake, of its end, and of our own.
+const OF_CONNECTION: usize = 3;
+/// Stale reminders that are not worth looking for.
+const STALE_KEPT: usize = 256;
 
 impl Deadlines {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self { heap: BinaryHeap::with_capacity(capacity) }
+        Self { heap: BinaryHeap::with_capacity(capacity), stale: 0 }
     }
 
     pub(crate) fn remind(&mut self, at: Instant, reminder: Reminder) {
         self.heap.push(Reverse((at, reminder)));
+    }
+
+    /// A connection is gone. Of what many of them left behind nothing is kept, however fast they
+    /// come and go.
+    pub(crate) fn connection_gone(&mut self, lives: impl Fn(Key) -> bool) {
+        self.stale += OF_CONNECTION;
+        if self.stale > STALE_KEPT && self.stale > self.heap.len() / 2 {
+            self.stale = 0;
+            self.heap.retain(|Reverse((_, reminder))| match reminder {
+                Reminder::Connection(key) => lives(*key),
+                _ => true,
+            });
+        }
+    }
+
+    /// Reminders that are set.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {

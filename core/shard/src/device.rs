@@ -5,12 +5,13 @@
 //! 2. A buffer goes back only after the device let go of it.
 //! 3. Long work on memory is done in pieces, a few a turn, so that it starves nobody.
 
-use braid_block::{Class, Extent, Instant, IoError, Key, Memory};
+use braid_block::{Class, Extent, Geometry, Instant, IoError, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::target::Ranges;
 
 use crate::Shard;
 use crate::backend::{Backend, Namespace, corrupt, op_token, range, status_of};
+use crate::check;
 use crate::conn::Phase;
 use crate::deadline::Reminder;
 use crate::effect::Effect;
@@ -41,6 +42,9 @@ impl Shard {
     pub(crate) fn start<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
         let Some(op) = self.ops.get_mut(key) else { return };
         op.state = State::Running;
+        if op.fused.is_some() || op.doomed.is_some() {
+            return self.on_ready(mem, key);
+        }
         if let Work::Admin(command) = op.work {
             return self.admin(mem, now, key, &command);
         }
@@ -97,6 +101,9 @@ impl Shard {
 
     /// Goes on with an op that was put off at the end of the last turn.
     pub(crate) fn proceed<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        if self.is_barred(key) {
+            return;
+        }
         let Some(op) = self.ops.get_mut(key) else { return };
         let namespace =
             &mut self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
@@ -187,7 +194,7 @@ impl Shard {
                 }
                 self.proceed(mem, key);
             }
-            (State::Syncing, Work::Read { durable, .. }) => {
+            (State::Syncing, Work::Read { durable, .. } | Work::Check { durable, .. }) => {
                 *durable = false;
                 op.state = State::Running;
                 self.proceed(mem, key);
@@ -207,6 +214,7 @@ impl Shard {
                 }
                 self.finish(mem, key, Status::SUCCESS, 0);
             }
+            (_, Work::Check { .. }) => self.on_checked(mem, key, moved),
             (_, Work::Write { extent, .. }) => {
                 if u64::from(moved) != extent.len {
                     return self.fail(mem, key, Operation::Write, IoError::Device);
@@ -228,10 +236,17 @@ impl Shard {
     }
 
     /// A device operation of an op failed.
-    fn fail<M: Memory>(&mut self, mem: &mut M, key: Key, operation: Operation, error: IoError) {
+    pub(crate) fn fail<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        operation: Operation,
+        error: IoError,
+    ) {
         if let Some(op) = self.ops.get(key) {
-            let namespace =
-                &self.subsystems[usize::from(op.subsystem)].namespaces[usize::from(op.namespace)];
+            let namespace = &mut self.subsystems[usize::from(op.subsystem)].namespaces
+                [usize::from(op.namespace)];
+            namespace.flush_failed |= operation == Operation::Flush;
             let (nsid, offset) = (namespace.nsid, offset(&op.work));
             self.note(Note::DiskFailed { nsid, operation, offset, error });
         }
@@ -277,20 +292,20 @@ fn on_memory<M: Memory>(mem: &mut M, op: &mut Op, namespace: &mut Namespace) -> 
             store[range.clone()].copy_from_slice(&mem.bytes(lease)[..range.len()]);
             Outcome::Done(Status::SUCCESS)
         }
+        (Work::Check { .. }, _) => Outcome::Done(check::on_memory(mem, op, store)),
         (Work::Zero { extent, done, .. }, _) => {
             let piece = (extent.len - *done).min(PIECE_BYTES);
             store[range(Extent { offset: extent.offset + *done, len: piece })].fill(0);
             *done += piece;
             if *done == extent.len { Outcome::Done(Status::SUCCESS) } else { Outcome::Again }
         }
-        (Work::Deallocate { next, ranges, done }, Some(lease)) => {
-            let parsed = match Ranges::parse(mem.bytes(lease), *ranges, namespace.geometry) {
-                Ok(parsed) => parsed,
+        (Work::Deallocate { .. }, Some(_)) => {
+            let extent = match next_range(mem, op, namespace.geometry) {
+                Ok(Some(extent)) => extent,
+                Ok(None) => return Outcome::Done(Status::SUCCESS),
                 Err(status) => return Outcome::Done(status),
             };
-            let Some(extent) = parsed.iter().nth(usize::from(*next)) else {
-                return Outcome::Done(Status::SUCCESS);
-            };
+            let Work::Deallocate { next, done, .. } = &mut op.work else { return Outcome::Again };
             // Deallocated memory reads as zeros.
             let piece = (extent.len - *done).min(PIECE_BYTES);
             store[range(Extent { offset: extent.offset + *done, len: piece })].fill(0);
@@ -315,7 +330,7 @@ fn on_disk<M: Memory>(
     let token = op_token(key);
     let Backend::Disk { discards, zeroes, .. } = namespace.backend else { return Outcome::Emitted };
     match (&mut op.work, &op.lease) {
-        (Work::Read { durable: true, .. }, _) => {
+        (Work::Read { durable: true, .. } | Work::Check { durable: true, .. }, _) => {
             op.state = State::Syncing;
             namespace.counters.device_flushes += 1;
             emit(Effect::Sync { token, disk });
@@ -324,6 +339,15 @@ fn on_disk<M: Memory>(
             namespace.counters.device_reads += 1;
             let span = lease.span(0, u32::try_from(extent.len).unwrap_or(u32::MAX));
             emit(Effect::Read { token, disk, span, offset: extent.offset });
+        }
+        (Work::Check { .. }, _) => {
+            let Some(scratch) = &op.scratch else { return Outcome::Needs(check::PIECE.bytes()) };
+            let Some(Extent { offset, len }) = check::piece(&op.work) else {
+                return Outcome::Done(Status::SUCCESS);
+            };
+            namespace.counters.device_reads += 1;
+            let span = scratch.span(0, u32::try_from(len).unwrap_or(u32::MAX));
+            emit(Effect::Read { token, disk, span, offset });
         }
         (Work::Write { extent, durable }, Some(lease)) => {
             let len = u32::try_from(extent.len).unwrap_or(u32::MAX);
@@ -369,14 +393,11 @@ fn on_disk<M: Memory>(
                 emit(Effect::Write { token, disk, durable: false, span, offset });
             }
         }
-        (Work::Deallocate { next, ranges, .. }, Some(lease)) => {
-            let parsed = match Ranges::parse(mem.bytes(lease), *ranges, namespace.geometry) {
-                Ok(parsed) if discards => parsed,
+        (Work::Deallocate { .. }, Some(_)) => {
+            let Extent { offset, len } = match next_range(mem, op, namespace.geometry) {
+                Ok(Some(extent)) if discards => extent,
                 Ok(_) => return Outcome::Done(Status::SUCCESS),
                 Err(status) => return Outcome::Done(status),
-            };
-            let Some(Extent { offset, len }) = parsed.iter().nth(usize::from(*next)) else {
-                return Outcome::Done(Status::SUCCESS);
             };
             if let Some(overlay) = &mut namespace.overlay {
                 overlay.forget(offset, len);
@@ -386,6 +407,30 @@ fn on_disk<M: Memory>(
         _ => return Outcome::Done(Status::INTERNAL_ERROR),
     }
     Outcome::Emitted
+}
+
+/// The next range of a Dataset Management that is not empty; none if all are done. All are looked
+/// at once, before the first is touched.
+pub(crate) fn next_range<M: Memory>(
+    mem: &M,
+    op: &mut Op,
+    geometry: Geometry,
+) -> Result<Option<Extent>, Status> {
+    let (Work::Deallocate { next, ranges, checked, .. }, Some(lease)) = (&mut op.work, &op.lease)
+    else {
+        return Err(Status::INTERNAL_ERROR);
+    };
+    let data = mem.bytes(lease);
+    if !core::mem::replace(checked, true) {
+        Ranges::parse(data, *ranges, geometry)?;
+    }
+    while *next < *ranges {
+        match Ranges::nth(data, *next, geometry) {
+            Some(extent) if extent.len > 0 => return Ok(Some(extent)),
+            _ => *next += 1,
+        }
+    }
+    Ok(None)
 }
 
 /// Writes out what is kept aside, block by block, then makes all of it durable.
@@ -440,6 +485,7 @@ const fn is_zero(work: &Work) -> bool {
 pub(crate) const fn operation(work: &Work) -> Operation {
     match work {
         Work::Read { .. }
+        | Work::Check { .. }
         | Work::Allocations { .. }
         | Work::Reservation(_)
         | Work::Persistence(_)
@@ -452,12 +498,12 @@ pub(crate) const fn operation(work: &Work) -> Operation {
     }
 }
 
-const fn offset(work: &Work) -> u64 {
+pub(crate) const fn offset(work: &Work) -> u64 {
     match work {
         Work::Read { extent, .. } | Work::Write { extent, .. } | Work::Zero { extent, .. } => {
             extent.offset
         }
-        Work::Allocations { extent, .. } => extent.offset,
+        Work::Allocations { extent, .. } | Work::Check { extent, .. } => extent.offset,
         Work::Flush
         | Work::Settle
         | Work::Deallocate { .. }
@@ -472,7 +518,9 @@ const fn offset(work: &Work) -> u64 {
 fn injected(namespace: &mut Namespace, work: &Work) -> Option<Fault> {
     let wanted = operation(work);
     let (start, len) = match work {
-        Work::Read { extent, .. } | Work::Write { extent, .. } => (extent.offset, extent.len),
+        Work::Read { extent, .. } | Work::Write { extent, .. } | Work::Check { extent, .. } => {
+            (extent.offset, extent.len)
+        }
         _ => (0, u64::MAX),
     };
     let hit = namespace.injections.iter_mut().find(|injection| {

@@ -5,6 +5,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use braid_block::{Class, Instant, Key, Lease, Memory, Token};
@@ -348,6 +349,12 @@ impl Shard {
         if !subsystem.config.admits(&connect.hostnqn) {
             return Err(Refusal::new(Status::CONNECT_INVALID_HOST.dnr()));
         }
+        if self.shares.connections(&connect.hostid) >= limits.connections_per_host() {
+            self.counters.host_refused += 1;
+            self.note(Note::Limit { limit: Limit::HostConnections });
+            return Err(Refusal::new(Status::CONNECT_CONTROLLER_BUSY));
+        }
+        let subsystem = &mut self.subsystems[at];
         if connect.qid != 0 {
             let wrong = Refusal::parameter(Parameter::ControllerId);
             let found = subsystem.by_cntlid(connect.cntlid).ok_or(wrong)?;
@@ -396,10 +403,14 @@ impl Shard {
             listener,
             dying: false,
             settle: false,
+            unsettled: false,
+            flushers: Vec::new(),
+            look: now + LOOK_AGAIN,
             last_seen: now,
             guest: 0,
         };
         let patience = association.patience().unwrap_or(LOOK_AGAIN);
+        let association = Association { look: now + patience, ..association };
         let busy = Refusal::new(Status::CONNECT_CONTROLLER_BUSY);
         let controller = subsystem.controllers.insert(association).map_err(|_| busy)?;
         let guest = self.guest_connected(at, controller);
@@ -424,6 +435,7 @@ impl Shard {
         let in_capsule = self.config.limits.in_capsule_bytes;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Role::Handshake(greeting) = &mut conn.role else { return };
+        let share = self.shares.enter(&connect.hostid);
         let mut connection = core::mem::take(&mut greeting.connection);
         let tags = if discovery { 4 } else { connect.entries };
         connection.open_queue(u16::try_from(tags).unwrap_or(u16::MAX), in_capsule);
@@ -439,7 +451,9 @@ impl Shard {
             outstanding: 0,
             replies: VecDeque::with_capacity(entries + REPLIES_SPARE),
             pinned: 0,
+            share,
             member,
+            first: None,
             starving: false,
             turn: 0,
             taken: 0,

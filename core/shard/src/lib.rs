@@ -23,6 +23,7 @@ extern crate alloc;
 mod admin;
 mod ana;
 mod backend;
+mod check;
 mod command;
 mod config;
 mod conn;
@@ -31,6 +32,7 @@ mod deadline;
 mod device;
 mod effect;
 mod event;
+mod fused;
 mod greeting;
 mod host;
 mod inject;
@@ -47,6 +49,7 @@ mod receive;
 mod replica;
 mod reply;
 mod reservation;
+mod shares;
 mod sharing;
 mod stream;
 mod subsystem;
@@ -82,6 +85,7 @@ use mirror::{Members, Volumes};
 use op::Op;
 use outbox::Outbox;
 use pool::Pools;
+use shares::Shares;
 use subsystem::Subsystem;
 
 /// How often connections that are sending are looked after.
@@ -97,6 +101,8 @@ pub struct Shard {
     subsystems: Vec<Subsystem>,
     /// The names of the configuration's subsystems, in its order.
     names: Vec<Nqn>,
+    /// Namespaces that were detached and are not gone.
+    detaching: usize,
     /// Of these, how many there were from the start.
     fixed: usize,
     /// Subsystems that were removed and are not gone.
@@ -108,6 +114,7 @@ pub struct Shard {
     hosts: Hosts,
     ops: Slab<Op>,
     outbox: Outbox,
+    shares: Shares,
     deadlines: Deadlines,
     counters: Counters,
     /// Connections whose batch is to be launched.
@@ -187,6 +194,7 @@ impl Shard {
             hosts: Hosts::new(limits.connections_max),
             ops: Slab::with_capacity(limits.ops_max),
             outbox: Outbox::new(usize::try_from(limits.effects_max).unwrap_or(usize::MAX)),
+            shares: Shares::default(),
             deadlines: Deadlines::with_capacity(2 * conns),
             counters: Counters::default(),
             dirty: Vec::with_capacity(conns),
@@ -211,6 +219,7 @@ impl Shard {
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
             fixed: config.subsystems.len(),
             leaving: 0,
+            detaching: 0,
             pools: Pools::new(),
             members: Members::new(),
             volumes: Volumes::new(),
@@ -275,6 +284,9 @@ impl Shard {
         }
         if self.has_left() {
             self.bury_subsystems();
+        }
+        if self.detaching > 0 {
+            self.bury_namespaces();
         }
         self.launch(mem, now);
         self.hosts_end_turn(mem, now);
@@ -344,7 +356,8 @@ impl Shard {
     pub fn namespace_counters(&self) -> impl Iterator<Item = (&str, u32, &NamespaceCounters)> {
         self.subsystems.iter().flat_map(|subsystem| {
             let nqn = subsystem.nqn.as_str();
-            subsystem.namespaces.iter().map(move |n| (nqn, n.nsid, &n.counters))
+            let served = subsystem.order.iter().map(|at| &subsystem.namespaces[usize::from(*at)]);
+            served.map(move |n| (nqn, n.nsid, &n.counters))
         })
     }
 
@@ -374,6 +387,12 @@ impl Shard {
         self.conns.len()
     }
 
+    /// Reminders that are set: a few for each connection and each controller.
+    #[must_use]
+    pub fn reminders(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// Commands in work.
     #[must_use]
     pub const fn ops(&self) -> usize {
@@ -385,11 +404,8 @@ impl Shard {
     pub fn set_injections(&mut self, subnqn: &str, nsid: u32, injections: &[Injection]) -> bool {
         let found = self.subsystems.iter().position(|s| s.is_served_as(subnqn));
         let Some(at) = found else { return false };
-        let Some(namespace) = self.subsystems[at].namespaces.iter().position(|n| n.nsid == nsid)
-        else {
-            return false;
-        };
-        self.replace_injections(at, namespace, injections);
+        let Some(namespace) = self.subsystems[at].position(nsid) else { return false };
+        self.replace_injections(at, usize::from(namespace), injections);
         true
     }
 

@@ -31,6 +31,7 @@ impl Shard {
         }
         conn.phase = Phase::Ending { why, shut: false, until: now + drain };
         self.deadlines.remind(now + drain, Reminder::Connection(key));
+        self.miss_second(mem, key);
         if !why.is_orderly() {
             self.drop_input(mem, key);
             self.forget_waiting(mem, key);
@@ -126,8 +127,7 @@ impl Shard {
         for index in 0..u32::try_from(self.ops.capacity()).unwrap_or(u32::MAX) {
             let Some(key) = self.ops.key_at(index) else { continue };
             let waits = self.ops.get(key).is_some_and(|op| {
-                op.conn == conn
-                    && matches!(op.state, State::Waiting(_) | State::AwaitingData | State::Delayed)
+                op.conn == conn && (op.only_waits() || op.state == State::AwaitingData)
             });
             if waits {
                 self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
@@ -174,7 +174,9 @@ impl Shard {
         }
         association.controller.reset_done();
         if core::mem::take(&mut association.settle) {
-            self.settle(mem, at, controller);
+            self.settle(mem, at, controller, None);
+        } else if core::mem::take(&mut association.unsettled) {
+            association.controller.shutdown_failed();
         } else {
             association.controller.shutdown_done();
         }
@@ -208,6 +210,11 @@ impl Shard {
             return;
         }
         let Some(conn) = self.conns.remove(key) else { return };
+        let conns = &self.conns;
+        self.deadlines.connection_gone(|key| conns.get(key).is_some());
+        if let Role::Queue(queue) = &conn.role {
+            self.shares.leave(queue.share, queue.pinned);
+        }
         if let Some(reserve) = conn.reserve {
             mem.free(reserve);
         }
@@ -287,17 +294,41 @@ impl Shard {
     fn check_controller<M: Memory>(&mut self, mem: &mut M, now: Instant, at: u16, key: Key) {
         let subsystem = &self.subsystems[usize::from(at)];
         let Some(association) = subsystem.controllers.get(key).filter(|a| !a.dying) else { return };
+        // Another reminder counts, that was set when its time-out changed.
+        if association.look > now {
+            return;
+        }
         let Some(patience) = association.patience() else {
-            return self.deadlines.remind(now + LOOK_AGAIN, Reminder::Controller(at, key));
+            return self.look_after(at, key, now + LOOK_AGAIN);
         };
         let queues = association.queues.iter().flatten();
         let seen = queues.filter_map(|key| self.conns.get(*key)).map(|conn| conn.last_seen);
         let deadline = seen.fold(association.last_seen, Instant::max) + patience;
         if deadline > now {
-            return self.deadlines.remind(deadline, Reminder::Controller(at, key));
+            return self.look_after(at, key, deadline);
         }
         self.counters.keep_alive_expired += 1;
         self.end_controller(mem, at, key, Why::KeepAlive);
+    }
+
+    /// Looks at a controller's host then, and not before.
+    fn look_after(&mut self, at: u16, key: Key, when: Instant) {
+        let controllers = &mut self.subsystems[usize::from(at)].controllers;
+        if let Some(association) = controllers.get_mut(key) {
+            association.look = when;
+            self.deadlines.remind(when, Reminder::Controller(at, key));
+        }
+    }
+
+    /// A controller's keep alive time-out may be another one: if it is over sooner now, it counts
+    /// so at once.
+    pub(crate) fn look_sooner(&mut self, now: Instant, at: u16, key: Key) {
+        let controllers = &self.subsystems[usize::from(at)].controllers;
+        let Some(association) = controllers.get(key).filter(|a| !a.dying) else { return };
+        let when = association.patience().map(|patience| now + patience);
+        if let Some(when) = when.filter(|when| *when < association.look) {
+            self.look_after(at, key, when);
+        }
     }
 
     /// Closes connections whose peer takes nothing.

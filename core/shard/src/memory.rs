@@ -4,7 +4,7 @@
 //! 1. A quarter of the arena is never given to hosts' commands: it serves replicas, whose commands
 //!    wait for no other engine, so that two engines that mirror to each other never wait in a
 //!    circle.
-//! 2. One connection's commands pin at most an eighth of it.
+//! 2. One connection's commands pin at most an eighth of it, one host's at most a half.
 //! 3. Who waits holds nothing.
 
 use braid_block::{Class, Instant, Key, Lease, Memory};
@@ -24,12 +24,19 @@ impl Shard {
         let queue = self.conns.get_mut(key).and_then(|conn| conn.queue_mut())?;
         // The first buffer is always within the share, however small the arena.
         let over = queue.pinned > 0 && queue.pinned + bytes > arena / 8;
+        let (share, member) = (queue.share, queue.member);
+        let hosts = self.shares.pinned(share);
+        if !over && !member && hosts > 0 && hosts + bytes > arena / 2 {
+            self.counters.host_buffer_waits += 1;
+            return None;
+        }
         let spared = if queue.member { 0 } else { arena / 4 };
         if over || self.pinned + bytes > arena - spared {
             return None;
         }
         let lease = mem.alloc(class)?;
         queue.pinned += bytes;
+        self.shares.pin(share, bytes);
         self.pinned += bytes;
         Some(lease)
     }
@@ -42,6 +49,7 @@ impl Shard {
         self.pinned += bytes;
         if let Some(queue) = conn.queue_mut() {
             queue.pinned += bytes;
+            self.shares.pin(queue.share, bytes);
         }
         Some(lease)
     }
@@ -56,6 +64,7 @@ impl Shard {
         self.pinned += bytes;
         if let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) {
             queue.pinned += bytes;
+            self.shares.pin(queue.share, bytes);
         }
         Some(lease)
     }
@@ -70,6 +79,7 @@ impl Shard {
         if let Some(conn) = self.conns.get_mut(key) {
             if let Some(queue) = conn.queue_mut() {
                 queue.pinned = queue.pinned.saturating_sub(bytes);
+                self.shares.unpin(queue.share, bytes);
             }
             if medium && conn.reserve.is_none() {
                 conn.reserve = Some(lease);

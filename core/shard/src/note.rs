@@ -117,6 +117,11 @@ pub enum Note {
         /// Nobody asked for it: it was changing for too long.
         late: bool,
     },
+    /// A namespace that was to be detached is gone: no command to it is in work.
+    NamespaceGone {
+        /// As given.
+        tag: u64,
+    },
     /// A subsystem that was to be removed is gone: no command of its hosts is in work.
     SubsystemGone {
         /// As given.
@@ -198,6 +203,8 @@ pub enum Operation {
 pub enum Limit {
     /// Connections.
     Connections,
+    /// Connections of one host.
+    HostConnections,
     /// Controllers of a subsystem.
     Controllers,
     /// Buffers.

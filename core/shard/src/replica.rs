@@ -8,15 +8,16 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use braid_block::{Extent, Geometry, Key, Memory, SUM_BYTES, Sums};
+use braid_block::{Extent, Geometry, Key, Lease, Memory, SUM_BYTES, Sums};
 use braid_nvme::Status;
-use braid_nvme::target::{Ranges, write_allocations};
+use braid_nvme::target::write_allocations;
 use braid_pool::{Allocation, Completion, Done, Failure, Handle, Request};
 use zerocopy::FromBytes;
 
 use crate::Shard;
 use crate::backend::{corrupt, op_token, status_of_failure};
-use crate::device::{Outcome, operation};
+use crate::check;
+use crate::device::{Outcome, next_range, operation};
 use crate::op::{Op, State, Work};
 use crate::pool::{Latency, PoolId};
 
@@ -40,6 +41,12 @@ impl Shard {
         let lease = match work {
             // Dataset Management keeps its list of ranges, a FUA read its buffer for later.
             braid_pool::Work::Zero { .. } | braid_pool::Work::Flush { .. } => None,
+            _ if matches!(op.work, Work::Check { .. }) => {
+                let Some(scratch) = op.scratch.take() else {
+                    return Outcome::Needs(check::PIECE.bytes());
+                };
+                Some(scratch)
+            }
             _ => op.lease.take(),
         };
         op.since = now;
@@ -49,7 +56,7 @@ impl Shard {
             Ok(()) => Outcome::Emitted,
             Err(request) => {
                 if let Some(op) = self.ops.get_mut(key) {
-                    op.lease = op.lease.take().or(request.lease);
+                    put_back(op, request.lease);
                 }
                 Outcome::Done(Status::INVALID_NAMESPACE.dnr())
             }
@@ -71,7 +78,7 @@ impl Shard {
             debug_assert!(false, "an op stays until the pool has answered");
             return lease.into_iter().for_each(|lease| mem.free(lease));
         };
-        op.lease = op.lease.take().or(lease);
+        put_back(op, lease);
         let took = now.since(op.since);
         if let Some(entry) = self.pools.find_mut(pool) {
             let latency = &mut entry.latency;
@@ -104,7 +111,9 @@ impl Shard {
                 Some(sums)
             }
             braid_pool::Work::Read { len, .. }
-                if conn.transmit.sums_data() && len.is_multiple_of(SUM_BYTES) =>
+                if conn.transmit.sums_data()
+                    && len.is_multiple_of(SUM_BYTES)
+                    && matches!(self.ops.get(key)?.work, Work::Read { .. }) =>
             {
                 Some(self.sums.pop().unwrap_or_default())
             }
@@ -115,7 +124,7 @@ impl Shard {
     fn on_request_ok<M: Memory>(&mut self, mem: &mut M, key: Key, done: Done, sums: Option<&Sums>) {
         let Some(op) = self.ops.get_mut(key) else { return };
         match (op.state, &mut op.work) {
-            (State::Syncing, Work::Read { durable, .. }) => {
+            (State::Syncing, Work::Read { durable, .. } | Work::Check { durable, .. }) => {
                 *durable = false;
                 op.state = State::Running;
                 self.proceed(mem, key);
@@ -128,6 +137,10 @@ impl Shard {
                     digest = None;
                 }
                 self.finish_summed(mem, key, Status::SUCCESS, 0, digest);
+            }
+            (_, Work::Check { .. }) => {
+                let len = check::piece(&op.work).map_or(0, |piece| piece.len);
+                self.on_checked(mem, key, u32::try_from(len).unwrap_or(u32::MAX));
             }
             (_, Work::Deallocate { next, .. }) => {
                 *next += 1;
@@ -177,6 +190,15 @@ impl Shard {
     }
 }
 
+/// Takes back the buffer that went with a request.
+pub(crate) fn put_back(op: &mut Op, lease: Option<Lease>) {
+    let place = match op.work {
+        Work::Check { .. } => &mut op.scratch,
+        _ => &mut op.lease,
+    };
+    *place = place.take().or(lease);
+}
+
 /// What is to be asked of the pool next; the status if nothing is.
 fn next_work<M: Memory>(
     mem: &M,
@@ -185,11 +207,15 @@ fn next_work<M: Memory>(
 ) -> Result<braid_pool::Work, Status> {
     let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
     Ok(match op.work {
-        Work::Read { durable: true, .. } => {
+        Work::Read { durable: true, .. } | Work::Check { durable: true, .. } => {
             op.state = State::Syncing;
             braid_pool::Work::Flush { number: None }
         }
         Work::Read { extent, .. } => {
+            braid_pool::Work::Read { offset: extent.offset, len: len(extent)? }
+        }
+        Work::Check { .. } => {
+            let extent = check::piece(&op.work).ok_or(Status::SUCCESS)?;
             braid_pool::Work::Read { offset: extent.offset, len: len(extent)? }
         }
         Work::Write { extent, durable } => {
@@ -199,10 +225,8 @@ fn next_work<M: Memory>(
         Work::Zero { extent, durable, .. } => {
             braid_pool::Work::Zero { offset: extent.offset, len: extent.len, durable }
         }
-        Work::Deallocate { next, ranges, .. } => {
-            let Some(lease) = &op.lease else { return Err(Status::INTERNAL_ERROR) };
-            let parsed = Ranges::parse(mem.bytes(lease), ranges, geometry)?;
-            let extent = parsed.iter().nth(usize::from(next)).ok_or(Status::SUCCESS)?;
+        Work::Deallocate { .. } => {
+            let extent = next_range(mem, op, geometry)?.ok_or(Status::SUCCESS)?;
             braid_pool::Work::Zero { offset: extent.offset, len: extent.len, durable: false }
         }
         Work::Allocations { extent, .. } => {

@@ -29,8 +29,8 @@ use braid_nvme::target::reservation::{
 };
 use braid_pool::{Handle, Reservation};
 
-use crate::backend::{Backend, Namespace, position};
-use crate::config::{BackendConfig, SubsystemConfig};
+use crate::backend::{Backend, Namespace};
+use crate::config::{BackendConfig, NamespaceConfig, SubsystemConfig};
 use crate::deadline::Reminder;
 use crate::note::Note;
 use crate::op::{State, Work};
@@ -91,7 +91,7 @@ impl Shard {
             }
             return self.finish(mem, key, Status::SUCCESS, 0);
         }
-        let Some(at) = position(&subsystem.views, nsid) else {
+        let Some(at) = subsystem.position(nsid) else {
             return self.finish(mem, key, Status::INVALID_NAMESPACE.dnr(), 0);
         };
         if !subsystem.views[usize::from(at)].takes_reservations() {
@@ -277,11 +277,10 @@ impl Shard {
                 continue;
             }
             match op.state {
-                State::Waiting(_) | State::Delayed => {
-                    self.finish(mem, key, Status::ABORTED_BY_PREEMPT, 0);
+                // If its data has a buffer to go to, it is aborted when that has come.
+                _ if op.only_waits() || op.state == State::AwaitingData => {
+                    self.doom(mem, key, Status::ABORTED_BY_PREEMPT);
                 }
-                // Its data has a buffer to go to; it is aborted when that has come.
-                State::AwaitingData => op.preempted = true,
                 _ => {
                     op.preempted = true;
                     self.namespace_mut(at, namespace).changes.victims += 1;
@@ -324,18 +323,19 @@ impl Shard {
     /// The reservations that a pool kept for the replicas among these namespaces; None: of one of
     /// them they make no sense.
     pub(crate) fn kept_reservations(&self, config: &SubsystemConfig) -> Option<Vec<Reservations>> {
-        let of_namespace = |namespace: &crate::NamespaceConfig| {
-            let BackendConfig::Replica { pool, handle, read_only: false } = namespace.backend
-            else {
-                return Some(first(namespace.reservations.as_deref()));
-            };
-            let bearing = self.pool(pool).and_then(|pool| pool.bearing(handle));
-            match bearing.and_then(|bearing| bearing.reservation) {
-                Some(kept) => Reservations::restore(&parts_of(&kept)).ok(),
-                None => Some(Reservations::new(true)),
-            }
+        config.namespaces.iter().map(|namespace| self.kept_of(namespace)).collect()
+    }
+
+    /// The same of one namespace.
+    pub(crate) fn kept_of(&self, namespace: &NamespaceConfig) -> Option<Reservations> {
+        let BackendConfig::Replica { pool, handle, read_only: false } = namespace.backend else {
+            return Some(first(namespace.reservations.as_deref()));
         };
-        config.namespaces.iter().map(of_namespace).collect()
+        let bearing = self.pool(pool).and_then(|pool| pool.bearing(handle));
+        match bearing.and_then(|bearing| bearing.reservation) {
+            Some(kept) => Reservations::restore(&parts_of(&kept)).ok(),
+            None => Some(Reservations::new(true)),
+        }
     }
 
     fn namespace_mut(&mut self, at: u16, namespace: u16) -> &mut Namespace {

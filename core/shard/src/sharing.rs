@@ -11,14 +11,16 @@
 use alloc::vec::Vec;
 
 use braid_block::{Geometry, Instant, Key, Memory};
-use braid_nvme::DISCOVERY_NQN;
+use braid_nvme::ana::ANA_GROUPS_MAX;
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::{Kind, Notice};
+use braid_nvme::target::{Kind, NSID_MAX, Notice};
+use braid_nvme::{DISCOVERY_NQN, Status};
 
 use crate::Shard;
-use crate::backend::position;
-use crate::config::SubsystemConfig;
+use crate::backend::{Backend, Namespace, Standing, view};
+use crate::config::{NamespaceConfig, SubsystemConfig};
 use crate::note::{Note, Why};
+use crate::op::{Op, Work};
 use crate::subsystem::{Phase, Subsystem};
 
 impl Shard {
@@ -82,7 +84,7 @@ impl Shard {
         let Some(subsystem) = self.subsystems.iter_mut().find(|s| s.is_served_as(nqn)) else {
             return false;
         };
-        let Some(at) = position(&subsystem.views, nsid) else { return false };
+        let Some(at) = subsystem.position(nsid) else { return false };
         let (namespace, view) =
             (&mut subsystem.namespaces[usize::from(at)], &mut subsystem.views[usize::from(at)]);
         let old = namespace.geometry;
@@ -99,6 +101,100 @@ impl Shard {
         }
         self.events = true;
         true
+    }
+
+    /// Attaches a namespace to a subsystem at home here: hosts are told, and find it. False: there
+    /// is no such subsystem, or it has a namespace of this id.
+    pub fn namespace_attach(&mut self, nqn: &str, config: &NamespaceConfig) -> bool {
+        let Some(kept) = self.kept_of(config) else { return false };
+        let found = self.subsystems.iter_mut().find(|s| s.is_served_as(nqn));
+        let Some(subsystem) = found else { return false };
+        let (nsid, group) = (config.nsid, config.ana_group);
+        let sound = (1..=NSID_MAX).contains(&nsid) && (1..=ANA_GROUPS_MAX).contains(&group);
+        if !sound || self.stopping || subsystem.position(nsid).is_some() {
+            return false;
+        }
+        let view = view(config, &kept);
+        let namespace = Namespace::new(config, kept);
+        let gone = |n: &Namespace| n.standing == Standing::Gone;
+        let at = match subsystem.namespaces.iter().position(gone) {
+            Some(hole) => {
+                (subsystem.namespaces[hole], subsystem.views[hole]) = (namespace, view);
+                hole
+            }
+            None => {
+                subsystem.namespaces.push(namespace);
+                subsystem.views.push(view);
+                subsystem.views.len() - 1
+            }
+        };
+        let Ok(at) = u16::try_from(at) else { return false };
+        let place =
+            subsystem.order.partition_point(|at| subsystem.views[usize::from(*at)].nsid < nsid);
+        subsystem.order.insert(place, at);
+        subsystem.ana.regroup(group, subsystem.config.paths.state);
+        self.tell_namespace(nqn, nsid);
+        true
+    }
+
+    /// Detaches a namespace: hosts are told, and do not find it any more. Commands that wait are
+    /// answered so; [`Note::NamespaceGone`] tells with this tag when the last one is done. False:
+    /// it is not at home here.
+    pub fn namespace_detach<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        nqn: &str,
+        nsid: u32,
+        tag: u64,
+    ) -> bool {
+        let found = self.subsystems.iter().position(|s| s.is_served_as(nqn));
+        let Some(subsystem) = found else { return false };
+        let Some(at) = self.subsystems[subsystem].position(nsid) else { return false };
+        let entry = &mut self.subsystems[subsystem];
+        entry.order.retain(|position| *position != at);
+        let namespace = &mut entry.namespaces[usize::from(at)];
+        namespace.standing = Standing::Leaving(tag);
+        let group = namespace.group;
+        entry.ana.regroup(group, entry.config.paths.state);
+        self.detaching += 1;
+        self.tell_namespace(nqn, nsid);
+        let its = |op: &Op| (usize::from(op.subsystem), op.namespace) == (subsystem, at);
+        let io = |op: &Op| !matches!(op.work, Work::Admin(_));
+        let ops: Vec<Key> =
+            self.ops.iter().filter(|(_, op)| its(op) && io(op)).map(|(key, _)| key).collect();
+        for key in ops {
+            self.doom(mem, key, Status::INVALID_NAMESPACE.dnr());
+        }
+        true
+    }
+
+    /// Tells the hosts of a subsystem that a namespace came, went or changed.
+    fn tell_namespace(&mut self, nqn: &str, nsid: u32) {
+        let found = self.subsystems.iter_mut().find(|s| s.is_served_as(nqn));
+        for (_, association) in found.into_iter().flat_map(|s| s.controllers.iter_mut()) {
+            association.controller.namespace_changed(nsid);
+        }
+        self.events = true;
+    }
+
+    /// Tells of the namespaces to which no command is in work any more.
+    pub(crate) fn bury_namespaces(&mut self) {
+        for subsystem in 0..self.subsystems.len() {
+            for at in 0..self.subsystems[subsystem].namespaces.len() {
+                let namespace = &mut self.subsystems[subsystem].namespaces[at];
+                let Standing::Leaving(tag) = namespace.standing else { continue };
+                let place = |op: &Op| (usize::from(op.subsystem), usize::from(op.namespace));
+                let its = |op: &Op| place(op) == (subsystem, at);
+                let io = |op: &Op| !matches!(op.work, Work::Admin(_));
+                if self.ops.iter().any(|(_, op)| its(op) && io(op)) {
+                    continue;
+                }
+                (namespace.standing, namespace.backend) =
+                    (Standing::Gone, Backend::Memory(Vec::new()));
+                self.detaching -= 1;
+                self.note(Note::NamespaceGone { tag });
+            }
+        }
     }
 
     /// Ends every connection of a subsystem in order.
@@ -123,6 +219,7 @@ impl Shard {
             subsystem.phase = Phase::Gone;
             subsystem.namespaces = Vec::new();
             subsystem.views = Vec::new();
+            subsystem.order = Vec::new();
             self.leaving -= 1;
             self.note(Note::SubsystemGone { tag });
         }

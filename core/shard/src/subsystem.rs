@@ -27,6 +27,8 @@ pub(crate) struct Subsystem {
     pub(crate) namespaces: Vec<Namespace>,
     /// The same namespaces, as controllers describe them.
     pub(crate) views: Vec<NamespaceView>,
+    /// The positions of those that are served, ascending by namespace id.
+    pub(crate) order: Vec<u16>,
     pub(crate) controllers: Slab<Association>,
     pub(crate) ana: Ana,
     /// Where the search for a free controller id begins: ids are reused as late as can be.
@@ -58,11 +60,26 @@ pub(crate) struct Association {
     pub(crate) listener: u16,
     /// Its admin queue is gone: it only waits for its ops.
     pub(crate) dying: bool,
+    /// Set Features commands that wait until all is flushed, and what is flushed for each.
+    pub(crate) flushers: Vec<Flusher>,
+    /// A flush before its shutdown failed.
+    pub(crate) unsettled: bool,
+    /// When it is looked at whether its host still lives: the reminder that counts.
+    pub(crate) look: Instant,
     /// When its last op is done, its namespaces are to be flushed before it is shut down.
     pub(crate) settle: bool,
     pub(crate) last_seen: Instant,
     /// The number that a volume knows this host's association by; zero: it is not of a volume.
     pub(crate) guest: u32,
+}
+
+/// A command that is answered when every namespace is flushed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flusher {
+    pub(crate) op: Key,
+    /// Flushes that are not done.
+    pub(crate) left: u32,
+    pub(crate) failed: bool,
 }
 
 impl Subsystem {
@@ -76,10 +93,12 @@ impl Subsystem {
     ) -> Self {
         let (limits, shard) = (&all.limits, all.shard);
         let described = config.namespaces.iter().zip(&reservations);
-        let views = described.map(|(config, held)| crate::backend::view(config, held)).collect();
+        let views: Vec<_> =
+            described.map(|(config, held)| crate::backend::view(config, held)).collect();
         let held = reservations.into_iter();
         let namespaces = config.namespaces.iter().zip(held).map(|(n, r)| Namespace::new(n, r));
         let namespaces = namespaces.collect();
+        let order = (0..u16::try_from(views.len()).unwrap_or(u16::MAX)).collect();
         let (first_cntlid, last_cntlid) = match kind {
             Kind::Discovery => {
                 let first = shard.saturating_mul(DISCOVERY_IDS).min(CNTLID_MAX - DISCOVERY_IDS) + 1;
@@ -100,6 +119,7 @@ impl Subsystem {
             config,
             namespaces,
             views,
+            order,
             controllers: Slab::with_capacity(u32::from(limits.controllers_max)),
             next_cntlid: first_cntlid,
             first_cntlid,
@@ -111,6 +131,21 @@ impl Subsystem {
     pub(crate) fn replace(&mut self, new: Self) {
         let controllers = core::mem::replace(&mut self.controllers, Slab::with_capacity(0));
         *self = Self { controllers, ..new };
+    }
+
+    /// Where the namespace with this id is, if it is served.
+    pub(crate) fn position(&self, nsid: u32) -> Option<u16> {
+        let of = |at: &u16| self.views[usize::from(*at)].nsid;
+        let found = self.order.binary_search_by_key(&nsid, of).ok()?;
+        self.order.get(found).copied()
+    }
+
+    /// The namespaces that are served, ascending by id, unless they stand so in the table. Only
+    /// admin commands ask, so that it may allocate.
+    pub(crate) fn ordered(&self) -> Option<Vec<NamespaceView>> {
+        let plain = self.order.len() == self.views.len() && self.order.is_sorted();
+        let ordered = || self.order.iter().map(|at| self.views[usize::from(*at)]).collect();
+        (!plain).then(ordered)
     }
 
     /// Whether hosts find it under this name.

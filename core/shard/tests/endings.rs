@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use braid_block::IoError;
 use braid_nvme::Status;
-use braid_nvme::command::{Command, Sgl, admin, io};
+use braid_nvme::command::{Command, Sgl, admin, fabrics, io};
 use braid_nvme::connect::CNTLID_DYNAMIC;
 use braid_nvme::pdu::{Digests, InitializeConnection, PduType};
 use support::peer::{Got, Peer, capsule, connect, read, write};
@@ -103,8 +103,8 @@ fn zeros_written(result: Result<u32, IoError>) -> Status {
 #[test]
 fn zeros_that_could_not_be_written_are_an_error() {
     assert_eq!(zeros_written(Ok(8192)), Status::SUCCESS);
-    assert_eq!(zeros_written(Ok(4096)), Status::WRITE_FAULT);
-    assert_eq!(zeros_written(Err(IoError::Unsupported)), Status::WRITE_FAULT);
+    assert_eq!(zeros_written(Ok(4096)), Status::WRITE_FAULT.more());
+    assert_eq!(zeros_written(Err(IoError::Unsupported)), Status::WRITE_FAULT.more());
 }
 
 #[test]
@@ -153,13 +153,29 @@ fn enable() -> Command {
     enable
 }
 
+/// A controller of a host of its own, with one I/O queue.
+fn pair_of(world: &mut World, host: u8) -> (Peer, Peer) {
+    let mut admin = Peer::open(world, NONE);
+    let mut asked = connect(0, CNTLID_DYNAMIC);
+    asked.hostid = [host; 16];
+    let completion = admin.connect(world, &asked);
+    assert!(completion.status().is_success());
+    admin.cntlid = (completion.result.get() & 0xffff) as u16;
+    admin.enable(world);
+    let mut io = Peer::open(world, NONE);
+    let mut asked = connect(1, admin.cntlid);
+    asked.hostid = [host; 16];
+    assert!(io.connect(world, &asked).status().is_success());
+    (admin, io)
+}
+
 #[test]
 fn greetings_that_break_off_do_not_free_what_commands_hold() {
     let mut config = config();
     config.limits.arena_bytes = 2 << 20;
     let mut world = World::new(config);
     world.mem.limit = 64 << 20;
-    let pairs: Vec<_> = (0..7).map(|_| Peer::pair(&mut world, NONE)).collect();
+    let pairs: Vec<_> = (1..8).map(|host| pair_of(&mut world, host)).collect();
     world.disk_runs = false;
     for (_, io) in &pairs {
         world.send(io.socket, &reads(2, 2, 32));
@@ -288,4 +304,104 @@ fn a_queue_that_returns_waits_for_its_own_old_writes() {
     world.disk_runs = true;
     world.run();
     assert!(again.connect(&mut world, &connect(1, admin.cntlid)).status().is_success());
+}
+
+/// Writes a block to the disk by this queue, not durable.
+fn wrote(world: &mut World, io: &mut Peer) {
+    let done = io.command(world, write(2, 0, 1, 4096), &[7; 4096]);
+    assert!(done.status().is_success());
+    assert_ne!(world.durable[..4096], [7; 4096]);
+}
+
+#[test]
+fn turning_the_write_cache_off_makes_durable_what_was_completed_before() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    wrote(&mut world, &mut io);
+    let mut off = Command::new(admin::SET_FEATURES, 0);
+    off.set_cdw(10, 0x06);
+    world.disk_runs = false;
+    admin.post(&mut world, off, &[]);
+    assert!(admin.take(&mut world).is_empty(), "it is answered when all is flushed");
+    world.disk_runs = true;
+    world.run();
+    assert_eq!(world.durable[..4096], [7; 4096]);
+    match admin.take(&mut world).as_slice() {
+        [Got::Completion(completion)] => assert!(completion.status().is_success()),
+        other => panic!("{other:?}"),
+    }
+    let syncs = world.counts.syncs;
+    assert!(admin.command(&mut world, off, &[]).status().is_success());
+    assert_eq!(world.counts.syncs, syncs, "it is off already");
+    assert_eq!(world.shard.ops(), 0);
+}
+
+#[test]
+fn the_write_cache_that_cannot_be_flushed_is_not_off_without_a_word() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    wrote(&mut world, &mut io);
+    let mut off = Command::new(admin::SET_FEATURES, 0);
+    off.set_cdw(10, 0x06);
+    world.disk_error = Some(IoError::Device);
+    let status = admin.command(&mut world, off, &[]).status();
+    assert!(status.is(Status::WRITE_FAULT) && status.do_not_retry(), "{status}");
+}
+
+/// CSTS of the controller.
+fn csts(world: &mut World, admin: &mut Peer) -> u64 {
+    let mut get = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_GET));
+    get.set_cdw(11, 0x1c);
+    admin.command(world, get, &[]).result.get()
+}
+
+#[test]
+fn a_shutdown_whose_flush_failed_is_not_complete() {
+    let mut shutdown = Command::new(admin::FABRICS, u32::from(fabrics::PROPERTY_SET));
+    shutdown.set_cdw(11, 0x14);
+    shutdown.set_cdw(12, 0x46_4001);
+    for (error, expected) in [(None, 0b1001), (Some(IoError::Device), 0b10)] {
+        let mut world = World::new(config());
+        let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+        wrote(&mut world, &mut io);
+        world.disk_error = error;
+        assert!(admin.command(&mut world, shutdown, &[]).status().is_success());
+        assert_eq!(csts(&mut world, &mut admin), expected, "{error:?}");
+    }
+}
+
+#[test]
+fn a_keep_alive_time_out_that_is_made_shorter_counts_at_once() {
+    let mut world = World::new(config());
+    let mut admin = Peer::admin(&mut world, NONE);
+    let kato = |milliseconds| {
+        let mut set = Command::new(admin::SET_FEATURES, 0);
+        set.set_cdw(10, 0x0f);
+        set.set_cdw(11, milliseconds);
+        set
+    };
+    assert!(admin.command(&mut world, kato(600_000), &[]).status().is_success());
+    world.pass(Duration::from_secs(20));
+    for _ in 0..100 {
+        assert!(admin.command(&mut world, kato(600_000), &[]).status().is_success());
+        assert!(admin.command(&mut world, kato(1_000), &[]).status().is_success());
+    }
+    let reminders = world.shard.reminders();
+    assert!(reminders < 10, "{reminders} reminders");
+    world.pass(Duration::from_millis(1_400));
+    assert!(!world.stream(admin.socket).closed);
+    world.pass(Duration::from_millis(200));
+    assert!(world.stream(admin.socket).closed, "one second, and half of one of grace");
+}
+
+#[test]
+fn connections_that_come_and_go_fast_leave_no_reminders() {
+    let mut world = World::new(config());
+    for _ in 0..2_000 {
+        let socket = world.connect();
+        world.end(socket);
+    }
+    let reminders = world.shard.reminders();
+    assert!(reminders < 400, "{reminders} reminders of nobody");
+    assert_eq!(world.shard.connections(), 0);
 }

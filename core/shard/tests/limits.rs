@@ -305,3 +305,47 @@ fn beside_a_quiet_connection_replies_leave_though_all_else_waits_for_their_buffe
     world.send(loud.socket, &reads(0, 31, 1, 4));
     assert_eq!(loud.take(&mut world).len(), 31);
 }
+
+#[test]
+fn one_host_does_not_take_all_connections() {
+    let mut config = config();
+    config.limits.connections_per_host_max = 3;
+    let mut world = World::new(config);
+    let (admin, _io) = Peer::pair(&mut world, NONE);
+    let second = admin.io(&mut world, 2);
+    let mut third = Peer::open(&mut world, NONE);
+    let refused = third.connect(&mut world, &connect(3, admin.cntlid));
+    assert_eq!(refused.status(), Status::CONNECT_CONTROLLER_BUSY, "it may try again");
+    let limit = braid_shard::Limit::HostConnections;
+    assert!(world.notes.iter().any(|note| matches!(note, Note::Limit { limit: l } if *l == limit)));
+    assert_eq!(world.shard.counters().host_refused, 1);
+    let mut other = connect(0, CNTLID_DYNAMIC);
+    other.hostid = [8; 16];
+    let mut peer = Peer::open(&mut world, NONE);
+    assert!(peer.connect(&mut world, &other).status().is_success(), "another host has its own");
+    world.end(second.socket);
+    world.run();
+    let again = third.connect(&mut world, &connect(3, admin.cntlid));
+    assert!(again.status().is_success(), "{}", again.status());
+}
+
+#[test]
+fn one_host_pins_half_of_the_arena_whatever_it_connects() {
+    let mut config = config();
+    config.limits.arena_bytes = 8 << 20;
+    let mut world = World::new(config);
+    world.mem.limit = 64 << 20;
+    let (admin, io) = Peer::pair(&mut world, NONE);
+    let mut queues = vec![io];
+    queues.extend((2..=8).map(|qid| admin.io(&mut world, qid)));
+    world.disk_runs = false;
+    for queue in &queues {
+        world.send(queue.socket, &reads(0, 8, 2, 32));
+    }
+    // 128 KiB each: 8 of a queue would be an eighth of the arena, 64 of all of it.
+    assert_eq!(world.counts.reads, 32, "half of the arena");
+    assert!(world.shard.counters().host_buffer_waits > 0);
+    world.disk_runs = true;
+    world.run();
+    assert_eq!(world.counts.reads, 64, "and all are done in the end");
+}

@@ -214,7 +214,10 @@ fn a_full_pool_is_capacity_exceeded_and_what_is_there_can_be_overwritten() {
     let (_admin, mut io) = Peer::pair(&mut world, NONE);
     let full = (0..256).find(|cluster| {
         let status = put(&mut world, &mut io, cluster * 64, 1);
-        assert!(status.is_success() || status == Status::CAPACITY_EXCEEDED.dnr(), "{status:?}");
+        assert!(
+            status.is_success() || status == Status::CAPACITY_EXCEEDED.dnr().more(),
+            "{status:?}"
+        );
         !status.is_success()
     });
     let full = full.expect("24 MiB do not hold 64");
@@ -306,7 +309,7 @@ fn damage_is_an_unrecovered_read_of_these_blocks_alone() {
     }
     assert!(sync(&mut world, &mut io).is_success());
     world.pool_disk.damage(0x42);
-    assert_eq!(get(&mut world, &mut io, 2), Err(Status::UNRECOVERED_READ));
+    assert_eq!(get(&mut world, &mut io, 2), Err(Status::UNRECOVERED_READ.more()));
     assert_eq!(get(&mut world, &mut io, 1), Ok(0x41));
     assert!(put(&mut world, &mut io, 2, 9).is_success());
     assert_eq!(get(&mut world, &mut io, 2), Ok(9));
@@ -322,11 +325,11 @@ fn a_device_that_failed_fails_every_command_from_then_on() {
     let (_admin, mut io) = Peer::pair(&mut world, NONE);
     assert!(put(&mut world, &mut io, 0, 1).is_success());
     world.pool_disk.error = Some(IoError::Device);
-    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT);
+    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT.more());
     world.pool_disk.error = None;
-    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT);
-    assert_eq!(sync(&mut world, &mut io), Status::WRITE_FAULT.dnr());
-    assert_eq!(get(&mut world, &mut io, 0), Err(Status::UNRECOVERED_READ));
+    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT.more());
+    assert_eq!(sync(&mut world, &mut io), Status::WRITE_FAULT.dnr().more());
+    assert_eq!(get(&mut world, &mut io, 0), Err(Status::UNRECOVERED_READ.more()));
     assert_eq!(world.shard.pool(POOL).unwrap().state(), braid_pool::State::Failed);
     let (mem, now) = (&mut world.mem, world.now);
     world.shard.pool_close(mem, now, POOL);
@@ -343,7 +346,7 @@ fn injected_faults_hit_replicas_too() {
     let once = |operation, fault| Injection { operation, fault, offset: 0, len: 4096, count: 1 };
     let faults = [once(Operation::Write, Fault::Error), once(Operation::Read, Fault::Corrupt)];
     assert!(world.shard.set_injections(NQN, 1, &faults));
-    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT);
+    assert_eq!(put(&mut world, &mut io, 0, 2), Status::WRITE_FAULT.more());
     let data = io.read(&mut world, read(1, 0, 1, 4096)).unwrap();
     assert_eq!(data[..2], [0, 1], "a flipped bit");
     assert_eq!(get(&mut world, &mut io, 0), Ok(1));

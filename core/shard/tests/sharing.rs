@@ -278,3 +278,87 @@ fn all_blocks_count_as_allocated_where_nobody_knows_better() {
         assert_eq!(data[..20], expected.concat(), "namespace {nsid}");
     }
 }
+
+fn attached(nsid: u32) -> NamespaceConfig {
+    NamespaceConfig { nsid, nguid: [nsid as u8; 16], ..added(NQN).namespaces.remove(0) }
+}
+
+/// The active namespaces as Identify lists them.
+fn listed(world: &mut World, admin: &mut Peer) -> Vec<u32> {
+    let mut identify = Command::new(admin::IDENTIFY, 0);
+    identify.set_cdw(10, 2);
+    identify.sgl = Sgl::transport(4096);
+    let list = admin.read(world, identify).unwrap();
+    let ids = list.chunks(4).map(|id| u32::from_le_bytes(id.try_into().unwrap()));
+    ids.take_while(|id| *id != 0).collect()
+}
+
+#[test]
+fn namespaces_come_and_go_under_their_hosts_eyes() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    admin.enable_events(&mut world, 1 << 8);
+    assert_eq!(listed(&mut world, &mut admin), [1, 2, 3]);
+    admin.post(&mut world, Command::new(admin::ASYNC_EVENT_REQUEST, 0), &[]);
+    assert!(world.shard.namespace_attach(NQN, &attached(9)));
+    world.run();
+    match admin.take(&mut world).as_slice() {
+        [Got::Completion(event)] => assert_eq!(event.result.get(), NAMESPACE_EVENT),
+        other => panic!("no event but {other:?}"),
+    }
+    assert_eq!(listed(&mut world, &mut admin), [1, 2, 3, 9]);
+    let write = |nsid| write(nsid, 0, 1, 4096);
+    assert!(io.command(&mut world, write(9), &[9; 4096]).status().is_success());
+    assert!(!world.shard.namespace_attach(NQN, &attached(9)), "it is there");
+    assert!(!world.shard.namespace_attach(NQN, &attached(0)), "no id");
+    assert!(!world.shard.namespace_attach("nqn.none", &attached(4)));
+    assert!(world.shard.namespace_detach(&mut world.mem, NQN, 2, 77));
+    world.run();
+    assert_eq!(listed(&mut world, &mut admin), [1, 3, 9]);
+    let gone = io.command(&mut world, write(2), &[9; 4096]).status();
+    assert_eq!(gone, Status::INVALID_NAMESPACE.dnr());
+    assert!(world.notes.iter().any(|note| matches!(note, Note::NamespaceGone { tag: 77 })));
+    assert!(!world.shard.namespace_detach(&mut world.mem, NQN, 2, 78), "it is not there");
+    // Another one in its place, before those with larger ids.
+    assert!(world.shard.namespace_attach(NQN, &attached(2)));
+    assert_eq!(listed(&mut world, &mut admin), [1, 2, 3, 9]);
+    assert_eq!(io.read(&mut world, read(2, 0, 1, 4096)).unwrap(), [0; 4096]);
+    assert_eq!(io.read(&mut world, read(9, 0, 1, 4096)).unwrap(), [9; 4096]);
+}
+
+#[test]
+fn a_namespace_is_gone_when_its_last_command_is() {
+    let mut world = World::new(config());
+    let (_admin, mut io) = Peer::pair(&mut world, NONE);
+    let gone = |world: &World| {
+        world.notes.iter().any(|note| matches!(note, Note::NamespaceGone { tag: 5 }))
+    };
+    world.disk_runs = false;
+    let early = io.post(&mut world, write(2, 0, 1, 4096), &[1; 4096]);
+    let asked = io.post(&mut world, write(2, 1, 1, 4096), &[]);
+    let r2t = match io.take(&mut world).as_slice() {
+        [Got::R2t(r2t)] => *r2t,
+        other => panic!("no R2T but {other:?}"),
+    };
+    assert!(world.shard.namespace_detach(&mut world.mem, NQN, 2, 5));
+    world.disk_runs = true;
+    world.run();
+    match io.take(&mut world).as_slice() {
+        [Got::Completion(done)] => {
+            assert_eq!((done.cid.get(), done.status()), (early, Status::SUCCESS));
+        }
+        other => panic!("no completion but {other:?}"),
+    }
+    assert!(!gone(&world), "a host still sends");
+    let socket = io.socket;
+    world.send(socket, &support::peer::h2c(&r2t, 0, &[2; 4096], true, NONE));
+    match io.take(&mut world).as_slice() {
+        [Got::Completion(done)] => {
+            let status = Status::INVALID_NAMESPACE.dnr();
+            assert_eq!((done.cid.get(), done.status()), (asked, status));
+        }
+        other => panic!("no completion but {other:?}"),
+    }
+    assert!(gone(&world));
+    assert_ne!(world.disk[4096..8192], [2; 4096], "it was not written");
+}

@@ -125,6 +125,7 @@ impl Host {
                 self.served += 1;
             }
             Admin::Abort { held, .. } => self.held -= usize::from(held),
+            Admin::Flush => self.served += 1,
             Admin::Reset => {
                 assert_eq!(self.controller.state(), State::Resetting);
                 self.held -= self.controller.take_event_requests().len();
@@ -156,11 +157,13 @@ impl Host {
         check_transfer(&command, transfer);
         let geometry = namespace.expect("a namespace for what was parsed").geometry;
         match parsed {
-            IoCommand::Read { extent, .. } | IoCommand::Write { extent, .. } => {
+            IoCommand::Read { extent, .. }
+            | IoCommand::Write { extent, .. }
+            | IoCommand::Compare { extent, .. } => {
                 assert!(extent.offset + extent.len <= geometry.bytes());
                 assert_eq!(u64::from(transfer.len()), extent.len);
             }
-            IoCommand::WriteZeroes { extent, .. } => {
+            IoCommand::WriteZeroes { extent, .. } | IoCommand::Verify { extent, .. } => {
                 assert!(extent.offset + extent.len <= geometry.bytes());
                 assert_eq!(transfer, Transfer::None);
             }

@@ -231,6 +231,7 @@ impl Peer {
             Admin::Feature { value, .. } => {
                 self.answer(stream, command, Status::SUCCESS, value.unwrap_or(0).into());
             }
+            Admin::Flush => self.answer(stream, command, Status::SUCCESS, 0),
             Admin::Held => {}
             Admin::Abort { .. } => self.answer(stream, command, Status::SUCCESS, 1),
             Admin::Reset => {

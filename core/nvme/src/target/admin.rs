@@ -14,6 +14,9 @@ use crate::Status;
 use crate::command::{Command, Direction, admin, fabrics};
 use crate::connect::halves;
 
+/// Abort commands of a controller that may wait at once (ACL + 1).
+pub const ABORTS_MAX: usize = 4;
+
 /// What to do about an admin command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -63,6 +66,9 @@ pub enum Admin {
         /// that one with Command Abort Requested, and this one with DW0 0.
         held: bool,
     },
+    /// Flush every namespace, then complete it: with success only if all of that was done, for the
+    /// host will flush no more.
+    Flush,
     /// Complete it with success and close every I/O queue; when their I/O is done,
     /// [`Controller::reset_done`].
     Reset,

@@ -27,6 +27,7 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::admin::Admin;
+use super::errors::Errors;
 use super::event::{EVENT_REQUESTS_MAX, Events, Notice};
 use super::feature::Features;
 use super::log::ChangedNamespaces;
@@ -78,7 +79,8 @@ pub enum State {
     ShuttingDown,
     /// Nothing is left to do.
     ShutDown,
-    /// CSTS.CFS: enabled in a way that we cannot serve.
+    /// CSTS.CFS: enabled in a way that we cannot serve, or shut down without that all that was
+    /// written is durable.
     Failed,
 }
 
@@ -93,6 +95,7 @@ pub struct Controller {
     pub(crate) features: Features,
     pub(crate) events: Events,
     pub(crate) changed: ChangedNamespaces,
+    pub(crate) errors: Errors,
     /// The last epoch of the subsystem in which the host is known to have been there.
     pub(crate) epoch: u64,
     pub(crate) notifications: Notifications,
@@ -121,6 +124,7 @@ impl Controller {
             features: Features::new(connect.kato, limits.io_queues),
             events: Events::default(),
             changed: ChangedNamespaces::default(),
+            errors: Errors::default(),
             epoch: 0,
             notifications: Notifications::default(),
             state: State::Disabled,
@@ -224,6 +228,14 @@ impl Controller {
     pub fn shutdown_done(&mut self) {
         if self.state == State::ShuttingDown {
             self.state = State::ShutDown;
+        }
+    }
+
+    /// A cache could not be flushed after [`Admin::Shutdown`]: what was written may be lost, and
+    /// the host must not see a shutdown that is complete.
+    pub fn shutdown_failed(&mut self) {
+        if self.state == State::ShuttingDown {
+            self.state = State::Failed;
         }
     }
 

@@ -237,7 +237,13 @@ pub(crate) fn set(
         }
         Feature::ErrorRecovery if value & DULBE != 0 => return Err(Status::INVALID_FIELD.dnr()),
         Feature::ErrorRecovery => features.error_recovery = value,
-        Feature::VolatileWriteCache => features.write_cache = value & 1 != 0,
+        Feature::VolatileWriteCache => {
+            let was_on = core::mem::replace(&mut features.write_cache, value & 1 != 0);
+            // What was completed before it is durable must be so before nobody flushes any more.
+            if was_on && !features.write_cache {
+                return Ok(Admin::Flush);
+            }
+        }
         Feature::NumberOfQueues => return grant(controller, value).map(Admin::done),
         Feature::InterruptCoalescing => features.interrupt_coalescing = value,
         Feature::InterruptVector => features.interrupt_vector = value,

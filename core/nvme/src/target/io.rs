@@ -3,19 +3,21 @@
 use braid_block::{Extent, Geometry};
 
 use super::controller::{Controller, State};
-use super::identify::WRITE_ZEROES_BYTES_MAX;
+use super::identify::{VERIFY_BYTES_MAX, WRITE_ZEROES_BYTES_MAX};
 use super::reservation::{Access, ReservationCommand};
-use super::transfer::{Transfer, check_flags};
+use super::transfer::{Transfer, check_sgl};
 use crate::Status;
-use crate::command::{Command, Direction, io};
+use crate::command::{Command, Direction, Fuse, io};
 
 /// The opcodes there are, and whether they change what is in logical blocks.
-pub(crate) const OPCODES: [(u8, bool); 9] = [
+pub(crate) const OPCODES: [(u8, bool); 11] = [
     (io::FLUSH, false),
     (io::WRITE, true),
     (io::READ, false),
+    (io::COMPARE, false),
     (io::WRITE_ZEROES, true),
     (io::DATASET_MANAGEMENT, true),
+    (io::VERIFY, false),
     (io::RESERVATION_REGISTER, false),
     (io::RESERVATION_REPORT, false),
     (io::RESERVATION_ACQUIRE, false),
@@ -47,6 +49,20 @@ pub enum IoCommand {
         /// Where.
         extent: Extent,
         /// Durable before its completion.
+        fua: bool,
+    },
+    /// Tell whether what is there is what the host sent.
+    Compare {
+        /// Where.
+        extent: Extent,
+        /// With the media: what a cache holds of it must be made durable first.
+        fua: bool,
+    },
+    /// Tell whether it can be read.
+    Verify {
+        /// What.
+        extent: Extent,
+        /// From the media.
         fua: bool,
     },
     /// Make every write that was completed before durable.
@@ -83,11 +99,14 @@ impl IoCommand {
         if !OPCODES.iter().any(|(opcode, _)| *opcode == command.opcode) {
             return Err(Status::INVALID_OPCODE.dnr());
         }
-        check_flags(command)?;
+        check_sgl(command)?;
+        check_fuse(command)?;
         let geometry = namespace.ok_or(Status::INVALID_NAMESPACE.dnr())?;
         let parsed = match command.opcode {
             io::READ => Self::Read { extent: extent(command, geometry)?, fua: fua(command) },
             io::WRITE => Self::Write { extent: extent(command, geometry)?, fua: fua(command) },
+            io::COMPARE => Self::Compare { extent: extent(command, geometry)?, fua: fua(command) },
+            io::VERIFY => verify(command, geometry)?,
             io::WRITE_ZEROES => write_zeroes(command, geometry)?,
             io::DATASET_MANAGEMENT => Self::DatasetManagement {
                 ranges: u16::from(command.cdw(10).to_le_bytes()[0]) + 1,
@@ -102,14 +121,21 @@ impl IoCommand {
     /// Whether it changes what is in logical blocks.
     #[must_use]
     pub const fn changes_blocks(&self) -> bool {
-        !matches!(self, Self::Read { .. } | Self::Flush | Self::Reservation(_))
+        match self {
+            Self::Write { .. } | Self::WriteZeroes { .. } | Self::DatasetManagement { .. } => true,
+            Self::Read { .. }
+            | Self::Compare { .. }
+            | Self::Verify { .. }
+            | Self::Flush
+            | Self::Reservation(_) => false,
+        }
     }
 
     /// What it does to the namespace, as far as reservations are concerned (Base 8.19.5).
     #[must_use]
     pub const fn access(&self) -> Access {
         match self {
-            Self::Read { .. } => Access::Read,
+            Self::Read { .. } | Self::Compare { .. } | Self::Verify { .. } => Access::Read,
             Self::Write { .. }
             | Self::Flush
             | Self::WriteZeroes { .. }
@@ -121,7 +147,9 @@ impl IoCommand {
     fn transfer(&self, command: &Command) -> Result<Transfer, Status> {
         let direction = Direction::of(command);
         match *self {
-            Self::Read { extent, .. } | Self::Write { extent, .. } => {
+            Self::Read { extent, .. }
+            | Self::Write { extent, .. }
+            | Self::Compare { extent, .. } => {
                 let len = u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr())?;
                 Transfer::new(command, direction, len)
             }
@@ -130,7 +158,7 @@ impl IoCommand {
                 let sent = command.sgl.length.get().min(RANGES_BYTES_MAX);
                 Transfer::new(command, direction, needed.max(sent))
             }
-            Self::Flush | Self::WriteZeroes { .. } => Ok(Transfer::None),
+            Self::Flush | Self::WriteZeroes { .. } | Self::Verify { .. } => Ok(Transfer::None),
             Self::Reservation(reservation) => reservation.transfer(command),
         }
     }
@@ -153,6 +181,24 @@ fn extent(command: &Command, geometry: Geometry) -> Result<Extent, Status> {
     geometry
         .extent(command.slba(), u64::from(command.block_count()))
         .ok_or(Status::LBA_OUT_OF_RANGE.dnr())
+}
+
+/// The one fused operation that there is: a Compare, and a Write if that found what it should.
+const fn check_fuse(command: &Command) -> Result<(), Status> {
+    match (command.fuse(), command.opcode) {
+        (Some(Fuse::Alone), _)
+        | (Some(Fuse::First), io::COMPARE)
+        | (Some(Fuse::Second), io::WRITE) => Ok(()),
+        _ => Err(Status::INVALID_FIELD.dnr()),
+    }
+}
+
+fn verify(command: &Command, geometry: Geometry) -> Result<IoCommand, Status> {
+    let extent = extent(command, geometry)?;
+    if extent.len > VERIFY_BYTES_MAX {
+        return Err(Status::INVALID_FIELD.dnr());
+    }
+    Ok(IoCommand::Verify { extent, fua: fua(command) })
 }
 
 fn write_zeroes(command: &Command, geometry: Geometry) -> Result<IoCommand, Status> {
@@ -211,6 +257,15 @@ impl<'a> Ranges<'a> {
             return Err(Status::LBA_OUT_OF_RANGE.dnr());
         }
         Ok(ranges)
+    }
+
+    /// Range `n` of those that [`Ranges::parse`] found to be right, without looking at the others.
+    /// It may be empty.
+    #[must_use]
+    pub fn nth(data: &[u8], n: u16, geometry: Geometry) -> Option<Extent> {
+        let at = usize::from(n) * RANGE_BYTES as usize;
+        let data = data.get(at..)?.get(..RANGE_BYTES as usize)?;
+        Ranges { data, geometry }.extents().next().flatten()
     }
 
     /// The ranges that are not empty, in the host's order. They may overlap.

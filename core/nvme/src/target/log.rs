@@ -11,6 +11,7 @@ use super::admin;
 use super::ana;
 use super::controller::{Controller, Kind};
 use super::discovery;
+use super::errors;
 use super::event::Notice;
 use super::identify::ascii;
 use super::io;
@@ -44,7 +45,7 @@ const fn pages(kind: Kind) -> &'static [(u8, u64)] {
     match kind {
         Kind::Io => &[
             (SUPPORTED, 1024),
-            (ERRORS, 64),
+            (ERRORS, errors::LOG_BYTES),
             (SMART, 512),
             (FIRMWARE, 512),
             (CHANGED_NAMESPACES, 4096),
@@ -103,7 +104,8 @@ pub(crate) fn get(
     let mut page = Window::new(request.offset, out);
     match request.lid {
         SUPPORTED => supported(&mut page, controller.kind),
-        SMART => page.put(0, Smart::new(view).as_bytes()),
+        ERRORS => controller.errors.write(&mut page),
+        SMART => page.put(0, Smart::new(view, controller.errors.count()).as_bytes()),
         FIRMWARE => {
             page.put(0, &[1]);
             page.put(8, &ascii::<8>(view.firmware));
@@ -117,7 +119,6 @@ pub(crate) fn get(
         }
         RESERVATIONS => controller.notifications.write(&mut page),
         DISCOVERY => discovery::write(&mut page, view, &controller.hostnqn),
-        // Errors: none of our statuses has the More bit, which would refer to an entry.
         _ => {}
     }
     if !request.retain_event {
@@ -207,7 +208,7 @@ const _: () = {
 };
 
 impl Smart {
-    fn new(view: &SubsystemView<'_>) -> Self {
+    fn new(view: &SubsystemView<'_>, errors: u64) -> Self {
         let wide = |value| [U64::new(value), U64::ZERO];
         let counters = &view.counters;
         let mut smart = Self::new_zeroed();
@@ -218,6 +219,8 @@ impl Smart {
         smart.write_commands = wide(counters.write_commands);
         smart.power_on_hours = wide(view.uptime.as_secs() / 3600);
         smart.media_errors = wide(counters.media_errors);
+        smart.error_entries = wide(errors);
+        smart.critical_warning = u8::from(counters.degraded) << 2;
         smart
     }
 }

@@ -5,6 +5,7 @@ mod ana;
 pub mod connection;
 mod controller;
 mod discovery;
+mod errors;
 mod event;
 mod feature;
 mod identify;
@@ -21,12 +22,15 @@ use core::net::SocketAddr;
 use crate::connect::Connect;
 use crate::pdu::Digests;
 
-pub use admin::{Admin, NamespaceFeature};
+pub use admin::{ABORTS_MAX, Admin, NamespaceFeature};
 pub use ana::AnaGroup;
 pub use controller::{Controller, ControllerLimits, IO_QUEUES_MAX, Kind, State};
 pub use discovery::{DiscoveryEntry, DiscoveryHeader};
+pub use errors::{ERRORS_MAX, FailedCommand};
 pub use event::{EVENT_REQUESTS_MAX, Notice};
-pub use identify::{IdentifyController, IdentifyNamespace, WRITE_ZEROES_BYTES_MAX};
+pub use identify::{
+    IdentifyController, IdentifyNamespace, VERIFY_BYTES_MAX, WRITE_ZEROES_BYTES_MAX,
+};
 pub use io::{IoCommand, Ranges};
 pub use lba_status::write_allocations;
 pub use log::Smart;

@@ -78,7 +78,15 @@ impl Transfer {
 /// # Errors
 /// The status to complete the command with.
 pub const fn check_flags(command: &Command) -> Result<(), Status> {
-    if command.flags & FUSE != 0 || command.flags & PSDT != PSDT_SGL {
+    if command.flags & FUSE != 0 {
+        return Err(Status::INVALID_FIELD.dnr());
+    }
+    check_sgl(command)
+}
+
+/// Checks that a command has SGLs for its data.
+pub(crate) const fn check_sgl(command: &Command) -> Result<(), Status> {
+    if command.flags & PSDT != PSDT_SGL {
         return Err(Status::INVALID_FIELD.dnr());
     }
     Ok(())

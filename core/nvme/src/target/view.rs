@@ -94,6 +94,8 @@ pub struct Counters {
     pub write_commands: u64,
     /// Commands that failed because a device lost data.
     pub media_errors: u64,
+    /// A device failed, so that data may be lost.
+    pub degraded: bool,
 }
 
 /// The subsystems that one host may connect to: the content of its discovery log (Base 5.16.1.23).

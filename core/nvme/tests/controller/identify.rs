@@ -25,7 +25,7 @@ fn texts_are_padded_as_their_fields_demand() {
 #[test]
 fn an_io_controller_says_what_it_can() {
     let id = data(&mut Target::ready(Kind::Io), 1, 0);
-    let bytes: [(usize, u8, &str); 22] = [
+    let bytes: [(usize, u8, &str); 23] = [
         (76, 0b1010, "CMIC: more controllers, one port, ANA"),
         (77, 5, "MDTS: 128 KiB"),
         (111, 1, "CNTRLTYPE: I/O"),
@@ -34,15 +34,20 @@ fn an_io_controller_says_what_it_can() {
         (259, 3, "AERL"),
         (260, 3, "FRMW: one slot, read only"),
         (261, 0b10_0110, "LPA: effects, offsets, supported pages"),
-        (262, 0, "ELPE"),
+        (262, 15, "ELPE"),
         (263, 0, "NPSS"),
         (342, 10, "ANATT in seconds"),
         (343, 0b101_1111, "ANACAP: all states, ids of groups stay"),
         (512, 0x66, "SQES"),
         (513, 0x44, "CQES"),
-        (520, 0b11_1100, "ONCS: Dataset Management, Write Zeroes, select, reservations"),
+        (
+            520,
+            0b1011_1101,
+            "ONCS: Compare, Dataset Management, Write Zeroes, select, reservations, Verify",
+        ),
         (521, 0, "ONCS"),
-        (522, 0, "FUSES: none"),
+        (522, 1, "FUSES: Compare and Write"),
+        (532, 0, "ACWU: one block"),
         (524, 0, "FNA"),
         (525, 0b101, "VWC: present, no Flush of all namespaces"),
         (1802, 0, "FCATT: dynamic controllers"),
@@ -215,12 +220,12 @@ fn an_inactive_namespace_has_no_names() {
 }
 
 #[test]
-fn the_nvm_command_set_bounds_write_zeroes_and_nothing_else() {
+fn the_nvm_command_set_bounds_verify_and_write_zeroes_and_nothing_else() {
     let mut target = Target::ready(Kind::Io);
     let mut expected = [0; 4096];
     assert_eq!(data(&mut target, 5, 1), expected);
-    expected[1] = 11;
-    assert_eq!(data(&mut target, 6, 0), expected, "WZSL: 8 MiB");
+    (expected[0], expected[1]) = (11, 11);
+    assert_eq!(data(&mut target, 6, 0), expected, "VSL, WZSL: 8 MiB");
 }
 
 #[test]

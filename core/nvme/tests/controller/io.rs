@@ -2,7 +2,7 @@
 
 use braid_block::{BlockSize, Extent, Geometry};
 use braid_nvme::Status;
-use braid_nvme::command::{Command, PSDT_SGL, Sgl, admin, io};
+use braid_nvme::command::{Command, Fuse, PSDT_SGL, Sgl, admin, io};
 use braid_nvme::property::Configuration;
 use braid_nvme::target::{IoCommand, Kind, Ranges, Transfer};
 
@@ -21,7 +21,7 @@ fn command(opcode: u8, first: u64, count: u32) -> Command {
     command.set_cdw(10, first as u32);
     command.set_cdw(11, (first >> 32) as u32);
     command.set_cdw(12, count - 1);
-    if matches!(opcode, io::READ | io::WRITE) {
+    if matches!(opcode, io::READ | io::WRITE | io::COMPARE) {
         command.sgl = Sgl::transport(count << 12);
     }
     command
@@ -72,6 +72,26 @@ fn commands_are_what_their_dwords_say() {
         ),
         (Command::new(io::FLUSH, 1), IoCommand::Flush, Transfer::None),
         (
+            with_cdw12(command(io::COMPARE, 3, 2), FUA),
+            IoCommand::Compare { extent: extent(3, 2), fua: true },
+            Transfer::FromHost(8192),
+        ),
+        (
+            command(io::VERIFY, 9, 2048),
+            IoCommand::Verify { extent: extent(9, 2048), fua: false },
+            Transfer::None,
+        ),
+        (
+            command(io::COMPARE, 3, 1).fused(Fuse::First),
+            IoCommand::Compare { extent: extent(3, 1), fua: false },
+            Transfer::FromHost(4096),
+        ),
+        (
+            command(io::WRITE, 3, 1).fused(Fuse::Second),
+            IoCommand::Write { extent: extent(3, 1), fua: false },
+            Transfer::FromHost(4096),
+        ),
+        (
             command(io::WRITE_ZEROES, 1, 2048),
             IoCommand::WriteZeroes { extent: extent(1, 2048), fua: false, deallocate: false },
             Transfer::None,
@@ -118,6 +138,16 @@ fn wrong_commands_get_the_status_that_says_so() {
         ("above MDTS", command(io::READ, 0, 33), Status::INVALID_FIELD),
         ("above MDTS", command(io::WRITE, 0, 65536), Status::INVALID_FIELD),
         ("above WZSL", command(io::WRITE_ZEROES, 0, 2049), Status::INVALID_FIELD),
+        ("above VSL", command(io::VERIFY, 0, 2049), Status::INVALID_FIELD),
+        ("verify beyond", command(io::VERIFY, end, 1), Status::LBA_OUT_OF_RANGE),
+        ("compare beyond", command(io::COMPARE, end, 1), Status::LBA_OUT_OF_RANGE),
+        ("write first", command(io::WRITE, 0, 1).fused(Fuse::First), Status::INVALID_FIELD),
+        ("compare second", command(io::COMPARE, 0, 1).fused(Fuse::Second), Status::INVALID_FIELD),
+        (
+            "neither",
+            Command { flags: PSDT_SGL | 3, ..command(io::COMPARE, 0, 1) },
+            Status::INVALID_FIELD,
+        ),
         ("short", Command { sgl: Sgl::transport(4095), ..read }, Status::SGL_LENGTH_INVALID),
         ("in capsule", Command { sgl: Sgl::in_capsule(4096), ..read }, Status::SGL_TYPE_INVALID),
         ("ranges", dataset(3, 4, Sgl::in_capsule(48)), Status::SGL_LENGTH_INVALID),
@@ -133,15 +163,23 @@ fn wrong_commands_get_the_status_that_says_so() {
 
 #[test]
 fn an_opcode_that_is_not_offered_is_invalid() {
-    // Uncorrectable, Compare, Verify, Copy, a vendor's.
-    for opcode in [0x04, 0x05, 0x0c, 0x19, 0x81] {
+    // Uncorrectable, Copy, a vendor's.
+    for opcode in [0x04, 0x19, 0x81] {
         assert_eq!(parse(&Command::new(opcode, 1)), Err(Status::INVALID_OPCODE.dnr()));
     }
 }
 
 #[test]
 fn without_the_namespace_every_command_is_refused() {
-    for opcode in [io::READ, io::WRITE, io::FLUSH, io::WRITE_ZEROES, io::DATASET_MANAGEMENT] {
+    for opcode in [
+        io::READ,
+        io::WRITE,
+        io::FLUSH,
+        io::COMPARE,
+        io::VERIFY,
+        io::WRITE_ZEROES,
+        io::DATASET_MANAGEMENT,
+    ] {
         let refused = IoCommand::parse(&command(opcode, 0, 1), None);
         assert_eq!(refused, Err(Status::INVALID_NAMESPACE.dnr()), "{opcode:02x}h");
     }
@@ -204,6 +242,9 @@ fn ranges_are_taken_in_order_and_empty_ones_skipped() {
     let data = [range(4, 2), range(u64::MAX, 0), range(0, 1), range(77, 7)].concat();
     let ranges = Ranges::parse(&data, 3, geometry()).unwrap();
     assert!(ranges.iter().eq([extent(4, 2), extent(0, 1)]), "the fourth is not meant");
+    let nth = |n| Ranges::nth(&data, n, geometry());
+    assert_eq!([nth(0), nth(2), nth(4)], [Some(extent(4, 2)), Some(extent(0, 1)), None]);
+    assert_eq!(nth(1).unwrap().len, 0);
 }
 
 #[test]

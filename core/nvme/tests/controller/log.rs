@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use braid_nvme::Status;
 use braid_nvme::command::{Command, admin, io};
-use braid_nvme::target::{Counters, Kind};
+use braid_nvme::target::{Counters, FailedCommand, Kind};
 
-use crate::fixture::{Target, log, u32_at, u64_at};
+use crate::fixture::{Target, log, u16_at, u32_at, u64_at};
 
 const ALL: u32 = u32::MAX;
 
@@ -100,6 +100,7 @@ fn smart_tells_what_was_counted() {
         read_commands: 3,
         write_commands: 4,
         media_errors: 5,
+        degraded: false,
     };
     let smart = page(&mut target, 0x02, 512);
     assert_eq!((smart[0], smart[3], smart[4], smart[5]), (0, 100, 0, 0), "healthy");
@@ -108,11 +109,41 @@ fn smart_tells_what_was_counted() {
         assert_eq!(u64_at(&smart, at), value, "byte {at}");
         assert_eq!(u64_at(&smart, at + 8), 0, "byte {}", at + 8);
     }
+    target.counters.degraded = true;
+    assert_eq!(page(&mut target, 0x02, 512)[0], 1 << 2, "the subsystem is degraded");
 }
 
 #[test]
-fn there_are_no_error_entries() {
-    assert_eq!(page(&mut Target::ready(Kind::Io), 0x01, 64), [0; 64]);
+fn the_error_log_holds_what_is_not_the_hosts_doing_newest_first() {
+    let mut target = Target::ready(Kind::Io);
+    assert_eq!(page(&mut target, 0x01, 1024), [0; 1024]);
+    let mut fail = |cid: u16, status| {
+        let failed = FailedCommand { queue: 3, cid, nsid: 1, lba: 1000 + u64::from(cid) };
+        target.controller.keep_error(&failed, status)
+    };
+    for own in [
+        Status::INVALID_FIELD.dnr(),
+        Status::LBA_OUT_OF_RANGE,
+        Status::COMPARE_FAILURE,
+        Status::ANA_INACCESSIBLE,
+        Status::ABORTED_BY_REQUEST,
+    ] {
+        assert_eq!(fail(99, own), own, "no entry, so no More bit");
+    }
+    for cid in 1..=17 {
+        assert!(fail(cid, Status::WRITE_FAULT).has_more());
+    }
+    let lost = fail(18, Status::UNRECOVERED_READ.dnr());
+    assert!(lost.has_more() && lost.do_not_retry() && lost.is(Status::UNRECOVERED_READ));
+    let log = page(&mut target, 0x01, 1024);
+    for (n, entry) in log.chunks(64).enumerate() {
+        let cid = 18 - n as u16;
+        assert_eq!((u64_at(entry, 0), u16_at(entry, 8), u16_at(entry, 10)), (cid.into(), 3, cid));
+        assert_eq!((u64_at(entry, 16), u32_at(entry, 24)), (1000 + u64::from(cid), 1));
+        assert_eq!((u16_at(entry, 14), entry[29]), (0xffff, 3), "no location; TCP");
+    }
+    assert_eq!(Status::from_wire(u16_at(&log, 12)), lost);
+    assert_eq!(u64_at(&page(&mut target, 0x02, 512), 176), 18, "SMART counts them");
 }
 
 #[test]
@@ -135,7 +166,8 @@ fn the_effects_are_those_of_the_commands_that_are_answered() {
     assert_eq!((io(io::FLUSH), io(io::READ)), (1, 1));
     assert_eq!((io(io::WRITE), io(io::WRITE_ZEROES), io(io::DATASET_MANAGEMENT)), (3, 3, 3));
     assert_eq!([0x0d, 0x0e, 0x11, 0x15].map(io), [1; 4], "reservations");
-    assert_eq!((io(0x05), io(0x19), u32_at(&effects, 2048)), (0, 0, 0));
+    assert_eq!((io(io::COMPARE), io(io::VERIFY)), (1, 1));
+    assert_eq!((io(0x04), io(0x19), u32_at(&effects, 2048)), (0, 0, 0));
 }
 
 #[test]

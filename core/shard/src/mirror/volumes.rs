@@ -19,15 +19,16 @@ use braid_nexus::{
 use braid_nvme::Status;
 use braid_nvme::ana::AnaState;
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::Ranges;
 
 use super::links::{Call, Link, Owner};
 use crate::Shard;
 use crate::ana::AnaChange;
 use crate::backend::{Backend, corrupt, op_token};
-use crate::device::Outcome;
+use crate::check;
+use crate::device::{Outcome, next_range};
 use crate::note::Why;
 use crate::op::{State, Work};
+use crate::replica::put_back;
 use crate::subsystem::Subsystem;
 
 /// Commands of volumes to other engines at once, for each volume.
@@ -484,8 +485,16 @@ impl Shard {
             Ok(work) => work,
             Err(status) => return Outcome::Done(status),
         };
-        let moves = matches!(work, Asked::Read { .. } | Asked::Write { .. });
-        let lease = if moves { op.lease.take() } else { None };
+        let lease = match work {
+            Asked::Read { .. } if matches!(op.work, Work::Check { .. }) => {
+                let Some(scratch) = op.scratch.take() else {
+                    return Outcome::Needs(check::PIECE.bytes());
+                };
+                Some(scratch)
+            }
+            Asked::Read { .. } | Asked::Write { .. } => op.lease.take(),
+            _ => None,
+        };
         let tag = op_token(key).to_bits();
         let served = self.volumes.at(at);
         // What happened before is known before: a host that came, an owner that is none any more.
@@ -503,12 +512,12 @@ impl Shard {
             debug_assert!(false, "an op stays until its volume has answered");
             return lease.into_iter().for_each(|lease| mem.free(lease));
         };
-        op.lease = op.lease.take().or(lease);
+        put_back(op, lease);
         if status != Said::Success {
             return self.finish(mem, key, status_of(status), 0);
         }
         match (op.state, &mut op.work) {
-            (State::Syncing, Work::Read { durable, .. }) => {
+            (State::Syncing, Work::Read { durable, .. } | Work::Check { durable, .. }) => {
                 *durable = false;
                 op.state = State::Running;
                 self.proceed(mem, key);
@@ -518,6 +527,10 @@ impl Shard {
                     corrupt(mem, lease);
                 }
                 self.finish(mem, key, Status::SUCCESS, 0);
+            }
+            (_, Work::Check { .. }) => {
+                let len = check::piece(&op.work).map_or(0, |piece| piece.len);
+                self.on_checked(mem, key, u32::try_from(len).unwrap_or(u32::MAX));
             }
             (_, Work::Zero { extent, done, .. }) => {
                 *done += (extent.len - *done).min(ZERO_MAX);
@@ -541,11 +554,15 @@ fn next_work<M: Memory>(
 ) -> Result<Asked, Status> {
     let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
     Ok(match &mut op.work {
-        Work::Read { durable: true, .. } => {
+        Work::Read { durable: true, .. } | Work::Check { durable: true, .. } => {
             op.state = State::Syncing;
             Asked::Flush
         }
         Work::Read { extent, .. } => Asked::Read { offset: extent.offset, len: len(*extent)? },
+        Work::Check { .. } => {
+            let extent = check::piece(&op.work).ok_or(Status::SUCCESS)?;
+            Asked::Read { offset: extent.offset, len: len(extent)? }
+        }
         Work::Write { extent, durable } => {
             Asked::Write { offset: extent.offset, len: len(*extent)?, durable: *durable }
         }
@@ -554,10 +571,11 @@ fn next_work<M: Memory>(
             let (offset, left) = (extent.offset + *done, extent.len - *done);
             Asked::Zero { offset, len: left.min(ZERO_MAX), durable: *durable }
         }
-        Work::Deallocate { next, ranges, done } => {
-            let Some(lease) = &op.lease else { return Err(Status::INTERNAL_ERROR) };
-            let parsed = Ranges::parse(mem.bytes(lease), *ranges, geometry)?;
-            let extent = parsed.iter().nth(usize::from(*next)).ok_or(Status::SUCCESS)?;
+        Work::Deallocate { .. } => {
+            let extent = next_range(mem, op, geometry)?.ok_or(Status::SUCCESS)?;
+            let Work::Deallocate { next, done, .. } = &mut op.work else {
+                return Err(Status::INTERNAL_ERROR);
+            };
             let (offset, piece) = (extent.offset + *done, (extent.len - *done).min(ZERO_MAX));
             *done += piece;
             if *done == extent.len {

@@ -47,6 +47,12 @@ const SHARD: &[Figure<Snapshot>] = &[
     counter("connections_closed", "Connections closed", |s| s.machine.closed),
     counter("connections_refused", "Connections refused by a limit", |s| s.machine.refused),
     counter("connects_refused", "Connect commands refused", |s| s.machine.connects_refused),
+    counter("host_refused", "Connect commands refused: their host has too many connections", |s| {
+        s.machine.host_refused
+    }),
+    counter("host_buffer_waits", "Times a command waited: its host holds too many buffers", |s| {
+        s.machine.host_buffer_waits
+    }),
     counter("terminations", "Termination requests sent", |s| s.machine.terminated),
     counter("keep_alive_expired", "Controllers that were not heard of in time", |s| {
         s.machine.keep_alive_expired
@@ -83,6 +89,8 @@ const SHARD: &[Figure<Snapshot>] = &[
 const NAMESPACE: &[Figure<Namespace>] = &[
     counter("reads", "Read commands done", |n| n.counters.reads),
     counter("writes", "Write commands done", |n| n.counters.writes),
+    counter("compares", "Compare commands done", |n| n.counters.compares),
+    counter("verifies", "Verify commands done", |n| n.counters.verifies),
     counter("flushes", "Flush commands done", |n| n.counters.flushes),
     counter("write_zeroes", "Write Zeroes commands done", |n| n.counters.write_zeroes),
     counter("dataset_managements", "Dataset Management commands done", |n| {

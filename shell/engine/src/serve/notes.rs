@@ -96,6 +96,7 @@ fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::Pool { .. }
         | Note::PoolCommand { .. }
         | Note::PoolClosed { .. }
+        | Note::NamespaceGone { .. }
         | Note::SubsystemGone { .. }
         // Who keeps them tells of failures.
         | Note::Reservations { .. } => {}

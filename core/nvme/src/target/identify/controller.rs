@@ -11,7 +11,9 @@ use crate::ana::{ANA_GROUPS_MAX, ANA_TRANSITION_SECONDS};
 use crate::command::Command;
 use crate::property::VERSION;
 use crate::target::ControllerModel;
+use crate::target::admin::ABORTS_MAX;
 use crate::target::controller::{Controller, KEEP_ALIVE_UNIT, Kind};
+use crate::target::errors::ERRORS_MAX;
 use crate::target::event::{AERL, Notice};
 use crate::target::transfer::MDTS;
 use crate::target::view::{NSID_MAX, SubsystemView};
@@ -113,10 +115,10 @@ pub struct IdentifyController {
     pub maxcmd: U16,
     /// NN.
     pub nn: U32,
-    /// ONCS: bit 2 Dataset Management, bit 3 Write Zeroes, bit 4 select in Get Features,
-    /// bit 5 reservations.
+    /// ONCS: bit 0 Compare, bit 2 Dataset Management, bit 3 Write Zeroes, bit 4 select in Get
+    /// Features, bit 5 reservations, bit 7 Verify.
     pub oncs: U16,
-    /// FUSES.
+    /// FUSES: bit 0 Compare and Write.
     pub fuses: U16,
     /// FNA.
     pub fna: u8,
@@ -209,7 +211,7 @@ fn administration(id: &mut IdentifyController, controller: &Controller) {
         Kind::Io => 1,
         Kind::Discovery => 2,
     };
-    id.acl = 3;
+    id.acl = (ABORTS_MAX - 1) as u8;
     id.aerl = AERL;
     // One slot, read only.
     id.frmw = 1 << 1 | 1;
@@ -246,7 +248,9 @@ fn input_output(id: &mut IdentifyController, view: &SubsystemView<'_>) {
     id.cqes = 0x44;
     id.nn = U32::new(NSID_MAX);
     id.mnan = U32::new(NSID_MAX);
-    id.oncs = U16::new(1 << 5 | 1 << 4 | 1 << 3 | 1 << 2);
+    id.oncs = U16::new(1 << 7 | 1 << 5 | 1 << 4 | 1 << 3 | 1 << 2 | 1);
+    id.fuses = U16::new(1);
+    id.elpe = (ERRORS_MAX - 1) as u8;
     // Without bit 0 Linux would send neither Flush nor FUA. 10b: no Flush of all namespaces at
     // once, which would have to gather many devices' answers for the sake of no known host.
     id.vwc = 0b10 << 1 | 1;

@@ -25,6 +25,11 @@ const WZSL: u8 = 11;
 /// Bytes that one Write Zeroes may cover.
 pub const WRITE_ZEROES_BYTES_MAX: u64 = 4096 << WZSL;
 
+/// VSL: log2 of the largest Verify in units of 4 KiB. As much as is zeroed in one command.
+const VSL: u8 = WZSL;
+/// Bytes that one Verify may cover.
+pub const VERIFY_BYTES_MAX: u64 = 4096 << VSL;
+
 /// Identify: writes the data structure into `out`, [`IDENTIFY_BYTES`] long.
 pub(crate) fn identify(
     controller: &Controller,
@@ -44,7 +49,7 @@ pub(crate) fn identify(
         // The NVM command set says nothing more of a namespace without protection information.
         (Kind::Io, 0x05) if csi == 0 => drop(active(view, nsid)?),
         (Kind::Io, 0x08) => namespace::independent(&mut page, view, active(view, nsid)?),
-        (Kind::Io, 0x06) if csi == 0 => page.put(1, &[WZSL]),
+        (Kind::Io, 0x06) if csi == 0 => page.put(0, &[VSL, WZSL]),
         _ => return Err(Status::INVALID_FIELD.dnr()),
     }
     Ok(())
