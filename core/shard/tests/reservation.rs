@@ -311,7 +311,7 @@ fn a_preempt_with_abort_does_not_wait_for_ever_and_claims_nothing_then() {
     let [Got::Completion(preempt), Got::Completion(unregister)] = got.as_slice() else {
         panic!("{got:?}")
     };
-    assert_eq!(preempt.status(), Status::INTERNAL_ERROR.dnr());
+    assert_eq!(preempt.status(), Status::INTERNAL_ERROR.dnr().more());
     assert!(unregister.status().is_success(), "it had taken effect");
     world.disk_runs = true;
     world.run();
@@ -394,7 +394,7 @@ fn a_change_that_was_not_kept_did_not_happen() {
     let register = command(io::RESERVATION_REGISTER, 2, PERSIST);
     a.io.post(&mut world, register, &keys(0, a.key));
     kept(&mut world, false);
-    assert_eq!(a.status(&mut world), Status::INTERNAL_ERROR);
+    assert_eq!(a.status(&mut world), Status::INTERNAL_ERROR.more());
     assert_eq!(a.report(&mut world)[5], 0);
     let tag = asked(&world);
     assert!(world.shard.reservations_to_keep(tag).is_none(), "that is over");
@@ -474,7 +474,7 @@ fn a_pool_that_cannot_keep_a_change_refuses_it() {
     let mut world = World::with_replica(BlockSize::B4096);
     let mut a = host(&mut world, A, 1);
     world.pool_disk.error = Some(braid_block::IoError::Device);
-    assert_eq!(a.register(&mut world, PERSIST), Status::INTERNAL_ERROR);
+    assert_eq!(a.register(&mut world, PERSIST), Status::INTERNAL_ERROR.more());
     assert_eq!(a.report(&mut world)[5], 0);
 }
 
