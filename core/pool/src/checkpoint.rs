@@ -318,7 +318,6 @@ impl Pool {
         self.fetches.born.clear();
         self.fetches.rest.try_again();
         self.journal.tail = lsn + 1;
-        self.store.sums.checkpointed_to(lsn);
         self.release_pairs(lsn);
         self.checkpoint.ended = now;
         self.counters.checkpoints += 1;

@@ -459,7 +459,6 @@ impl Pool {
         self.journal = Journal::new(layout, seed, incarnation, chain.last, chain.crc);
         self.journal.resume(chain.tail, chain.settled);
         self.sync = Syncer::new(chain.last, chain.settled);
-        self.store.sums.checkpointed_to(chain.tail.saturating_sub(1));
         self.fetches.newest = chain.last;
         self.fetches.unclean_before = match self.config.plant {
             Some(Plant::IgnoreOpenRegion) => 0,

@@ -10,8 +10,8 @@
 //!    which is not replayed because its leaf has it, has replaced since. So a checksum from a
 //!    replayed block counts only if the page is older than the block.
 //! 3. A page that was merged is not let go before it is written (`cache`).
-//! 4. A slot that the last finished checkpoint relies on is not written by the next one: a page
-//!    that an unfinished one wrote, whose flush may have failed, is written to the same slot again.
+//! 4. A page is written to the slot that is not its newest, also if an unfinished checkpoint wrote
+//!    that: maps that it wrote after may rely on it.
 
 mod cache;
 mod delta;
@@ -59,8 +59,6 @@ pub(crate) struct Sums {
     cache: Cache,
     /// Cells of blocks up to this were replayed.
     replayed: u64,
-    /// The last finished checkpoint put all cells up to this into pages.
-    checkpointed: u64,
     /// The newest block that a cell came from: entries are of the 2^31 blocks before it.
     newest: u64,
     /// Checksums that a page in memory told.
@@ -77,7 +75,6 @@ impl Sums {
             walk: Walk::default(),
             cache: Cache::new(cache_bytes),
             replayed: 0,
-            checkpointed: 0,
             newest: 0,
             hits: 0,
         }
@@ -86,11 +83,6 @@ impl Sums {
     /// Cells of blocks up to this were replayed: a page may hold newer ones.
     pub(crate) const fn replayed_to(&mut self, seq: u64) {
         self.replayed = seq;
-    }
-
-    /// All cells up to this are in pages, durably.
-    pub(crate) const fn checkpointed_to(&mut self, seq: u64) {
-        self.checkpointed = seq;
     }
 
     /// Notes the checksum of a block, from a cell of journal block `seq`.
@@ -210,9 +202,8 @@ impl Sums {
                 page.sums[*at] = entry.crc;
             }
         }
-        let unfinished = page.lsn > self.checkpointed;
         page.lsn = lsn;
-        let slot = page.slot.map_or(0, |slot| if unfinished { slot } else { 1 - slot });
+        let slot = page.slot.map_or(0, |slot| 1 - slot);
         page.slot = Some(slot);
         Some((page, slot))
     }

@@ -3,8 +3,7 @@
 //! Invariants:
 //! 1. Pages are taken in the order of the device, a few at a time: some are being read while
 //!    others are being written.
-//! 2. A page is written to the slot that no finished checkpoint relies on (`sums`); it stays in
-//!    memory until that is done.
+//! 2. A page is written to the slot that is not its newest; it stays in memory until that is done.
 
 use alloc::vec::Vec;
 
