@@ -345,8 +345,10 @@ impl Shard {
         connect: &Connect,
     ) -> Result<(Key, u16), Refusal> {
         let limits = self.config.limits;
+        // A replica of a volume is written by the volume alone.
+        let taken = self.is_of_a_volume(at);
         let subsystem = &mut self.subsystems[at];
-        if !subsystem.config.admits(&connect.hostnqn) {
+        if taken || !subsystem.config.admits(&connect.hostnqn) {
             return Err(Refusal::new(Status::CONNECT_INVALID_HOST.dnr()));
         }
         if self.shares.connections(&connect.hostid) >= limits.connections_per_host() {

@@ -166,6 +166,9 @@ impl Shard {
 
     /// The same for a volume: its events come by [`Shard::mirror_poll`].
     pub(crate) fn mirror_open(&mut self, config: HostConfig) -> Option<Key> {
+        if self.stopping {
+            return None;
+        }
         self.open_host(self.now, config, true)
     }
 

@@ -193,10 +193,17 @@ impl Shard {
     /// Whether an entry is free for a command of this connection. The last ones are for admin
     /// queues, so that a host is heard however many of its commands wait for a device.
     pub(crate) fn has_op_for(&self, key: Key) -> bool {
-        let free = self.ops.capacity() - self.ops.len();
-        let kept = ADMIN_OPS.min(self.ops.capacity() / 8);
-        let admin = || self.conns.get(key).and_then(|conn| conn.queue()).is_none_or(|q| q.qid == 0);
-        free > kept || (free > 0 && admin())
+        let all = self.ops.capacity();
+        let (free, kept) = (all - self.ops.len(), ADMIN_OPS.min(all / 8));
+        let queue = self.conns.get(key).and_then(|conn| conn.queue());
+        if queue.is_none_or(|queue| queue.qid == 0) {
+            return free > 0;
+        }
+        // Other engines' writes wait for our replicas, as ours do for theirs: if hosts could take
+        // every entry, both would wait in a circle.
+        let member = queue.is_some_and(|queue| queue.member);
+        let spared = if member || self.members.is_empty() { 0 } else { all / 4 };
+        free > kept + spared
     }
 
     /// Goes on with this connection in the next turn.

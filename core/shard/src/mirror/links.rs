@@ -48,6 +48,10 @@ pub(super) struct Link {
     way: Way,
     /// Commands that wait for a slot or a buffer.
     waiting: VecDeque<Waiting>,
+    /// A command whose long answer is held at the replica is out: it holds one at a time.
+    holds: bool,
+    /// Commands that wait for that to be over.
+    holding: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,13 @@ enum Way {
     Here(u32),
     /// By this association of our host side, which stands or does not yet.
     There { host: Key, live: bool },
+}
+
+impl Link {
+    /// Whether commands wait for a slot or a buffer.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
 }
 
 /// A command on its way to another engine.
@@ -110,7 +121,13 @@ impl Shard {
         };
         match way {
             Some(way) => {
-                let link = Link { association, way, waiting: VecDeque::new() };
+                let link = Link {
+                    association,
+                    way,
+                    waiting: VecDeque::new(),
+                    holds: false,
+                    holding: VecDeque::new(),
+                };
                 self.volumes.at(volume).links.push(link);
             }
             None => self.tell_volume(volume, Event::Broken { association, refused: false }),
@@ -138,6 +155,7 @@ impl Shard {
                 served.volume.view().owner,
             )
         };
+        // A shard that stops makes no new associations.
         let host = self.mirror_open(HostConfig { address, controller })?;
         self.volumes.owners.push(Owner { host, volume, association });
         Some(Way::There { host, live: false })
@@ -154,6 +172,7 @@ impl Shard {
             }
         }
         self.let_go(volume, link.waiting);
+        self.let_go(volume, link.holding);
     }
 
     fn let_go(&mut self, volume: usize, waiting: VecDeque<Waiting>) {
@@ -168,7 +187,7 @@ impl Shard {
             let Some(served) = self.volumes.get(volume) else { continue };
             let found = served.links.iter().find(|link| link.way == Way::Here(line));
             let Some(association) = found.map(|link| link.association) else { continue };
-            self.lost(volume, association, true);
+            self.lost(volume, association, false);
         }
     }
 
@@ -178,6 +197,7 @@ impl Shard {
         let Some(link) = link else { return };
         self.tell_volume(volume, Event::Broken { association, refused });
         self.let_go(volume, link.waiting);
+        self.let_go(volume, link.holding);
     }
 
     /// A volume sends a command.
@@ -199,7 +219,11 @@ impl Shard {
                 let from = Sender::Volume { volume, association, token, span };
                 self.arrive_from_volume(mem, line, from, command);
             }
+            Some(link) if link.holds && codec::is_held(&command) => {
+                link.holding.push_back(Waiting { token, command, span });
+            }
             Some(link) => {
+                link.holds |= codec::is_held(&command);
                 link.waiting.push_back(Waiting { token, command, span });
                 self.send_waiting(mem, volume, association);
             }
@@ -303,7 +327,8 @@ impl Shard {
             }
             Host::Completed(completed) => {
                 self.on_call_done(mem, completed);
-                self.send_waiting(mem, volume, association);
+                // Others go on when all answers are taken: a call's next step goes first.
+                self.volumes.ask(volume);
             }
             Host::Lost { why, .. } => self.lost(volume, association, is_answer(why)),
             Host::Closed => {
@@ -434,9 +459,17 @@ impl Shard {
     }
 
     fn end_call(&mut self, key: Key, result: Result<Answer, Refusal>) {
-        if let Some(Call { volume, token, .. }) = self.volumes.calls.remove(key) {
-            self.tell_volume(volume, Event::Done { token, result });
+        let Some(call) = self.volumes.calls.remove(key) else { return };
+        let Call { volume, association, token, held, .. } = call;
+        let link = self.volumes.link(volume, association);
+        // What a link that is gone was answered is not known to be so.
+        let result = if link.is_some() { result } else { Err(Refusal::Gone) };
+        if let (Some(link), Some(_)) = (link, held) {
+            let next = link.holding.pop_front();
+            link.holds = next.is_some();
+            link.waiting.extend(next);
         }
+        self.tell_volume(volume, Event::Done { token, result });
     }
 
     /// A guard of this shard has answered a volume.
@@ -448,9 +481,14 @@ impl Shard {
         self.tell_volume(volume, Event::Done { token, result });
     }
 
+    /// Whether a call of a volume is out.
+    pub(super) fn has_calls(&self, volume: usize) -> bool {
+        self.volumes.calls.iter().any(|(_, call)| call.volume == volume)
+    }
+
     /// Goes on with links whose commands wait.
     pub(super) fn links_on<M: Memory>(&mut self, mem: &mut M, volume: usize) {
-        let waits = |link: &&Link| !link.waiting.is_empty();
+        let waits = |link: &&Link| link.waits();
         let Some(served) = self.volumes.get(volume) else { return };
         let waiting: Vec<u32> =
             served.links.iter().filter(waits).map(|link| link.association).collect();
@@ -464,7 +502,7 @@ impl Shard {
 const fn is_answer(why: Why) -> bool {
     match why {
         Why::Connect(error) => matches!(error, braid_block::IoError::Refused),
-        Why::PeerClosed | Why::Refused { .. } => true,
+        Why::Refused { .. } => true,
         _ => false,
     }
 }

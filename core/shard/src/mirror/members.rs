@@ -31,6 +31,7 @@ use braid_pool::{Bearing, Completion, Done, Failure, Fence, Handle, Pool, Reques
 
 use super::codec;
 use super::volumes::CALLS_MAX;
+use crate::backend::Backend;
 use crate::note::Why;
 use crate::pool::{Asker, PoolId};
 use crate::{Shard, token};
@@ -108,8 +109,9 @@ pub(crate) enum Errand {
     Load(Uuid),
     /// Keeps a fence or a copy of the record.
     Keep { member: usize, tag: u64 },
-    /// Carries out an arrival.
-    Carry(Key),
+    /// Carries out what a guard asked for, which it may have answered meanwhile: a newer fence took
+    /// the place of an older one. It is told the end all the same.
+    Carry { member: usize, tag: u64 },
 }
 
 /// The replicas of a shard's pools.
@@ -145,6 +147,11 @@ impl Members {
         }
     }
 
+    /// Whether there is no replica here.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     pub(crate) const fn has_work(&self) -> bool {
         !self.looks.is_empty()
     }
@@ -157,6 +164,12 @@ impl Members {
     pub(super) fn find(&self, uuid: &Uuid) -> Option<usize> {
         let here = |m: &Option<Member>| m.as_ref().is_some_and(|m| m.uuid == *uuid && !m.gone);
         self.list.iter().position(here)
+    }
+
+    /// Whether anything that a volume of this shard sent is not answered.
+    pub(super) fn works_for(&self, at: usize) -> bool {
+        let its = |from: Sender| matches!(from, Sender::Volume { volume, .. } if volume == at);
+        self.arrivals.iter().any(|(_, arrival)| its(arrival.from))
     }
 
     fn get(&mut self, member: usize) -> Option<&mut Member> {
@@ -227,14 +240,17 @@ impl Shard {
 
     fn look_at_pool<M: Memory>(&mut self, mem: &mut M, id: PoolId) {
         let Some(pool) = self.pool(id) else { return };
-        let here: Vec<Uuid> = pool.layers().filter(|l| !l.snapshot).map(|l| l.uuid).collect();
+        let heads = pool.layers().filter(|layer| !layer.snapshot);
+        let here: Vec<(Uuid, Handle)> = heads.map(|layer| (layer.uuid, layer.handle)).collect();
         for member in 0..self.members.list.len() {
             let Some(found) = self.members.get(member) else { continue };
-            if found.pool == id && !found.gone && !here.contains(&found.uuid) {
+            // One of the same identity that was made anew is another one.
+            let known = (found.uuid, found.handle);
+            if found.pool == id && !found.gone && !here.contains(&known) {
                 self.forget_member(mem, member);
             }
         }
-        for uuid in here {
+        for (uuid, _) in here {
             let loading = self.members.loading.contains(&(id, uuid));
             if loading || self.members.find(&uuid).is_some() {
                 continue;
@@ -397,7 +413,7 @@ impl Shard {
                 }
                 self.guard_acts(mem, member);
             }
-            Err(arrival) => self.answer_arrival(mem, &arrival, Err(Refusal::Failed)),
+            Err(arrival) => self.answer_arrival(mem, &arrival, Err(Refusal::Gone)),
         }
     }
 
@@ -409,6 +425,36 @@ impl Shard {
             if found.guard.poll_timeout().is_some_and(|due| due <= now) {
                 found.guard.handle(now, Event::Elapsed);
                 self.guard_acts(mem, member);
+            }
+        }
+    }
+
+    /// Whether hosts are to be kept from a subsystem: a replica that it serves obeys a nexus.
+    pub(crate) fn is_of_a_volume(&self, at: usize) -> bool {
+        self.subsystems[at].namespaces.iter().any(|namespace| match namespace.backend {
+            Backend::Replica { pool, handle } => {
+                let layer = self.pool(pool).and_then(|pool| pool.layer(handle));
+                layer.is_some_and(|layer| layer.member)
+            }
+            _ => false,
+        })
+    }
+
+    /// The hosts of a replica that a nexus fences have to go.
+    fn expel_hosts<M: Memory>(&mut self, mem: &mut M, pool: PoolId, handle: Handle) {
+        let serves = |backend: &Backend| match backend {
+            Backend::Replica { pool: of, handle: known } => (*of, *known) == (pool, handle),
+            _ => false,
+        };
+        for at in 0..self.subsystems.len() {
+            let subsystem = &self.subsystems[at];
+            if !subsystem.namespaces.iter().any(|namespace| serves(&namespace.backend)) {
+                continue;
+            }
+            let controllers: Vec<Key> = subsystem.controllers.iter().map(|(key, _)| key).collect();
+            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            for key in controllers {
+                self.end_controller(mem, at, key, Why::Fenced);
             }
         }
     }
@@ -430,7 +476,10 @@ impl Shard {
                 Act::Carry { tag, command } => self.carry(mem, key_of(tag), command),
                 Act::Keep { tag, fence, kept } => {
                     let Some(found) = self.members.get(member) else { return };
-                    let (pool, uuid) = (found.pool, found.uuid);
+                    let (pool, uuid, handle) = (found.pool, found.uuid, found.handle);
+                    if fence.is_some() {
+                        self.expel_hosts(mem, pool, handle);
+                    }
                     let bearing = Box::new(Bearing {
                         fence: fence.map(|(epoch, owner)| Fence { epoch, owner }),
                         member: Some(true),
@@ -467,8 +516,9 @@ impl Shard {
         let Some(Some(found)) = self.members.list.get(arrival.member) else { return };
         let (id, uuid, handle) = (found.pool, found.uuid, found.handle);
         let named = |shard: &Self, uuid: &Uuid| shard.pool(id).and_then(|pool| pool.find(uuid));
+        let errand = Errand::Carry { member: arrival.member, tag: tag_of(key) };
         let order = |shard: &mut Self, mem: &mut M, command| {
-            shard.order(mem, id, Errand::Carry(key), command);
+            shard.order(mem, id, errand, command);
         };
         let (handle, work) = match command {
             Command::Read { offset, len } => (Some(handle), Work::Read { offset, len }),
@@ -575,7 +625,8 @@ impl Shard {
                 let name = snapshot_name(&uuid);
                 let command =
                     braid_pool::Command::Snapshot { replica, uuid: *uuid, name, created: 0 };
-                self.order(mem, pool, Errand::Carry(key), command);
+                let errand = Errand::Carry { member, tag: tag_of(key) };
+                self.order(mem, pool, errand, command);
             }
             (result, _) => {
                 self.carried(mem, key, result.map(|_| Outcome::Done).map_err(refusal));
@@ -601,9 +652,9 @@ impl Shard {
                 }
                 self.guard_acts(mem, member);
             }
-            Errand::Carry(key) => {
+            Errand::Carry { member, tag } => {
                 let outcome = marks.map_or(Outcome::Done, |marks| Outcome::Marks(marks.into()));
-                self.carried(mem, key, result.map(|_| outcome).map_err(refusal));
+                self.tell_guard(mem, member, tag, result.map(|_| outcome).map_err(refusal));
             }
         }
     }
@@ -611,8 +662,19 @@ impl Shard {
     fn carried<M: Memory>(&mut self, mem: &mut M, key: Key, result: Result<Outcome, Refusal>) {
         let Some(arrival) = self.members.arrivals.get(key) else { return };
         let member = arrival.member;
+        self.tell_guard(mem, member, tag_of(key), result);
+    }
+
+    /// What a guard asked for has ended. One that is new in that place knows no such tag.
+    fn tell_guard<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        member: usize,
+        tag: u64,
+        result: Result<Outcome, Refusal>,
+    ) {
         if let Some(found) = self.members.get(member) {
-            found.guard.handle(self.now, Event::Carried { tag: tag_of(key), result });
+            found.guard.handle(self.now, Event::Carried { tag, result });
         }
         self.guard_acts(mem, member);
     }
@@ -691,7 +753,9 @@ const fn refusal(failure: Failure) -> Refusal {
     match failure {
         Failure::NoSpace => Refusal::NoSpace,
         Failure::Media(offset) => Refusal::Media(offset),
-        Failure::Failed | Failure::Stopping | Failure::Limit => Refusal::Failed,
+        Failure::Failed | Failure::Stopping => Refusal::Failed,
+        // Too much at once is no broken device: the association ends, and begins anew.
+        Failure::Limit => Refusal::Gone,
         Failure::NotFound
         | Failure::Exists
         | Failure::Busy

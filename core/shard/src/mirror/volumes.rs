@@ -315,7 +315,11 @@ impl Shard {
             self.on_link_event(mem, host, event);
         }
         for volume in 0..self.volumes.len() {
-            if self.volumes.get(volume).is_some_and(|served| served.has_work()) {
+            let freed = self.freed;
+            let goes_on = |served: &mut Served| {
+                served.has_work() || freed && served.links.iter().any(Link::waits)
+            };
+            if self.volumes.get(volume).is_some_and(goes_on) {
                 self.volume_turn(mem, volume);
                 // What it gave back, others may wait for.
                 self.freed = true;
@@ -362,7 +366,10 @@ impl Shard {
         let served = self.volumes.at(at);
         let view = served.volume.view();
         let quiet = view.calls == 0 && view.requests == 0 && served.news.is_empty();
-        if quiet && self.volumes.owners.iter().all(|owner| owner.volume != at) {
+        // A late answer must not find another volume in this place.
+        let answered = !self.members.works_for(at) && !self.has_calls(at);
+        let alone = self.volumes.owners.iter().all(|owner| owner.volume != at);
+        if quiet && answered && alone {
             self.volume_tells(at, News::Gone);
             self.volumes.list[at] = None;
             self.tell_drained();

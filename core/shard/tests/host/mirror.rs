@@ -563,3 +563,27 @@ fn a_volume_that_is_taken_away_from_its_owner_ends_and_can_come_again() {
         assert_eq!(world.read(path, 0), Ok(1));
     }
 }
+
+#[test]
+fn owners_that_follow_each_other_before_one_serves_lock_nobody_out() {
+    for seed in 30..50 {
+        let mut world = World::new(seed);
+        world.take_over(0);
+        for round in 0..12 {
+            world.owners += 1;
+            let at = (seed as usize + round) % ENGINES;
+            world.command(at, Command::TakeOver { owner: [world.owners; 16], force: false });
+            for _ in 0..3 {
+                world.net.some(12);
+                for at in 0..ENGINES {
+                    while let Some(told) = world.net.nodes[at].tells.pop_front() {
+                        world.told(at, told.news);
+                    }
+                }
+            }
+        }
+        world.take_over(1);
+        let path = world.connect(1);
+        assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
+    }
+}

@@ -169,5 +169,5 @@ async fn make_replica<H: Host>(
         block_bytes: 0,
         thick: false,
     };
-    manager.create_replica(request).await.map(|made| report::replica(made, true))
+    manager.create_for_volume(request).await.map(|made| report::replica(made, true))
 }

@@ -23,6 +23,23 @@ impl<H: Host> Manager<H> {
         &self,
         request: v1::CreateReplicaRequest,
     ) -> Result<v1::Replica, Status> {
+        self.create(request, true).await
+    }
+
+    /// Makes a replica of a volume: hosts use the volume, so it is not shared with them, whatever
+    /// its pool's policy says.
+    pub(crate) async fn create_for_volume(
+        &self,
+        request: v1::CreateReplicaRequest,
+    ) -> Result<v1::Replica, Status> {
+        self.create(request, false).await
+    }
+
+    async fn create(
+        &self,
+        request: v1::CreateReplicaRequest,
+        shares: bool,
+    ) -> Result<v1::Replica, Status> {
         names::check(&request.name)?;
         let uuid = names::uuid(&request.uuid)?;
         let bytes = rounded(request.size_bytes)?;
@@ -51,7 +68,7 @@ impl<H: Host> Manager<H> {
         };
         let command = Command::Create(Box::new(create));
         self.command(&held.pool, "make the replica", command).await?;
-        self.made(&held, uuid).await
+        self.made(&held, uuid, shares).await
     }
 
     /// `ShareReplica`, `ShareSnapshot`.
@@ -144,7 +161,12 @@ impl<H: Host> Manager<H> {
 
     /// Tells of a replica or a clone that was just made, and shares it if its pool's policy says
     /// so.
-    pub(crate) async fn made(&self, held: &Held, uuid: [u8; 16]) -> Result<v1::Replica, Status> {
+    pub(crate) async fn made(
+        &self,
+        held: &Held,
+        uuid: [u8; 16],
+        shares: bool,
+    ) -> Result<v1::Replica, Status> {
         let layer = self.layer(held, uuid).await?;
         let what = What::ReplicaCreated(ReplicaCreated {
             name: layer.name.clone(),
@@ -153,7 +175,9 @@ impl<H: Host> Manager<H> {
         let text = format!("replica '{}' of {} bytes is made", layer.name, layer.bytes);
         self.hub.tell(About::replica(held.pool.uuid, uuid), text, what);
         self.expose_member(held, &layer).await;
-        self.share_by_policy(held, &layer).await;
+        if shares {
+            self.share_by_policy(held, &layer).await;
+        }
         Ok(convert::replica(&held.pool, &layer))
     }
 

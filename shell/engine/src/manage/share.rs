@@ -25,6 +25,13 @@ impl<H: Host> Manager<H> {
                 "allowed host '{wrong}' is not an NVMe qualified name"
             )));
         }
+        if layer.member {
+            return Err(Status::failed_precondition(format!(
+                "'{}' is a replica of a volume: hosts use the volume; share a snapshot of it, or a \
+                 clone",
+                layer.name
+            )));
+        }
         let hosts = if hosts.is_empty() { self.settings.allowed_hosts.clone() } else { hosts };
         match held.pool.shared_with(&layer.uuid) {
             Some(present) if same(&present, &hosts) => return Ok(()),
@@ -66,7 +73,7 @@ impl<H: Host> Manager<H> {
 
     /// Shares a new replica as its pool's policy says.
     pub(crate) async fn share_by_policy(&self, held: &Held, layer: &LayerInfo) {
-        if held.pool.policy == SharePolicy::None || layer.snapshot {
+        if held.pool.policy == SharePolicy::None || layer.snapshot || layer.member {
             return;
         }
         if let Err(status) = self.share(held, layer, Vec::new()).await {

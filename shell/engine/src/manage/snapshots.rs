@@ -85,7 +85,7 @@ impl<H: Host> Manager<H> {
         let command =
             Command::Clone { snapshot: snapshot.uuid, uuid, name: request.name, created: unix_s() };
         self.command(&held.pool, "clone the snapshot", command).await?;
-        self.made(&held, uuid).await
+        self.made(&held, uuid, true).await
     }
 
     /// `ListSnapshots`.

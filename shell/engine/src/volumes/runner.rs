@@ -71,6 +71,8 @@ struct Runner<H> {
     commands: mpsc::Sender<control::Command>,
     hostnqn: Nqn,
     parts: BTreeMap<Uuid, Part>,
+    /// Where volumes are, also those that are being left: their questions are still answered.
+    shards: BTreeMap<Uuid, u16>,
     topology: BTreeMap<Uuid, wire::VolumeTopology>,
     waiting: Vec<Waiting>,
     pending: BTreeMap<u64, Purpose>,
@@ -97,6 +99,7 @@ pub fn start<H: Host>(
         commands: link.commands,
         hostnqn: hostnqn.expect("the name of a node is short and plain"),
         parts: BTreeMap::new(),
+        shards: BTreeMap::new(),
         topology: BTreeMap::new(),
         waiting: Vec::new(),
         pending: BTreeMap::new(),
@@ -150,8 +153,8 @@ impl<H: Host> Runner<H> {
     }
 
     fn answer(&self, volume: Uuid, event: Event) {
-        if let Some(part) = self.parts.get(&volume) {
-            self.manager.host.volume(part.shard, Request::Answer(volume, event));
+        if let Some(shard) = self.shards.get(&volume) {
+            self.manager.host.volume(*shard, Request::Answer(volume, event));
         }
     }
 
@@ -273,6 +276,7 @@ impl<H: Host> Runner<H> {
             return Err(Refused { code: Code::Unavailable, text });
         }
         let part = Part::new(shard, volume);
+        self.shards.insert(volume, shard);
         let exposure = Exposure {
             home: Home { shard, pool: 0 },
             what: Exposed::Volume,
@@ -285,7 +289,10 @@ impl<H: Host> Runner<H> {
         self.place(volume).await;
         self.touch(volume);
         if !self.manager.host.expose(exposure).await {
-            self.withdraw(volume);
+            // What has the name is not ours to hide.
+            self.parts.remove(&volume);
+            let (answer, _) = oneshot::channel();
+            self.manager.host.volume(shard, Request::Remove(volume, answer));
             let text = "another subsystem here has the volume's name".into();
             return Err(Refused { code: Code::AlreadyExists, text });
         }
@@ -307,6 +314,21 @@ impl<H: Host> Runner<H> {
         });
     }
 
+    /// Nothing of a volume is left here: what it was told to do will not be done.
+    async fn gone(&mut self, volume: Uuid) {
+        tracing::info!(volume = names::text(volume), "left");
+        self.shards.remove(&volume);
+        let its = |purpose: &Purpose| matches!(purpose, Purpose::Order { volume: of, .. } if *of == volume);
+        let open: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| its(p)).map(|(tag, _)| *tag).collect();
+        for tag in open {
+            if let Some(Purpose::Order { order, .. }) = self.pending.remove(&tag) {
+                let text = "the engine has no part in this volume any more".into();
+                self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
+            }
+        }
+    }
+
     /// Something of a volume may have changed.
     fn touch(&mut self, volume: Uuid) {
         self.touched.insert(volume);
@@ -326,7 +348,7 @@ impl<H: Host> Runner<H> {
                 tracing::info!(volume = names::text(volume), bytes, "resized");
                 self.touch(volume);
             }
-            News::Gone => tracing::info!(volume = names::text(volume), "left"),
+            News::Gone => self.gone(volume).await,
         }
     }
 
