@@ -318,9 +318,12 @@ impl<H: Host> Runner<H> {
     async fn gone(&mut self, volume: Uuid) {
         tracing::info!(volume = names::text(volume), "left");
         self.shards.remove(&volume);
-        let its = |purpose: &Purpose| matches!(purpose, Purpose::Order { volume: of, .. } if *of == volume);
-        let open: Vec<u64> =
-            self.pending.iter().filter(|(_, p)| its(p)).map(|(tag, _)| *tag).collect();
+        let its = |purpose: &Purpose| match purpose {
+            Purpose::Order { volume: of, .. } => *of == volume,
+            Purpose::Leaving => false,
+        };
+        let open = self.pending.iter().filter(|(_, purpose)| its(purpose));
+        let open: Vec<u64> = open.map(|(tag, _)| *tag).collect();
         for tag in open {
             if let Some(Purpose::Order { order, .. }) = self.pending.remove(&tag) {
                 let text = "the engine has no part in this volume any more".into();

@@ -13,7 +13,7 @@ use braid_pool::{
 use braid_reactor::OpenDisk;
 use braid_shard::Injection;
 
-use crate::manage::host::{Access, Exposure, Home, Host, NotOpened, Picture, Reach};
+use crate::manage::host::{Access, Exposed, Exposure, Home, Host, NotOpened, Picture, Reach};
 
 /// Replicas and snapshots that a pool of the model has room for.
 pub(super) const LAYERS_MAX: usize = 6;
@@ -53,6 +53,12 @@ impl Model {
 }
 
 impl World {
+    /// How many subsystems there are for hosts, and for nexuses.
+    pub(super) fn exposures(&self) -> (usize, usize) {
+        let members = self.exposed.values().filter(|e| e.what == Exposed::Member).count();
+        (self.exposed.len() - members, members)
+    }
+
     fn saved(&mut self, home: Home) -> Option<&mut Saved> {
         let (disk, _) = self.open.get(&home)?;
         self.saved.get_mut(&disk.path)

@@ -119,14 +119,14 @@ async fn a_pool_is_exported_and_imported() {
     refused(wrong, Code::AlreadyExists, &pool.uuid);
     let again = ok(bench.client.import_pool(import(&path, &pool.uuid)).await);
     assert_eq!((&again.uuid, again.replicas), (&pool.uuid, 1));
-    assert_eq!(bench.manager.host.world().exposed.len(), 1, "replicas are shared at import");
+    assert_eq!(bench.manager.host.world().exposures(), (1, 1), "replicas are shared at import");
     assert_eq!(ok(bench.client.import_pool(import(&path, "")).await), again);
     refused(bench.client.import_pool(import(&path, OTHER)).await, Code::AlreadyExists, &pool.uuid);
 
     ok(bench.client.export_pool(named(&path)).await);
     let none = v1::ImportPoolRequest { share: SharePolicy::None.into(), ..import(&path, "") };
     ok(bench.client.import_pool(none).await);
-    assert!(bench.manager.host.world().exposed.is_empty());
+    assert_eq!(bench.manager.host.world().exposures(), (0, 1), "for nexuses alone");
 }
 
 #[tokio::test]

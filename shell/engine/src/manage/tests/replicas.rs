@@ -145,7 +145,7 @@ async fn a_destroyed_replica_is_gone_for_all() {
     let destroy = v1::DestroyReplicaRequest { pool: String::new(), replica: made.uuid };
     assert!(ok(bench.client.destroy_replica(destroy.clone()).await).existed);
     assert!(!ok(bench.client.destroy_replica(destroy.clone()).await).existed);
-    assert_eq!(bench.manager.host.world().exposed.len(), 1);
+    assert_eq!(bench.manager.host.world().exposures(), (1, 1), "for hosts, and for nexuses");
     let left = ok(bench.client.list_replicas(list(&made.pool)).await).replicas;
     assert_eq!(left.iter().map(|replica| replica.name.as_str()).collect::<Vec<_>>(), ["s"]);
     let elsewhere = v1::DestroyReplicaRequest { pool: OTHER.into(), ..destroy };
