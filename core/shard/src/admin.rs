@@ -44,17 +44,22 @@ impl Directory for Listing<'_> {
     }
 }
 
-/// GENCTR: differs between configurations that hosts see differently (FNV-1a). Every shard tells
+/// GENCTR: differs between configurations that hosts see differently. Every shard tells
 /// the same, in whatever order it learned of subsystems.
 pub(crate) fn generation(config: &Config) -> u64 {
     let of_one = |s: &SubsystemConfig| {
         let hosts = s.allowed_hosts.iter().map(|host| host.as_str());
         let texts = core::iter::once(s.nqn.as_str()).chain(hosts);
-        texts.flat_map(|text| text.bytes().chain([0])).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        fnv(texts.flat_map(|text| text.bytes().chain([0])))
     };
     config.subsystems.iter().map(of_one).fold(0, u64::wrapping_add)
+}
+
+/// FNV-1a: text as a number, the same at every engine.
+pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Shard {

@@ -186,6 +186,18 @@ impl Profile {
         }
     }
 
+    /// Answers of the store get lost, and members come and go quickly.
+    const fn on_shaky_store(mut self) -> Self {
+        self.whims.lose_answer_in = 8;
+        self.weather.slow_in = 100;
+        self.weather.slow = Spread::millis(20, 900);
+        self.habits.think = Duration::from_millis(10);
+        self.faulty = Duration::from_secs(25);
+        self.pause = Spread::millis(100, 1500);
+        self.lasts = Spread::millis(100, 3000);
+        self
+    }
+
     fn with(mut self, faults: &[(Fault, u32)]) -> Self {
         self.faults = faults.to_vec();
         self
@@ -337,16 +349,9 @@ const NAMED: [(&str, Make); 33] = [
         profile.faulty = Duration::from_secs(6);
         profile.with(&[])
     }),
-    ("store-lost", |mut profile| {
+    ("store-lost", |profile| {
         // The record comes from the copies alone, while members come and go.
-        profile.whims.lose_answer_in = 8;
-        profile.weather.slow_in = 100;
-        profile.weather.slow = Spread::millis(20, 900);
-        profile.habits.think = Duration::from_millis(10);
-        profile.faulty = Duration::from_secs(25);
-        profile.pause = Spread::millis(100, 1500);
-        profile.lasts = Spread::millis(100, 3000);
-        profile.with(&[
+        profile.on_shaky_store().with(&[
             (Fault::StoreLost, 3),
             (Fault::Exclude, 4),
             (Fault::Kill, 3),
@@ -355,16 +360,9 @@ const NAMED: [(&str, Make); 33] = [
             (Fault::PowerCut, 1),
         ])
     }),
-    ("store-restored", |mut profile| {
+    ("store-restored", |profile| {
         // An older state is back: members that were excluded are named again, and may not serve.
-        profile.whims.lose_answer_in = 8;
-        profile.weather.slow_in = 100;
-        profile.weather.slow = Spread::millis(20, 900);
-        profile.habits.think = Duration::from_millis(10);
-        profile.faulty = Duration::from_secs(25);
-        profile.pause = Spread::millis(100, 1500);
-        profile.lasts = Spread::millis(100, 3000);
-        profile.with(&[
+        profile.on_shaky_store().with(&[
             (Fault::StoreRestore, 3),
             (Fault::Exclude, 4),
             (Fault::Kill, 3),

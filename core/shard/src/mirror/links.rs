@@ -171,12 +171,12 @@ impl Shard {
                 self.host_abort(mem, now, host);
             }
         }
-        self.let_go(volume, link.waiting);
-        self.let_go(volume, link.holding);
+        self.let_go(volume, link);
     }
 
-    fn let_go(&mut self, volume: usize, waiting: VecDeque<Waiting>) {
-        for Waiting { token, .. } in waiting {
+    /// What a link that is gone did not send yet ends.
+    fn let_go(&mut self, volume: usize, link: Link) {
+        for Waiting { token, .. } in link.waiting.into_iter().chain(link.holding) {
             self.tell_volume(volume, Event::Done { token, result: Err(Refusal::Gone) });
         }
     }
@@ -196,8 +196,7 @@ impl Shard {
         let link = self.volumes.get(volume).and_then(|served| served.take_link(association));
         let Some(link) = link else { return };
         self.tell_volume(volume, Event::Broken { association, refused });
-        self.let_go(volume, link.waiting);
-        self.let_go(volume, link.holding);
+        self.let_go(volume, link);
     }
 
     /// A volume sends a command.
@@ -266,9 +265,7 @@ impl Shard {
         command: Command,
         span: Option<Span>,
     ) -> Result<(), Command> {
-        if self.volumes.calls.is_full() {
-            return Err(command);
-        }
+        let Some(key) = self.volumes.calls.next_key() else { return Err(command) };
         let host = call.host;
         let command = match command {
             Command::Clean { flush, regions } if regions.len() > CLEAN_RANGES_MAX => {
@@ -280,28 +277,38 @@ impl Shard {
             command => command,
         };
         let (entry, payload) = codec::encode(&command);
-        let Some((lease, len, owns)) = payload_lease(mem, payload, span) else {
+        let Some(buffer) = payload_lease(mem, payload, span) else {
             return Err(whole(command, call.rest));
         };
-        call.owns = owns;
-        let Some(key) = self.volumes.calls.next_key() else {
-            free(mem, lease, owns);
+        call.owns = buffer.owns;
+        if !self.submit_call(mem, key, host, entry, buffer) {
             return Err(whole(command, call.rest));
-        };
+        }
+        call.held = codec::is_held(&command).then_some(command);
+        let inserted = self.volumes.calls.insert(call);
+        debug_assert_eq!(inserted.ok(), Some(key), "the key that was announced");
+        Ok(())
+    }
+
+    /// Sends a command of a call. False: it did not go, and its buffer is given back.
+    fn submit_call<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        host: Key,
+        entry: braid_nvme::command::Command,
+        buffer: Buffer,
+    ) -> bool {
+        let Buffer { lease, len, owns } = buffer;
         let cookie = Token::new(token::CALL, key).to_bits();
         let operation = Operation::Vendor(entry);
         let submission = Submission { operation, nsid: NSID, lease, len, cookie, queue: 0 };
         let now = self.now;
         match self.host_submit(mem, now, host, submission) {
-            Ok(()) => {
-                call.held = codec::is_held(&command).then_some(command);
-                let inserted = self.volumes.calls.insert(call);
-                debug_assert_eq!(inserted.ok(), Some(key), "the key that was announced");
-                Ok(())
-            }
+            Ok(()) => true,
             Err(submission) => {
                 free(mem, submission.lease, owns);
-                Err(whole(command, call.rest))
+                false
             }
         }
     }
@@ -414,19 +421,14 @@ impl Shard {
         let made = match payload {
             Payload::Buffer(len) => Class::holding(len)
                 .and_then(|class| mem.alloc(class))
-                .map(|lease| (Some(lease), len, true)),
+                .map(|lease| Buffer { lease: Some(lease), len, owns: true }),
             payload => payload_lease(mem, payload, None),
         };
         // Without a buffer, or a slot, the association ends, and the nexus begins anew: rare, for
         // a call's own slot has just come free, and a quarter of the arena is for replicas.
-        let Some((lease, len, owns)) = made else { return self.give_up_call(mem, key) };
-        call.owns = owns;
-        let cookie = Token::new(token::CALL, key).to_bits();
-        let operation = Operation::Vendor(entry);
-        let submission = Submission { operation, nsid: NSID, lease, len, cookie, queue: 0 };
-        let now = self.now;
-        if let Err(submission) = self.host_submit(mem, now, host, submission) {
-            free(mem, submission.lease, owns);
+        let Some(buffer) = made else { return self.give_up_call(mem, key) };
+        call.owns = buffer.owns;
+        if !self.submit_call(mem, key, host, entry, buffer) {
             self.give_up_call(mem, key);
         }
     }
@@ -461,20 +463,27 @@ impl Shard {
     fn end_call(&mut self, key: Key, result: Result<Answer, Refusal>) {
         let Some(call) = self.volumes.calls.remove(key) else { return };
         let Call { volume, association, token, held, .. } = call;
-        let link = self.volumes.link(volume, association);
-        // What a link that is gone was answered is not known to be so.
-        let result = if link.is_some() { result } else { Err(Refusal::Gone) };
-        if let (Some(link), Some(_)) = (link, held) {
+        if let (Some(link), Some(_)) = (self.volumes.link(volume, association), held) {
             let next = link.holding.pop_front();
             link.holds = next.is_some();
             link.waiting.extend(next);
         }
-        self.tell_volume(volume, Event::Done { token, result });
+        self.tell_answer(volume, association, token, result);
     }
 
     /// A guard of this shard has answered a volume.
     pub(super) fn answer_volume(&mut self, from: Sender, result: Result<Answer, Refusal>) {
         let Sender::Volume { volume, association, token, .. } = from else { return };
+        self.tell_answer(volume, association, token, result);
+    }
+
+    fn tell_answer(
+        &mut self,
+        volume: usize,
+        association: u32,
+        token: Token,
+        result: Result<Answer, Refusal>,
+    ) {
         // What a link that is gone was answered is not known to be so.
         let stands = self.volumes.link(volume, association).is_some();
         let result = if stands { result } else { Err(Refusal::Gone) };
@@ -507,24 +516,30 @@ const fn is_answer(why: Why) -> bool {
     }
 }
 
-/// The buffer of a command, its bytes, and whether it is ours; none if there is none now.
-fn payload_lease<M: Memory>(
-    mem: &mut M,
-    payload: Payload,
-    span: Option<Span>,
-) -> Option<(Option<Lease>, u32, bool)> {
+/// What a command moves.
+struct Buffer {
+    lease: Option<Lease>,
+    len: u32,
+    /// It is ours, not an alias of the volume's.
+    owns: bool,
+}
+
+/// The buffer of a command; none if there is none now.
+fn payload_lease<M: Memory>(mem: &mut M, payload: Payload, span: Option<Span>) -> Option<Buffer> {
     match payload {
-        Payload::None => Some((None, 0, false)),
+        Payload::None => Some(Buffer { lease: None, len: 0, owns: false }),
         Payload::Buffer(len) => {
             debug_assert!(span.is_some_and(|span| span.offset == 0 && span.len >= len));
-            Some((span.map(|span| Lease::new(span.lease)), len, false))
+            Some(Buffer { lease: span.map(|span| Lease::new(span.lease)), len, owns: false })
         }
-        Payload::Bytes(bytes) if bytes.is_empty() => Some((None, 0, false)),
+        Payload::Bytes(bytes) if bytes.is_empty() => {
+            Some(Buffer { lease: None, len: 0, owns: false })
+        }
         Payload::Bytes(bytes) => {
             let len = u32::try_from(bytes.len()).ok()?;
             let lease = mem.alloc(Class::holding(len)?)?;
             mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
-            Some((Some(lease), len, true))
+            Some(Buffer { lease: Some(lease), len, owns: true })
         }
     }
 }

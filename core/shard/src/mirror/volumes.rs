@@ -22,6 +22,7 @@ use braid_nvme::connect::Nqn;
 
 use super::links::{Call, Link, Owner};
 use crate::Shard;
+use crate::admin::fnv;
 use crate::ana::AnaChange;
 use crate::backend::{Backend, corrupt, op_token};
 use crate::check;
@@ -134,6 +135,12 @@ impl Served {
     pub(super) fn take_link(&mut self, association: u32) -> Option<Link> {
         let at = self.links.iter().position(|link| link.association == association)?;
         Some(self.links.swap_remove(at))
+    }
+
+    /// The place of the host of this controller.
+    fn guest(&self, subsystem: u16, controller: Key) -> Option<usize> {
+        let its = |guest: &Guest| (guest.subsystem, guest.controller) == (subsystem, controller);
+        self.guests.iter().position(its)
     }
 
     /// Tells it what happened.
@@ -443,8 +450,8 @@ impl Shard {
             return;
         }
         for served in self.volumes.list.iter_mut().flatten() {
-            let its = |guest: &&Guest| (guest.subsystem, guest.controller) == (at, controller);
-            if let Some(Guest { association, .. }) = served.guests.iter().find(its).copied() {
+            if let Some(found) = served.guest(at, controller) {
+                let Guest { association, .. } = served.guests[found];
                 served.news.push_back(Event::HostReadAna { association });
             }
         }
@@ -457,7 +464,7 @@ impl Shard {
         let Some(volume) = of.and_then(|id| self.volumes.find(id)) else { return 0 };
         let Some(found) = subsystem.controllers.get(controller) else { return 0 };
         let host = *found.controller.hostid();
-        let origin = fnv(found.controller.hostnqn().as_str().as_bytes());
+        let origin = fnv(found.controller.hostnqn().as_str().bytes());
         let served = self.volumes.at(volume);
         served.associations += 1;
         let association = served.associations;
@@ -470,8 +477,7 @@ impl Shard {
     /// A controller is gone, and with it a host of a volume.
     pub(crate) fn guest_gone(&mut self, at: u16, controller: Key) {
         for served in self.volumes.list.iter_mut().flatten() {
-            let its = |guest: &Guest| (guest.subsystem, guest.controller) == (at, controller);
-            if let Some(found) = served.guests.iter().position(its) {
+            if let Some(found) = served.guest(at, controller) {
                 let Guest { association, .. } = served.guests.remove(found);
                 served.news.push_back(Event::HostGone { association });
             }
@@ -590,12 +596,11 @@ fn next_work<M: Memory>(
             }
             Asked::Zero { offset, len: piece, durable: false }
         }
-        Work::Allocations { .. } | Work::Admin(_) | Work::Member(_) => {
-            return Err(Status::INTERNAL_ERROR);
-        }
-        Work::Reservation(_) | Work::Persistence(_) => {
-            return Err(Status::INTERNAL_ERROR);
-        }
+        Work::Allocations { .. }
+        | Work::Admin(_)
+        | Work::Member(_)
+        | Work::Reservation(_)
+        | Work::Persistence(_) => return Err(Status::INTERNAL_ERROR),
     })
 }
 
@@ -611,13 +616,6 @@ const fn status_of(said: Said) -> Status {
         Said::Media(_) => Status::UNRECOVERED_READ,
         Said::Invalid => Status::INVALID_FIELD.dnr(),
     }
-}
-
-/// FNV-1a: a host's name as a number.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 impl Backend {
