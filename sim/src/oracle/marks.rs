@@ -101,7 +101,9 @@ impl Oracle {
         let marks = &mut self.layer_mut(replica).marks;
         let told = std::mem::take(&mut marks.told);
         marks.sealed.extend(told);
+        // A mark that goes from here on may have gone along, and no `Clean` have cleared it.
         marks.excused.clear();
+        marks.were.clear();
         for (region, mut traces) in std::mem::take(&mut marks.traces) {
             marks.sealed_traces.entry(region).or_default().append(&mut traces);
         }
@@ -415,6 +417,24 @@ mod tests {
         assert_eq!(after(oracle.clone(), &[(0, 1)]), Ok(()), "its mark is there still");
         assert_eq!(after(unsure, &[]), Ok(()), "it may be lost with the write");
         assert_eq!(after(oracle, &[]), Err("FlushedDurable"));
+    }
+
+    #[test]
+    fn a_mark_that_a_snapshot_took_along_says_nothing_of_what_is_written_after_it() {
+        let mut oracle = member();
+        write(&mut oracle, 0);
+        assert!(told(&mut oracle, &[(0, 1)], None), "it is on the media");
+        clean(&mut oracle);
+        oracle.snapshot(&V, S);
+        oracle.made(&S, false);
+        oracle.trace(&V, (8, 8), false, false);
+        let number = oracle.begin_write(&V, 8, 8, false);
+        oracle.end_write(number, End::Done { durable: false });
+        clean(&mut oracle);
+        oracle.crash(Crash::Power);
+        oracle.believe_clean(&V, &[], true);
+        let since = oracle.tick();
+        assert!(oracle.end_read(&V, 8, &[0; 4096], since).is_ok(), "lost with its mark");
     }
 
     #[test]
