@@ -18,6 +18,7 @@ use crate::map::{Look, PageId};
 use crate::op::{Kind, PIECE_BLOCKS, Run, Step, Waiter};
 use crate::request::Failure;
 use crate::store::{binding, mask, place_cluster};
+use crate::submit::piece;
 use crate::sums::Sum;
 use crate::write::{BLOCK_BYTES, bits, side_of};
 use crate::{Note, Pool, token};
@@ -285,8 +286,9 @@ impl Pool {
             // The device may still be filling the same buffer for another piece.
             let Some(op) = self.ops.get_mut(piece.op) else { return };
             if op.transfers > 0 {
-                if !op.parked.contains(&key) {
-                    op.parked.push(key);
+                if !op.parked.contains(&key) && op.parked.try_push(key).is_err() {
+                    // Of one that was halved often: it looks for itself.
+                    self.ready.push_back(Waiter::Piece(key));
                 }
                 return;
             }
@@ -378,6 +380,37 @@ impl Pool {
             mem.copy(lease, piece.at, side, from..from + piece.len);
         }
         self.end_piece(mem, now, key, None);
+    }
+
+    /// The device failed a read of a piece: it is read again in halves, until what cannot be read
+    /// is one block. The others are none of its business.
+    pub(crate) fn halve<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(old) = self.pieces.get(key) else { return };
+        let ((first, count), mask) = (old.blocks(), old.mask());
+        let (op, layer, lcluster, locked) = (old.op, old.layer, old.lcluster, old.locked);
+        let border = (first + count / 2) * BLOCK_BYTES;
+        if count > 1 {
+            let (kept, offset) = (border - old.start, u64::from(border));
+            let at = u64::from(lcluster) * CLUSTER_BLOCKS * BLOCK + offset;
+            let (len, in_buffer) = (u64::from(old.len - kept), u64::from(old.at + kept));
+            let rest = piece(op, layer, Kind::Read, at, len, in_buffer);
+            if let (Ok(rest), Some(op)) = (self.pieces.insert(rest), self.ops.get_mut(op)) {
+                op.pieces += 1;
+                self.ready.push_back(Waiter::Piece(rest));
+                if let Some(piece) = self.pieces.get_mut(key) {
+                    (piece.len, piece.locked) = (kept, false);
+                    if let Some(side) = piece.side.take() {
+                        self.give_back(mem, side);
+                    }
+                }
+                if locked {
+                    self.unlock(layer, lcluster, mask);
+                }
+                return self.map_again(mem, now, key);
+            }
+        }
+        self.note_lost(key, first);
+        self.end_piece(mem, now, key, Some(self.media(key)));
     }
 
     /// A block is lost.
@@ -568,10 +601,12 @@ fn add_runs(runs: &mut ArrayVec<Run, PIECE_BLOCKS>, layer: u32, phys: u32, mut o
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use braid_block::{Class, Memory};
 
-    use crate::Work;
     use crate::rig::Rig;
+    use crate::{Failure, Note, Work};
 
     #[test]
     fn a_read_asks_for_a_checksum_once() {
@@ -603,5 +638,35 @@ mod tests {
         rig.ask_with(handle, work, second);
         rig.run();
         assert_eq!(rig.take_ended(), [Ok(9), Ok(9)], "the write, and the read again");
+    }
+
+    #[test]
+    fn of_many_blocks_the_one_that_the_device_cannot_read_is_named() {
+        for bad in [0, 1, 37, 63, 64, 90, 127] {
+            let (mut rig, handle) = Rig::new();
+            for block in 0..128 {
+                rig.write(handle, block, if block == bad { 9 } else { 7 });
+                rig.run();
+            }
+            rig.take_ended();
+            rig.notes.clear();
+            let is_it = |(_, bytes): &(&u64, &Vec<u8>)| bytes.iter().all(|byte| *byte == 9);
+            let place = *rig.blocks.iter().find(is_it).expect("it was written").0;
+            rig.bad.insert(place);
+            let read = |rig: &mut Rig| {
+                let lease = rig.mem.alloc(Class::Large).expect("a buffer");
+                let work = Work::Read { offset: bad / 32 * 32 * 4096, len: 32 * 4096 };
+                rig.ask_with(handle, work, lease);
+                rig.run();
+                rig.take_ended().pop().expect("it has ended")
+            };
+            assert_eq!(read(&mut rig), Err(Failure::Media(bad * 4096)), "block {bad}");
+            let (of, offset, device) = (Some(handle), bad * 4096, place * 4096);
+            assert_eq!(rig.notes, [Note::Media { handle: of, offset, device }]);
+            // It is written anew, and can be read again.
+            rig.write(handle, bad, 9);
+            rig.run();
+            assert!(read(&mut rig).is_ok(), "block {bad}");
+        }
     }
 }

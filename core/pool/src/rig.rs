@@ -1,6 +1,6 @@
 //! A pool on a disk whose operations end when and how a test says.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -32,6 +32,8 @@ pub(crate) struct Rig {
     /// First byte and bytes of what was read.
     pub(crate) reads: Vec<(u64, u32)>,
     pub(crate) notes: Vec<Note>,
+    /// Blocks of the disk that cannot be read until they are written.
+    pub(crate) bad: BTreeSet<u64>,
 }
 
 pub(crate) fn config() -> Config {
@@ -117,6 +119,7 @@ impl Rig {
             ended: Vec::new(),
             reads: Vec::new(),
             notes: Vec::new(),
+            bad: BTreeSet::new(),
         }
     }
 
@@ -143,8 +146,11 @@ impl Rig {
     /// The same, in a turn that goes on.
     pub(crate) fn land(&mut self, at: usize) {
         let effect = self.effects.remove(at);
+        let mut bad = false;
         let (token, bytes) = match effect {
             Effect::Read { token, span, offset } => {
+                let end = (offset + u64::from(span.len)).div_ceil(4096);
+                bad = self.bad.range(offset / 4096..end).next().is_some();
                 self.reads.push((offset, span.len));
                 let bytes = self.mem.span_mut(span);
                 for (block, part) in (offset / 4096..).zip(bytes.chunks_mut(4096)) {
@@ -158,6 +164,7 @@ impl Rig {
             Effect::Write { token, span, offset } => {
                 let bytes = self.mem.span_mut(span).to_vec();
                 for (sector, part) in (offset / 512..).zip(bytes.chunks(512)) {
+                    self.bad.remove(&(sector / 8));
                     let block = self.blocks.entry(sector / 8).or_insert_with(|| vec![0; 4096]);
                     let at = sector as usize % 8 * 512;
                     block[at..at + part.len()].copy_from_slice(part);
@@ -166,7 +173,8 @@ impl Rig {
             }
             Effect::Sync { token } | Effect::Discard { token, .. } => (token, 0),
         };
-        let event = Event::Done { token, result: Ok(bytes) };
+        let result = if bad { Err(IoError::Media) } else { Ok(bytes) };
+        let event = Event::Done { token, result };
         self.pool.handle(&mut self.mem, self.now, event);
     }
 

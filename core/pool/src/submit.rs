@@ -425,7 +425,8 @@ fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
     }
 }
 
-fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> Piece {
+/// A piece that nobody has begun.
+pub(crate) fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> Piece {
     #[expect(clippy::cast_possible_truncation, reason = "within a cluster, and a layer's limits")]
     let (lcluster, start, len, at) =
         ((at / CLUSTER) as u32, (at % CLUSTER) as u32, len as u32, in_buffer as u32);

@@ -483,6 +483,7 @@ impl Pool {
                 self.fail(mem, Operation::Write, self.on_device(key), error);
             }
             (_, Err(_)) if self.compares(key) => self.compare_singly(mem, now, key),
+            (Step::Transfer, Err(_)) => self.halve(mem, now, key),
             (_, Err(_)) => self.end_piece(mem, now, key, Some(self.media(key))),
             (Step::Transfer, Ok(())) if writes && self.journal.written < seq => {
                 if let Some(piece) = self.pieces.get_mut(key) {
@@ -564,7 +565,7 @@ impl Pool {
     }
 
     /// Ends the use of a buffer: our own is kept.
-    fn give_back<M: Memory>(&mut self, mem: &mut M, lease: Lease) {
+    pub(crate) fn give_back<M: Memory>(&mut self, mem: &mut M, lease: Lease) {
         if self.spare.is_none() && mem.capacity(&lease) == Class::Large.bytes() {
             self.spare = Some(lease);
         } else {
