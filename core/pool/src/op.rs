@@ -59,6 +59,8 @@ pub(crate) struct Op {
     pub(crate) transfers: u32,
     /// Pieces of it that are to be compared then.
     pub(crate) parked: ArrayVec<Key, PIECES_MAX>,
+    /// More pieces of it wait than there is room for: one was halved often.
+    pub(crate) crowded: bool,
     /// Counted among its layer's writes.
     pub(crate) counted: bool,
     /// CRCs of the blocks in its buffer: of a write, known already; of a read, to be told.

@@ -287,8 +287,7 @@ impl Pool {
             let Some(op) = self.ops.get_mut(piece.op) else { return };
             if op.transfers > 0 {
                 if !op.parked.contains(&key) && op.parked.try_push(key).is_err() {
-                    // Of one that was halved often: it looks for itself.
-                    self.ready.push_back(Waiter::Piece(key));
+                    op.crowded = true;
                 }
                 return;
             }

@@ -71,6 +71,7 @@ impl Pool {
             unverified: 0,
             transfers: 0,
             parked: ArrayVec::new(),
+            crowded: false,
             counted: false,
             cutting: false,
             room: Room::Single,

@@ -431,6 +431,21 @@ impl Pool {
         }
     }
 
+    /// A transfer into the buffer of a request is done: after the last one it may be looked into.
+    fn transferred(&mut self, of: Key) {
+        let Some(op) = self.ops.get_mut(of) else { return };
+        op.transfers -= 1;
+        if op.transfers > 0 {
+            return;
+        }
+        self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
+        if core::mem::take(&mut op.crowded) {
+            let waits = |piece: &Piece| piece.op == of && piece.step == Step::Verifying;
+            let all = self.pieces.iter().filter(|(_, piece)| waits(piece));
+            self.ready.extend(all.map(|(key, _)| Waiter::Piece(key)));
+        }
+    }
+
     /// A transfer of a piece is done.
     pub(crate) fn on_piece_done<M: Memory>(
         &mut self,
@@ -446,15 +461,11 @@ impl Pool {
             // The others may take long, or for ever: nothing is acknowledged meanwhile.
             return self.fail(mem, Operation::Write, self.on_device(key), error);
         }
-        if piece.kind == Kind::Read
-            && piece.side.is_none()
-            && let Some(op) = self.ops.get_mut(piece.op)
-        {
-            op.transfers -= 1;
-            if op.transfers == 0 {
-                self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
-            }
+        if piece.kind == Kind::Read && piece.side.is_none() {
+            let of = piece.op;
+            self.transferred(of);
         }
+        let Some(piece) = self.pieces.get_mut(key) else { return };
         if !over {
             return;
         }
