@@ -233,6 +233,8 @@ pub enum Why {
     Shutdown,
     /// Another one was appointed at this engine.
     Replaced,
+    /// The volume was taken away from this engine.
+    Withdrawn,
 }
 
 /// Steps of a return.

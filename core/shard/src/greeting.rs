@@ -24,6 +24,7 @@ use crate::effect::Effect;
 use crate::event::Socket;
 use crate::life::LOOK_AGAIN;
 use crate::mail::Mail;
+use crate::mirror::Guest;
 use crate::note::{Limit, Note, Why};
 use crate::receive::{Armed, Receive};
 use crate::subsystem::Association;
@@ -409,7 +410,8 @@ impl Shard {
             flushers: Vec::new(),
             look: now + LOOK_AGAIN,
             last_seen: now,
-            guest: 0,
+            guest: Guest::default(),
+            line: None,
         };
         let patience = association.patience().unwrap_or(LOOK_AGAIN);
         let association = Association { look: now + patience, ..association };

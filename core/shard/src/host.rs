@@ -23,6 +23,7 @@ use braid_nvme::host::{Action, Config, Controller, Event, Submission};
 use crate::Shard;
 use crate::effect::Effect;
 use crate::event::Socket;
+use crate::mirror::Owner;
 use crate::note::Note;
 use crate::token;
 
@@ -45,8 +46,8 @@ struct Host {
     address: u32,
     /// Its streams by queue.
     streams: Vec<Option<Key>>,
-    /// A volume opened it, for a replica.
-    mirror: bool,
+    /// The volume that opened it for a replica, if one did.
+    mirror: Option<Owner>,
     /// Listed in [`Hosts::dirty`].
     dirty: bool,
     /// Listed in [`Hosts::ready`].
@@ -119,6 +120,11 @@ impl Hosts {
         self.deadline
     }
 
+    /// The volume that opened an association, if one did.
+    pub(crate) fn owner(&self, key: Key) -> Option<Owner> {
+        self.hosts.get(key).and_then(|host| host.mirror)
+    }
+
     /// The batch in flight of a stream.
     pub(crate) fn batch(&self, index: u32) -> &[Span] {
         let stream = self.streams.key_at(index).and_then(|key| self.streams.get(key));
@@ -133,7 +139,7 @@ impl Hosts {
             self.dirty.push_back(key);
         }
         if !core::mem::replace(&mut host.ready, true) {
-            let list = if host.mirror { &mut self.mirror_ready } else { &mut self.ready };
+            let list = if host.mirror.is_some() { &mut self.mirror_ready } else { &mut self.ready };
             list.push_back(key);
         }
     }
@@ -161,18 +167,23 @@ impl Shard {
     /// Opens an association; it begins to connect at the end of the turn. None if there are as
     /// many as there may be connections.
     pub fn host_open(&mut self, now: Instant, config: HostConfig) -> Option<Key> {
-        self.open_host(now, config, false)
+        self.open_host(now, config, None)
     }
 
     /// The same for a volume: its events come by [`Shard::mirror_poll`].
-    pub(crate) fn mirror_open(&mut self, config: HostConfig) -> Option<Key> {
+    pub(crate) fn mirror_open(&mut self, config: HostConfig, owner: Owner) -> Option<Key> {
         if self.stopping {
             return None;
         }
-        self.open_host(self.now, config, true)
+        self.open_host(self.now, config, Some(owner))
     }
 
-    fn open_host(&mut self, now: Instant, config: HostConfig, mirror: bool) -> Option<Key> {
+    fn open_host(
+        &mut self,
+        now: Instant,
+        config: HostConfig,
+        mirror: Option<Owner>,
+    ) -> Option<Key> {
         let HostConfig { address, controller } = config;
         let queues = usize::from(controller.io_queues) + 1;
         let hosts = &mut self.hosts;

@@ -14,6 +14,7 @@ use braid_nvme::target::{Controller, ControllerModel, Kind, NamespaceView};
 use crate::ana::Ana;
 use crate::backend::Namespace;
 use crate::config::{Config, Paths, SubsystemConfig};
+use crate::mirror::{Guest, LineKey};
 
 /// Controller ids that one shard's discovery subsystem may give out.
 const DISCOVERY_IDS: u16 = 1024;
@@ -69,8 +70,10 @@ pub(crate) struct Association {
     /// When its last op is done, its namespaces are to be flushed before it is shut down.
     pub(crate) settle: bool,
     pub(crate) last_seen: Instant,
-    /// The number that a volume knows this host's association by; zero: it is not of a volume.
-    pub(crate) guest: u32,
+    /// What its host is to a volume.
+    pub(crate) guest: Guest,
+    /// Its line to a replica, once a nexus has sent something by it.
+    pub(crate) line: Option<LineKey>,
 }
 
 /// A command that is answered when every namespace is flushed.

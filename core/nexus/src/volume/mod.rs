@@ -144,6 +144,8 @@ pub struct View {
     pub requests: usize,
     /// Commands to replicas that have not ended.
     pub calls: usize,
+    /// Ranges that are being made equal, with their buffers.
+    pub segments: usize,
     /// Regions that may be marked on members.
     pub marked: u64,
 }
@@ -281,8 +283,10 @@ impl Volume {
     #[must_use]
     pub fn view(&self) -> View {
         let requests = self.ops.len();
-        let calls = self.calls.len();
-        let Some(nexus) = &self.nexus else { return View { requests, calls, ..View::default() } };
+        let (calls, segments) = (self.calls.len(), self.segments.len());
+        let Some(nexus) = &self.nexus else {
+            return View { requests, calls, segments, ..View::default() };
+        };
         View {
             epoch: nexus.epoch,
             owner: nexus.owner,
@@ -296,6 +300,7 @@ impl Volume {
             locks: nexus.ranges.len(),
             requests,
             calls,
+            segments,
             marked: nexus.written.len(),
         }
     }

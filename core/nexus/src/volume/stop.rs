@@ -9,6 +9,13 @@ use super::op::State;
 use super::swap::Change;
 
 impl Volume {
+    /// Ends the owner here, if there is one: the volume is taken away from this engine. Hosts'
+    /// commands, held ones too, are answered that they should ask elsewhere; as soon as replicas
+    /// touch no buffer any more, [`super::View`] shows none.
+    pub fn retire(&mut self) {
+        self.stop(Why::Withdrawn);
+    }
+
     /// Ends this owner, for good. Hosts' commands, admitted or not, are answered that they should
     /// ask elsewhere, and forgotten.
     pub(crate) fn stop(&mut self, why: Why) {

@@ -304,3 +304,27 @@ fn a_replica_that_was_away_and_never_a_member_has_no_copy_to_tell_of() {
     bench.kept(2);
     assert_eq!(bench.marks(2, &[]), ["answer 2/2 fenced, copy none"]);
 }
+
+#[test]
+fn what_is_a_request_of_the_pool_is_answered_only_when_it_has_ended() {
+    let mut bench = Bench::held();
+    assert_eq!(bench.write(1, 10, 0), ["carry 10 write"]);
+    let snapshot = Command::Snapshot { uuid: Box::new([3; 16]) };
+    assert_eq!(bench.send(1, 11, snapshot), ["carry 11 snapshot"]);
+    assert_eq!(bench.read(1, 12), ["carry 12 read"]);
+    let compare = Command::Compare { snapshot: None, offset: 0, len: 4096 };
+    assert_eq!(bench.send(1, 13, compare), ["carry 13 compare"]);
+    // Nothing that happens meanwhile answers one of them: a shell has its buffer in the pool.
+    let mut told = bench.fence(2, 20, &record(6, BERT));
+    told.extend(bench.kept(20));
+    told.extend(bench.close(1));
+    told.extend(bench.fence(3, 30, &record(7, ANNA)));
+    told.extend(bench.kept(30));
+    told.extend(bench.wait(5000));
+    let answered = |line: &&String| line.starts_with("answer 1/");
+    assert_eq!(told.iter().find(answered), None, "{told:?}");
+    assert_eq!(bench.failed(12, Refusal::Failed)[0], "answer 1/12 failed");
+    assert_eq!(bench.carried(10), ["answer 1/10 done"]);
+    assert_eq!(bench.carried(11), ["answer 1/11 done"]);
+    assert_eq!(bench.carried(13), ["answer 1/13 done"]);
+}

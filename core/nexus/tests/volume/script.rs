@@ -73,6 +73,10 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<()> {
         "linger" => world.lingers = true,
         "end-lingering" => world.end_lingering(),
         "memory" => world.heap.max = Some(rest.first()?.parse().ok()?),
+        "retire" => {
+            world.volume.retire();
+            world.run();
+        }
         "shutdown" => world.order(Order::Shutdown),
         "resize" => world.order(Order::Resize { bytes: size(rest.first()?)? }),
         "snapshot" | "delete" | "return" | "add" | "give-up" | "exclude" => {

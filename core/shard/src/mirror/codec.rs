@@ -65,8 +65,16 @@ const FUA: u32 = 1 << 30;
 pub(crate) const CLEAN_RANGES_MAX: usize = TRANSFER_BYTES_MAX as usize / 8;
 /// Bytes of an answer that one ReadAnswer fetches.
 pub(crate) const ANSWER_PIECE: u32 = TRANSFER_BYTES_MAX;
-/// Bytes of a held answer that a nexus takes: marks of every second region of 64 TiB as a list.
-pub(crate) const ANSWER_MAX: u64 = 256 << 20;
+/// Bytes of a held answer that a nexus takes in any case: what a replica that is larger than its
+/// volume may have to tell.
+const ANSWER_MIN: u64 = 4 << 20;
+
+/// Bytes of a held answer that a nexus takes of a replica of a volume of so many bytes: marks of
+/// every second region as a list, and its snapshots, twice. What a peer says is bounded by that.
+pub(crate) const fn answer_max(bytes: u64) -> u64 {
+    let marks = bytes.div_ceil(REGION).div_ceil(2) * 8;
+    ANSWER_MIN + 2 * marks
+}
 
 /// What goes with a command to a replica.
 #[derive(Debug, PartialEq, Eq)]
@@ -229,7 +237,7 @@ pub(crate) fn answer(result: &Result<Answer, Refusal>) -> (Status, u64, Option<V
         Ok(Answer::Fenced(fenced)) => return held(encode_fenced(fenced)),
         Ok(Answer::Marks(marks)) => {
             let mut bytes = Vec::with_capacity(marks.len() * 8);
-            put_ranges(&mut bytes, marks);
+            put_ranges(&mut bytes, &united(marks));
             return held(bytes);
         }
         Err(refusal) => refusal,
@@ -301,7 +309,25 @@ fn encode_fenced(fenced: &Fenced) -> Vec<u8> {
     out.extend(u32::from(fenced.copy.is_some()).to_le_bytes());
     out.extend(u32::try_from(fenced.snapshots.len()).unwrap_or(u32::MAX).to_le_bytes());
     fenced.snapshots.iter().for_each(|uuid| out.extend(uuid));
-    put_ranges(&mut out, &fenced.marks);
+    put_ranges(&mut out, &united(&fenced.marks));
+    out
+}
+
+/// The same regions, ascending, none twice: what is told of many snapshots is no longer than what
+/// is told of one.
+fn united(ranges: &[(u32, u32)]) -> Vec<(u32, u32)> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_unstable();
+    let mut out: Vec<(u32, u32)> = Vec::with_capacity(sorted.len());
+    for (first, count) in sorted {
+        let end = first.saturating_add(count);
+        match out.last_mut() {
+            Some((from, len)) if first <= from.saturating_add(*len) => {
+                *len = end.max(from.saturating_add(*len)) - *from;
+            }
+            _ => out.push((first, count)),
+        }
+    }
     out
 }
 

@@ -5,10 +5,16 @@
 //!                  +- link to another engine -> codec -> NVMe/TCP -> guard -> pool
 //! ```
 //!
-//! `members` has the replicas of this shard's pools, a guard before each; `volumes` the nexuses
-//! and what hosts ask of them; `links` what nexuses send to replicas; `codec` how that travels.
+//! `members` has the replicas of this shard's pools, a guard before each, with their `lines`,
+//! `arrivals` and `errands`; `volumes` has the nexuses, `guests` what hosts ask of them; `links`
+//! and `calls` what nexuses send to replicas; `codec` how that travels.
 
+mod arrivals;
+mod calls;
 mod codec;
+mod errands;
+mod guests;
+mod lines;
 mod links;
 mod members;
 mod volumes;
@@ -16,7 +22,11 @@ mod volumes;
 pub use members::{MemberInfo, member_nqn};
 pub use volumes::{News, Question, Told, VolumeConfig};
 
-pub(crate) use members::{Errand, Members};
+pub(crate) use errands::Errand;
+pub(crate) use guests::Guest;
+pub(crate) use lines::LineKey;
+pub(crate) use links::Owner;
+pub(crate) use members::Members;
 pub(crate) use volumes::Volumes;
 
 pub(crate) use codec::transfer;

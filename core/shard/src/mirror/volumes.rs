@@ -1,35 +1,25 @@
 //! Volumes that this shard serves: the nexus of each, its hosts, and what it asks of the shell.
 //!
 //! Invariants:
-//! 1. A command of a host is its volume's from its submission until its completion, with its
-//!    buffer; its tag is its op's token.
-//! 2. What happened to a volume is told it in its turn, in the order in which it happened.
-//! 3. A volume's place is given to another one only when nothing of it is in work.
+//! 1. What happened to a volume is told it in its turn, in the order in which it happened.
+//! 2. A volume's place is given to another one only when nothing of it is in work.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Extent, Geometry, Instant, Key, Memory, Slab, Token};
+use braid_block::{Geometry, Instant, Key, Memory, Slab};
 use braid_nexus::record::{Record, Uuid};
-use braid_nexus::{
-    Command, Completion, Config, Effect as Wanted, Ended, Event, Limits, Request, Status as Said,
-    Timing, View, Volume, Work as Asked, ZERO_MAX,
-};
-use braid_nvme::Status;
+use braid_nexus::{Command, Config, Effect as Wanted, Ended, Event, Limits, Timing, View, Volume};
 use braid_nvme::ana::AnaState;
 use braid_nvme::connect::Nqn;
 
-use super::links::{Call, Link, Owner};
+use super::calls::Call;
+use super::guests::Seat;
+use super::links::Link;
 use crate::Shard;
-use crate::admin::fnv;
 use crate::ana::AnaChange;
-use crate::backend::{Backend, corrupt, op_token};
-use crate::check;
-use crate::device::{Outcome, next_range};
 use crate::note::Why;
-use crate::op::{State, Work};
-use crate::replica::put_back;
 use crate::subsystem::Subsystem;
 
 /// Commands of volumes to other engines at once, for each volume.
@@ -102,14 +92,6 @@ pub enum Question {
     Fetch,
 }
 
-/// A host's association with a volume.
-#[derive(Clone, Copy, Debug)]
-struct Guest {
-    association: u32,
-    subsystem: u16,
-    controller: Key,
-}
-
 /// A volume at work.
 pub(super) struct Served {
     pub(super) id: Uuid,
@@ -117,12 +99,16 @@ pub(super) struct Served {
     pub(super) links: Vec<Link>,
     pub(super) hostnqn: Nqn,
     places: Vec<(Uuid, u32)>,
-    guests: Vec<Guest>,
-    associations: u32,
+    pub(super) guests: Vec<Seat>,
+    pub(super) associations: u32,
+    /// Associations of our host side that it opened and that are not gone.
+    pub(super) hosts: u32,
     /// What happened since its last turn.
-    news: VecDeque<Event>,
+    pub(super) news: VecDeque<Event>,
     /// Something was asked of it since then.
-    asked: bool,
+    pub(super) asked: bool,
+    /// It takes no command any more.
+    retired: bool,
     leaving: bool,
 }
 
@@ -138,16 +124,21 @@ impl Served {
     }
 
     /// The place of the host of this controller.
-    fn guest(&self, subsystem: u16, controller: Key) -> Option<usize> {
-        let its = |guest: &Guest| (guest.subsystem, guest.controller) == (subsystem, controller);
+    pub(super) fn guest(&self, subsystem: u16, controller: Key) -> Option<usize> {
+        let its = |guest: &Seat| (guest.subsystem, guest.controller) == (subsystem, controller);
         self.guests.iter().position(its)
     }
 
     /// Tells it what happened.
-    fn catch_up<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+    pub(super) fn catch_up<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         while let Some(event) = self.news.pop_front() {
             self.volume.handle(mem, now, event);
         }
+    }
+
+    /// Its size, as far as it is known.
+    pub(super) fn bytes(&self) -> u64 {
+        self.volume.bytes()
     }
 
     fn has_work(&self) -> bool {
@@ -157,21 +148,15 @@ impl Served {
 
 /// The volumes of a shard.
 pub(crate) struct Volumes {
-    list: Vec<Option<Served>>,
+    pub(super) list: Vec<Option<Served>>,
     pub(super) calls: Slab<Call>,
-    pub(super) owners: Vec<Owner>,
     /// What is to be asked and told, oldest first.
     told: VecDeque<Told>,
 }
 
 impl Volumes {
     pub(crate) fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            calls: Slab::with_capacity(0),
-            owners: Vec::new(),
-            told: VecDeque::new(),
-        }
+        Self { list: Vec::new(), calls: Slab::with_capacity(0), told: VecDeque::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -198,8 +183,17 @@ impl Volumes {
         }
     }
 
-    fn find(&self, id: &Uuid) -> Option<usize> {
-        self.list.iter().position(|served| served.as_ref().is_some_and(|s| s.id == *id))
+    pub(super) fn find(&self, id: &Uuid) -> Option<usize> {
+        (0..self.list.len()).find(|at| self.is(*at, id))
+    }
+
+    /// The same, when it is most likely in this place.
+    pub(super) fn find_near(&self, id: &Uuid, at: usize) -> Option<usize> {
+        if self.is(at, id) { Some(at) } else { self.find(id) }
+    }
+
+    fn is(&self, at: usize, id: &Uuid) -> bool {
+        self.list.get(at).and_then(Option::as_ref).is_some_and(|served| served.id == *id)
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -228,8 +222,10 @@ impl Shard {
             places,
             guests: Vec::new(),
             associations: 0,
+            hosts: 0,
             news: VecDeque::new(),
             asked: true,
+            retired: false,
             leaving: false,
         };
         if self.volumes.calls.capacity() == 0 {
@@ -242,13 +238,26 @@ impl Shard {
         true
     }
 
+    /// Ends a volume's owner, as if another one had been appointed, and takes no command any more:
+    /// what hosts wait for is answered that they should ask elsewhere, so that its subsystem can be
+    /// removed. False: it is not there.
+    pub fn volume_retire(&mut self, id: &Uuid) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.retired = true;
+        served.asked = true;
+        served.volume.retire();
+        true
+    }
+
     /// Removes a volume, whose subsystem is to be removed before: [`News::Gone`] tells when
     /// nothing of it is in work any more. False: it is not there.
     pub fn volume_remove(&mut self, id: &Uuid) -> bool {
+        if !self.volume_retire(id) {
+            return false;
+        }
         let Some(at) = self.volumes.find(id) else { return false };
-        let served = self.volumes.at(at);
-        served.leaving = true;
-        served.asked = true;
+        self.volumes.at(at).leaving = true;
         true
     }
 
@@ -262,10 +271,13 @@ impl Shard {
     }
 
     /// Gives a volume a command of the management; [`News::Ended`] tells how it ended. False: it
-    /// is not there.
+    /// is not there, or retired.
     pub fn volume_command(&mut self, now: Instant, id: &Uuid, tag: u64, command: Command) -> bool {
         let Some(at) = self.volumes.find(id) else { return false };
         let served = self.volumes.at(at);
+        if served.retired {
+            return false;
+        }
         served.volume.command(now, tag, command);
         served.asked = true;
         true
@@ -372,10 +384,11 @@ impl Shard {
         }
         let served = self.volumes.at(at);
         let view = served.volume.view();
-        let quiet = view.calls == 0 && view.requests == 0 && served.news.is_empty();
+        let buffers = view.requests + view.segments;
+        let quiet = view.calls == 0 && buffers == 0 && served.news.is_empty();
+        let alone = served.hosts == 0;
         // A late answer must not find another volume in this place.
         let answered = !self.members.works_for(at) && !self.has_calls(at);
-        let alone = self.volumes.owners.iter().all(|owner| owner.volume != at);
         if quiet && answered && alone {
             self.volume_tells(at, News::Gone);
             self.volumes.list[at] = None;
@@ -400,7 +413,7 @@ impl Shard {
             Wanted::HostLeave { association } => {
                 let guests = &mut self.volumes.at(at).guests;
                 let found = guests.iter().position(|guest| guest.association == association);
-                if let Some(Guest { subsystem, controller, .. }) = found.map(|i| guests.remove(i)) {
+                if let Some(Seat { subsystem, controller, .. }) = found.map(|i| guests.remove(i)) {
                     self.end_controller(mem, subsystem, controller, Why::Replaced);
                 }
             }
@@ -440,198 +453,5 @@ impl Shard {
         let view = subsystem.views[namespace];
         let (nqn, geometry) = (subsystem.nqn, Geometry::of_bytes(bytes, view.geometry.block));
         self.namespace_resize(nqn.as_str(), view.nsid, geometry);
-    }
-
-    /// A host read the ANA log: if that said optimized, it has not given this path up.
-    pub(crate) fn guest_read_ana(&mut self, at: u16, controller: Key) {
-        let subsystem = &self.subsystems[usize::from(at)];
-        let Some(found) = subsystem.controllers.get(controller) else { return };
-        if found.guest == 0 || !subsystem.ana.is_optimized(found.listener) {
-            return;
-        }
-        for served in self.volumes.list.iter_mut().flatten() {
-            if let Some(found) = served.guest(at, controller) {
-                let Guest { association, .. } = served.guests[found];
-                served.news.push_back(Event::HostReadAna { association });
-            }
-        }
-    }
-
-    /// A host connected: to a volume, if a namespace of the subsystem is one.
-    pub(crate) fn guest_connected(&mut self, at: usize, controller: Key) -> u32 {
-        let subsystem = &self.subsystems[at];
-        let of = subsystem.namespaces.iter().find_map(|namespace| namespace.backend.volume());
-        let Some(volume) = of.and_then(|id| self.volumes.find(id)) else { return 0 };
-        let Some(found) = subsystem.controllers.get(controller) else { return 0 };
-        let host = *found.controller.hostid();
-        let origin = fnv(found.controller.hostnqn().as_str().bytes());
-        let served = self.volumes.at(volume);
-        served.associations += 1;
-        let association = served.associations;
-        let subsystem = u16::try_from(at).unwrap_or(u16::MAX);
-        served.guests.push(Guest { association, subsystem, controller });
-        served.news.push_back(Event::HostConnected { association, host, origin });
-        association
-    }
-
-    /// A controller is gone, and with it a host of a volume.
-    pub(crate) fn guest_gone(&mut self, at: u16, controller: Key) {
-        for served in self.volumes.list.iter_mut().flatten() {
-            if let Some(found) = served.guest(at, controller) {
-                let Guest { association, .. } = served.guests.remove(found);
-                served.news.push_back(Event::HostGone { association });
-            }
-        }
-    }
-
-    /// Asks a volume for what an op needs next.
-    pub(crate) fn on_volume<M: Memory>(&mut self, mem: &mut M, key: Key, id: &Uuid) -> Outcome {
-        let now = self.now;
-        let Some(at) = self.volumes.find(id) else {
-            return Outcome::Done(Status::NAMESPACE_NOT_READY);
-        };
-        let Some(op) = self.ops.get_mut(key) else { return Outcome::Emitted };
-        let subsystem = &self.subsystems[usize::from(op.subsystem)];
-        let geometry = subsystem.namespaces[usize::from(op.namespace)].geometry;
-        let association = subsystem.controllers.get(op.controller).map_or(0, |a| a.guest);
-        let work = match next_work(mem, op, geometry) {
-            Ok(work) => work,
-            Err(status) => return Outcome::Done(status),
-        };
-        let lease = match work {
-            Asked::Read { .. } if matches!(op.work, Work::Check { .. }) => {
-                let Some(scratch) = op.scratch.take() else {
-                    return Outcome::Needs(check::PIECE.bytes());
-                };
-                Some(scratch)
-            }
-            Asked::Read { .. } | Asked::Write { .. } => op.lease.take(),
-            _ => None,
-        };
-        let tag = op_token(key).to_bits();
-        let served = self.volumes.at(at);
-        // What happened before is known before: a host that came, an owner that is none any more.
-        served.catch_up(mem, now);
-        served.asked = true;
-        served.volume.submit(now, Request { tag, association, work, lease });
-        Outcome::Emitted
-    }
-
-    /// A volume is done with an op.
-    fn on_volume_done<M: Memory>(&mut self, mem: &mut M, completion: Completion) {
-        let Completion { tag, lease, status } = completion;
-        let key = Token::from_bits(tag).key();
-        let Some(op) = self.ops.get_mut(key) else {
-            debug_assert!(false, "an op stays until its volume has answered");
-            return lease.into_iter().for_each(|lease| mem.free(lease));
-        };
-        put_back(op, lease);
-        if status != Said::Success {
-            return self.finish(mem, key, status_of(status), 0);
-        }
-        match (op.state, &mut op.work) {
-            (State::Syncing, Work::Read { durable, .. } | Work::Check { durable, .. }) => {
-                *durable = false;
-                op.state = State::Running;
-                self.proceed(mem, key);
-            }
-            (_, Work::Read { .. }) => {
-                if let (true, Some(lease)) = (op.corrupt, &op.lease) {
-                    corrupt(mem, lease);
-                }
-                self.finish(mem, key, Status::SUCCESS, 0);
-            }
-            (_, Work::Check { .. }) => {
-                let len = check::piece(&op.work).map_or(0, |piece| piece.len);
-                self.on_checked(mem, key, u32::try_from(len).unwrap_or(u32::MAX));
-            }
-            (_, Work::Zero { extent, done, .. }) => {
-                *done += (extent.len - *done).min(ZERO_MAX);
-                if *done < extent.len {
-                    self.proceed(mem, key);
-                } else {
-                    self.finish(mem, key, Status::SUCCESS, 0);
-                }
-            }
-            (_, Work::Deallocate { .. }) => self.proceed(mem, key),
-            _ => self.finish(mem, key, Status::SUCCESS, 0),
-        }
-    }
-}
-
-/// What is to be asked of a volume next; the status if nothing is.
-fn next_work<M: Memory>(
-    mem: &M,
-    op: &mut crate::op::Op,
-    geometry: Geometry,
-) -> Result<Asked, Status> {
-    let len = |extent: Extent| u32::try_from(extent.len).map_err(|_| Status::INVALID_FIELD.dnr());
-    Ok(match &mut op.work {
-        Work::Read { durable: true, .. } | Work::Check { durable: true, .. } => {
-            op.state = State::Syncing;
-            Asked::Flush
-        }
-        Work::Read { extent, .. } => Asked::Read { offset: extent.offset, len: len(*extent)? },
-        Work::Check { .. } => {
-            let extent = check::piece(&op.work).ok_or(Status::SUCCESS)?;
-            Asked::Read { offset: extent.offset, len: len(extent)? }
-        }
-        Work::Write { extent, durable } => {
-            Asked::Write { offset: extent.offset, len: len(*extent)?, durable: *durable }
-        }
-        Work::Flush | Work::Settle => Asked::Flush,
-        Work::Zero { extent, durable, done, .. } => {
-            let (offset, left) = (extent.offset + *done, extent.len - *done);
-            Asked::Zero { offset, len: left.min(ZERO_MAX), durable: *durable }
-        }
-        Work::Deallocate { .. } => {
-            let extent = next_range(mem, op, geometry)?.ok_or(Status::SUCCESS)?;
-            let Work::Deallocate { next, done, .. } = &mut op.work else {
-                return Err(Status::INTERNAL_ERROR);
-            };
-            let (offset, piece) = (extent.offset + *done, (extent.len - *done).min(ZERO_MAX));
-            *done += piece;
-            if *done == extent.len {
-                (*next, *done) = (*next + 1, 0);
-            }
-            Asked::Zero { offset, len: piece, durable: false }
-        }
-        Work::Allocations { .. }
-        | Work::Admin(_)
-        | Work::Member(_)
-        | Work::Reservation(_)
-        | Work::Persistence(_) => return Err(Status::INTERNAL_ERROR),
-    })
-}
-
-/// What a host is answered (NVMe Base 3.3.3.2.1): decided here for volumes.
-const fn status_of(said: Said) -> Status {
-    match said {
-        Said::Success => Status::SUCCESS,
-        Said::Inaccessible => Status::ANA_INACCESSIBLE,
-        Said::Busy => Status::COMMAND_INTERRUPTED,
-        Said::WriteFault { dnr: true } => Status::WRITE_FAULT.dnr(),
-        Said::WriteFault { dnr: false } => Status::WRITE_FAULT,
-        Said::NoSpace => Status::CAPACITY_EXCEEDED.dnr(),
-        Said::Media(_) => Status::UNRECOVERED_READ,
-        Said::Invalid => Status::INVALID_FIELD.dnr(),
-    }
-}
-
-impl Backend {
-    /// The volume that it is, if it is one.
-    pub(crate) const fn volume(&self) -> Option<&Uuid> {
-        match self {
-            Self::Volume { volume } => Some(volume),
-            _ => None,
-        }
-    }
-
-    /// The replica that it is for nexuses, if it is one.
-    pub(super) const fn member(&self) -> Option<&Uuid> {
-        match self {
-            Self::Member { replica } => Some(replica),
-            _ => None,
-        }
     }
 }

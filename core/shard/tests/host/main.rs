@@ -5,6 +5,8 @@ mod chaos;
 mod memory;
 mod mirror;
 mod net;
+mod withdrawn;
+mod world;
 
 use std::time::Duration;
 

@@ -62,6 +62,9 @@ pub(crate) struct Node {
     pub(crate) disk: BTreeMap<u64, Vec<u8>>,
     /// What the disk has done and not told yet.
     landed: Vec<(Token, u32)>,
+    /// What was read from the disk does not come.
+    pub(crate) holds_reads: bool,
+    held: Vec<(Token, u32)>,
     /// What its volumes ask and tell.
     pub(crate) tells: VecDeque<Told>,
 }
@@ -95,6 +98,8 @@ impl Node {
             sends: 0,
             disk: BTreeMap::new(),
             landed: Vec::new(),
+            holds_reads: false,
+            held: Vec::new(),
             tells: VecDeque::new(),
         };
         let start = Event::Start { boot_id: [0; 16], seed };
@@ -135,6 +140,11 @@ impl Node {
             let block = self.disk.entry(at / 4096).or_insert_with(|| vec![0; 4096]);
             block[(at % 4096) as usize..][..chunk.len()].copy_from_slice(chunk);
         }
+    }
+
+    /// Reads that were made and do not come.
+    pub(crate) fn held_reads(&self) -> usize {
+        self.held.len()
     }
 
     /// Buffers that the shard has out, but for those it keeps all its life.
@@ -276,7 +286,8 @@ impl Net {
             Effect::Read { token, span, offset, .. } => {
                 let bytes = node.read_disk(offset, span.len as usize);
                 node.mem.write(span, &bytes);
-                node.landed.push((token, span.len));
+                let list = if node.holds_reads { &mut node.held } else { &mut node.landed };
+                list.push((token, span.len));
             }
             Effect::Write { token, span, offset, .. } => {
                 let bytes = node.mem.gather(&[span]);
@@ -301,6 +312,10 @@ impl Net {
     /// Lets some of what a node asked for happen; false if nothing can.
     fn world(&mut self, at: usize) -> bool {
         let mut any = self.make_connections(at);
+        let node = &mut self.nodes[at];
+        if !node.holds_reads {
+            node.landed.append(&mut node.held);
+        }
         for (token, len) in std::mem::take(&mut self.nodes[at].landed) {
             any = true;
             self.done(at, token, Ok(len));

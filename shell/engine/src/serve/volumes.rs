@@ -14,6 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 pub enum Request {
     /// Be ready to serve a volume; whether it was not there yet.
     Add(Box<VolumeConfig>, oneshot::Sender<bool>),
+    /// End its owner at once, and take no command for it any more: what its hosts wait for is
+    /// answered that they should ask elsewhere.
+    Retire(Uuid),
     /// Have no part in it any more; `News::Gone` tells when. Whether it was there.
     Remove(Uuid, oneshot::Sender<bool>),
     /// Have it do something: `News::Ended` tells with this tag how it ended. Whether it is there.
@@ -57,6 +60,10 @@ impl Volumes {
         match request {
             Request::Add(config, answer) => {
                 let _ = answer.send(machine.volume_add(*config));
+            }
+            Request::Retire(volume) => {
+                // It may be gone by now.
+                machine.volume_retire(&volume);
             }
             Request::Remove(volume, answer) => {
                 let _ = answer.send(machine.volume_remove(&volume));

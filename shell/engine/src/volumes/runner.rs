@@ -304,6 +304,8 @@ impl<H: Host> Runner<H> {
     fn withdraw(&mut self, volume: Uuid) {
         let Some(part) = self.parts.remove(&volume) else { return };
         self.changed = true;
+        // What its hosts wait for ends with its owner, else it could not be hidden.
+        self.manager.host.volume(part.shard, Request::Retire(volume));
         let manager = Arc::clone(&self.manager);
         // Commands of its hosts may be in work for long: nobody else is to wait for that.
         tokio::spawn(async move {
@@ -425,8 +427,18 @@ impl<H: Host> Runner<H> {
         let owned: Vec<Uuid> = self.parts.keys().copied().collect();
         let mut leaving = false;
         for volume in owned {
-            if self.look_at(volume).await.is_some_and(|view| view.epoch != 0) {
-                leaving |= self.command(volume, Command::Shutdown, Purpose::Leaving).await;
+            match self.look_at(volume).await {
+                Some(view) if view.serving => {
+                    leaving |= self.command(volume, Command::Shutdown, Purpose::Leaving).await;
+                }
+                // An owner that does not serve has nothing to leave in order: one that is still
+                // taking over, or whose writes are held.
+                Some(_) => {
+                    if let Some(part) = self.parts.get(&volume) {
+                        self.manager.host.volume(part.shard, Request::Retire(volume));
+                    }
+                }
+                None => {}
             }
         }
         if leaving {
