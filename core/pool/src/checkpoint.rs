@@ -5,6 +5,7 @@
 //!   ^     begin       settle_on  merge_on               write_on              (second slots) |
 //!   `------------------------------------ finish --------------------------------------------'
 //! ```
+//! After a failed flush, `Renewing -> Renewed` come before `Merging`: see invariant 3 of `merge`.
 //! Invariants:
 //! 1. What is written is the state after journal block `lsn`, the last one when it began: maps and
 //!    checksums are frozen in one moment, and changes go on beside them.
@@ -42,6 +43,10 @@ enum Phase {
     Settling,
     /// Waits for this flush, which makes the journal durable.
     Syncing(u64),
+    /// Pages of checksums that a failed flush may have dropped are written as they are.
+    Renewing,
+    /// Waits for the flush after that.
+    Renewed(u64),
     /// Checksums go to their pages.
     Merging,
     /// Waits for the flush after that.
@@ -199,6 +204,8 @@ impl Pool {
             Phase::Idle => None,
             Phase::Settling => self.settle_on(),
             Phase::Syncing(sync) => self.is_synced(sync).then_some(Phase::Settling),
+            Phase::Renewing => self.merge_on(mem, now).then(|| self.after_renewal()),
+            Phase::Renewed(sync) => self.is_synced(sync).then(|| self.begin_merge()),
             Phase::Merging => self.merge_on(mem, now).then(|| self.after_merge(now)),
             Phase::Merged(sync) => self.is_synced(sync).then(|| self.begin_writing(now)),
             Phase::Writing { second } => {
@@ -224,10 +231,27 @@ impl Pool {
     fn settle_on(&mut self) -> Option<Phase> {
         let lsn = self.checkpoint.lsn;
         if self.sync.settles() >= lsn && self.sync.durable() >= lsn {
-            self.checkpoint.merging.begin();
-            return Some(Phase::Merging);
+            if self.fetches.dropped.is_none() {
+                return Some(self.begin_merge());
+            }
+            self.checkpoint.merging.begin(true);
+            return Some(Phase::Renewing);
         }
         (self.sync.first_in_flight() > lsn).then(|| Phase::Syncing(self.ask_sync()))
+    }
+
+    fn begin_merge(&mut self) -> Phase {
+        self.checkpoint.merging.begin(false);
+        Phase::Merging
+    }
+
+    fn after_renewal(&mut self) -> Phase {
+        self.store.sums.again();
+        if self.checkpoint.merging.wrote() {
+            Phase::Renewed(self.ask_sync())
+        } else {
+            self.begin_merge()
+        }
     }
 
     fn after_merge(&mut self, now: Instant) -> Phase {

@@ -464,10 +464,16 @@ impl Pool {
             Some(Plant::IgnoreOpenRegion) => 0,
             _ => chain.last + 1,
         };
-        if self.superblock.flags.get() & ERROR == 0 || self.config.read_only {
+        let flags = self.superblock.flags.get();
+        // A process that made the journal durable again may have ended before its first checkpoint.
+        let same_boot = self.superblock.boot_id == self.config.boot_id;
+        let dropped = flags & ERROR != 0 || (flags & DROPPED != 0 && same_boot);
+        if dropped && !self.config.read_only {
+            self.fetches.dropped = Some((chain.tail, chain.last));
+        }
+        if flags & ERROR == 0 || self.config.read_only {
             return Phase::Load(Load::new());
         }
-        self.fetches.dropped = Some((chain.tail, chain.last));
         Phase::Rewrite(Rewrite::new(chain))
     }
 

@@ -185,6 +185,19 @@ impl Sums {
         self.walk.next(&self.frozen, changes)
     }
 
+    /// A page in memory that is to be written as it is, because a flush of the journal blocks
+    /// `dropped` failed and it has the cells of one of them; it is held until [`Sums::written`].
+    pub(crate) fn renew(
+        &mut self,
+        number: u64,
+        dropped: core::ops::RangeInclusive<u64>,
+    ) -> Option<(&Page, u8)> {
+        let page = self.cache.get(number).filter(|page| dropped.contains(&page.lsn))?;
+        let slot = page.slot?;
+        self.cache.writing(number, true);
+        Some((self.cache.touch(number)?, slot))
+    }
+
     /// Merges changes into a page in memory, which then has all cells up to `lsn`, and holds it
     /// until [`Sums::written`]; tells what to write, and to which slot.
     pub(crate) fn merge(
@@ -206,6 +219,11 @@ impl Sums {
         let slot = page.slot.map_or(0, |slot| 1 - slot);
         page.slot = Some(slot);
         Some((page, slot))
+    }
+
+    /// All pages with changes are to be taken once more.
+    pub(crate) fn again(&mut self) {
+        self.walk.begin();
     }
 
     /// A merged page is on its way no longer.

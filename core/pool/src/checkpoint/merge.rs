@@ -4,6 +4,10 @@
 //! 1. Pages are taken in the order of the device, a few at a time: some are being read while
 //!    others are being written.
 //! 2. A page is written to the slot that is not its newest; it stays in memory until that is done.
+//! 3. Before that, its newest slot is on the media. Of a checkpoint that did not end it may not be,
+//!    if a flush failed: the device shows it until the power goes, and has what it held before. So
+//!    such a page is written as it is to the same slot, and a flush follows, before the other slot,
+//!    the only whole one on the media, is touched.
 
 use alloc::vec::Vec;
 
@@ -33,13 +37,16 @@ pub(super) struct Merging {
     /// There are no more pages to be taken.
     ended: bool,
     wrote: bool,
+    /// Pages are written as they are, where a failed flush may have dropped them.
+    renewing: bool,
 }
 
 impl Merging {
     /// From the beginning.
-    pub(super) const fn begin(&mut self) {
+    pub(super) const fn begin(&mut self, renewing: bool) {
         self.ended = false;
         self.wrote = false;
+        self.renewing = renewing;
     }
 
     /// Gives memory back that is of use while there is load.
@@ -97,7 +104,12 @@ impl Pool {
         let Some(lease) = self.fetches.buffers.take(mem) else { return false };
         let Merge { page: number, changes } = self.checkpoint.merging.window.remove(at);
         let Store { layout, sums, seed, .. } = &mut self.store;
-        if let Some((page, slot)) = sums.merge(number, &changes, self.checkpoint.lsn) {
+        let dropped = self.fetches.dropped.filter(|_| self.checkpoint.merging.renewing);
+        let page = match dropped {
+            Some((tail, last)) => sums.renew(number, tail..=last),
+            None => sums.merge(number, &changes, self.checkpoint.lsn),
+        };
+        if let Some((page, slot)) = page {
             let offset = layout.checksum_pair(number) + u64::from(slot) * BLOCK;
             let bytes = &mut mem.bytes_mut(&lease)[..BLOCK as usize];
             let stamp = Stamp::sums(number, offset);

@@ -1,5 +1,6 @@
 //! What a checkpoint writes, in which order, while other things go on.
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::*;
@@ -147,6 +148,59 @@ fn a_failed_page_write_fails_the_pool_and_gives_its_buffers_back() {
     rig.run();
     rig.pool.drop_leases(&mut rig.mem);
     assert_eq!(rig.mem.leased(), 0);
+}
+
+/// A pool that was opened again after a flush of written checksum pages had failed; and where one
+/// of them was written.
+fn after_a_failed_flush_of_checksums() -> (Rig, u64) {
+    let (mut rig, handle) = Rig::new();
+    rig.write(handle, 0, 1);
+    rig.run();
+    rig.pool.want_checkpoint();
+    rig.run();
+    rig.write(handle, 0, 2);
+    rig.run();
+    rig.pool.want_checkpoint();
+    rig.run_to_checkpoint();
+    let written = offsets(&rig)[0];
+    while let Some(at) = rig.flying(token::CHECKPOINT).pop() {
+        rig.finish(at);
+    }
+    assert!(matches!(rig.pool.checkpoint.phase, Phase::Merged(_)));
+    let at = rig.flying(token::SYNC)[0];
+    rig.fail(at, IoError::Device);
+    rig.run();
+    assert_eq!(rig.pool.state(), State::Failed);
+    let rig = rig.reopen();
+    assert_eq!(rig.pool.state(), State::Open);
+    (rig, written)
+}
+
+#[test]
+fn a_page_of_checksums_that_a_failed_flush_dropped_is_durable_before_its_other_slot_is_written() {
+    for killed_again in [false, true] {
+        let (mut rig, written) = after_a_failed_flush_of_checksums();
+        if killed_again {
+            rig = rig.reopen();
+        }
+        let handle = rig.pool.find(&[1; 16]).expect("a replica");
+        rig.write(handle, 0, 3);
+        rig.run();
+        rig.pool.want_checkpoint();
+        let stages = stages(&mut rig);
+        let other = (written / PAIR * 2 + 1) * PAIR - written - BLOCK;
+        assert_eq!(stages[..2], [vec![written], vec![other]], "killed again: {killed_again}");
+        rig.read(handle, 0);
+        rig.run();
+        assert_eq!(rig.take_ended(), [Ok(3), Ok(3)]);
+        // And not again: what a checkpoint ended with is on the media.
+        rig.write(handle, 0, 4);
+        rig.run();
+        rig.pool.want_checkpoint();
+        let of_it = |stage: &&Vec<u64>| stage.contains(&written) || stage.contains(&other);
+        let third = self::stages(&mut rig);
+        assert_eq!(third.iter().filter(of_it).count(), 1, "{stages:?} {third:?}");
+    }
 }
 
 #[test]
