@@ -26,4 +26,4 @@ pub use config::{Limits, Plant, Timing};
 pub use effect::{Effect, Event, Note, Step, Swapped, Why};
 pub use host::{Command, Completion, Ended, Failure, Request, Status, Work, ZERO_MAX};
 pub use record::{Record, Uuid};
-pub use volume::{Config, Copying, View, Volume};
+pub use volume::{Config, Copying, Pace, Progress, Totals, View, Volume};

@@ -11,6 +11,7 @@ use crate::{Failure, Step};
 
 use super::Volume;
 use super::comeback::{Joiner, Stage};
+use super::pace::Gone;
 use super::regions::Regions;
 use super::state::{Nexus, Phase, bit};
 
@@ -45,8 +46,9 @@ impl Volume {
     /// Begins with the next replica that is wanted back.
     pub(crate) fn next_absent(&mut self, now: Instant) {
         let deadline = now + self.config.timing.fence * 3;
+        let paused = self.is_paused();
         let nexus = self.nexus.as_mut().expect("it is serving");
-        let busy = nexus.begins_no_return();
+        let busy = paused || nexus.begins_no_return();
         let away = nexus.record().away();
         nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
         let due = nexus.absent.iter().filter(|absent| absent.again <= now);
@@ -64,6 +66,7 @@ impl Volume {
             stage: Stage::Opening(deadline),
             whole: standing == Some(Standing::Away { whole: true }),
             own: Regions::default(),
+            gone: Gone::begins(now, 0),
             todo: Regions::default(),
             working: 0,
             wide: false,
@@ -100,7 +103,7 @@ impl Volume {
         let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
             Some(Stage::Opening(deadline)) => Some(*deadline),
             Some(_) => None,
-            None if nexus.begins_no_return() => None,
+            None if self.is_paused() || nexus.begins_no_return() => None,
             None => nexus.absent.iter().map(|absent| absent.again).min(),
         };
         wanted.into_iter().chain(next).min()

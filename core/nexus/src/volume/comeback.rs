@@ -30,6 +30,7 @@ use crate::{Note, Plant, Step};
 
 use super::Volume;
 use super::call::Purpose;
+use super::pace::Gone;
 use super::regions::Regions;
 use super::snapshot::DROPS_MAX;
 use super::state::{Line, Nexus, Phase, bit, slots};
@@ -53,6 +54,8 @@ pub(crate) struct Joiner {
     pub(crate) whole: bool,
     /// Marks that it had when it was fenced.
     pub(crate) own: Regions,
+    /// Of the layer that is being copied.
+    pub(crate) gone: Gone,
     /// Regions to be compared, and how many are in work.
     pub(crate) todo: Regions,
     pub(crate) working: u32,

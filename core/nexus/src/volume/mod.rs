@@ -28,6 +28,7 @@ mod lease;
 mod members;
 mod op;
 mod order;
+mod pace;
 mod ranges;
 mod read;
 mod rebuild;
@@ -39,6 +40,7 @@ mod state;
 mod stop;
 mod swap;
 mod takeover;
+mod totals;
 mod write;
 mod written;
 
@@ -57,11 +59,15 @@ use crate::{
 use call::{Call, Purpose};
 use front::{CALLS_KEPT, Front};
 use op::Op;
+use pace::Pacing;
 use ranges::Holder;
 use segment::{SEGMENTS_MAX, Segment};
 use state::Nexus;
+use totals::Standing;
 
+pub use pace::{Pace, Progress};
 pub use segment::Copying;
+pub use totals::Totals;
 
 /// What a volume is told at start.
 #[derive(Clone, Debug)]
@@ -111,6 +117,9 @@ pub struct Volume {
     fetches: u32,
     old_fetches: u32,
     swaps: u64,
+    pacing: Pacing,
+    totals: Totals,
+    standing: Standing,
     effects: VecDeque<Effect>,
     completions: VecDeque<Completion>,
     ended: VecDeque<Ended>,
@@ -148,6 +157,12 @@ pub struct View {
     pub segments: usize,
     /// Regions that may be marked on members.
     pub marked: u64,
+    /// How far the replica that returns is, while it is copied to.
+    pub rebuild: Option<Progress>,
+    /// How fast replicas that return are brought up to date.
+    pub pace: Pace,
+    /// What happened so far.
+    pub totals: Totals,
 }
 
 impl Volume {
@@ -176,6 +191,9 @@ impl Volume {
             stepped: false,
             associations: 0,
             swaps: 0,
+            pacing: Pacing::default(),
+            totals: Totals::default(),
+            standing: Standing::default(),
             effects: VecDeque::new(),
             completions: VecDeque::new(),
             ended: VecDeque::new(),
@@ -209,6 +227,7 @@ impl Volume {
             return self.completions.push_back(Completion { tag, lease, status });
         }
         let op = Op::new(request);
+        self.hosts_are_there(now);
         let Ok(key) = self.ops.insert(op) else { unreachable!("there is room for it") };
         self.advance(now, key);
     }
@@ -224,6 +243,7 @@ impl Volume {
     /// Ends a turn: goes on with what was woken, and does what is due.
     pub fn end_turn<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.stepped = false;
+        self.count_time(now);
         self.overdue(now);
         self.owner_on(mem, now);
         for _ in 0..self.ready.len() {
@@ -284,8 +304,9 @@ impl Volume {
     pub fn view(&self) -> View {
         let requests = self.ops.len();
         let (calls, segments) = (self.calls.len(), self.segments.len());
+        let (pace, totals) = (self.pace(), self.totals);
         let Some(nexus) = &self.nexus else {
-            return View { requests, calls, segments, ..View::default() };
+            return View { requests, calls, segments, pace, totals, ..View::default() };
         };
         View {
             epoch: nexus.epoch,
@@ -302,6 +323,9 @@ impl Volume {
             calls,
             segments,
             marked: nexus.written.len(),
+            rebuild: nexus.progress(),
+            pace,
+            totals,
         }
     }
 
@@ -311,6 +335,7 @@ impl Volume {
     }
 
     fn note(&mut self, note: Note) {
+        self.totals.count(&note);
         self.notes.push_back(note);
     }
 

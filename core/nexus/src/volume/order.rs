@@ -87,6 +87,7 @@ impl Volume {
         let serves = nexus.phase == Phase::Serving && !nexus.closed;
         let held = nexus.held.filter(|_| serves).map(|at| at + self.config.timing.held);
         let rest = [self.snapshot_due(), self.drops_due(), self.comeback_due(), self.clean_due()];
+        let rest = rest.into_iter().chain([self.pace_due()]);
         [due, phase, swap, held].into_iter().chain(rest).flatten().chain(links).min()
     }
 }

@@ -16,6 +16,7 @@ use crate::{Note, Plant, Step, ZERO_MAX};
 use super::Volume;
 use super::call::Purpose;
 use super::comeback::{Stage, regions_of};
+use super::pace::Gone;
 use super::segment::Kind;
 use super::state::{Nexus, bit, slots};
 
@@ -95,6 +96,7 @@ impl Volume {
         joiner.todo.remove(end, u32::MAX);
         joiner.attached |= layer_is_head(&joiner.stage);
         let (slot, regions) = (joiner.slot, joiner.todo.len());
+        joiner.gone = Gone::begins(now, regions);
         self.step(slot, Step::Copying { regions });
     }
 
@@ -105,7 +107,7 @@ impl Volume {
         attempt: u32,
         layer: Option<Uuid>,
         region: u32,
-        ended: Ended,
+        (ended, copied): (Ended, u64),
     ) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
@@ -119,8 +121,9 @@ impl Volume {
         let Ended::Unreadable(offset) = ended else {
             if ended == Ended::Undone {
                 joiner.todo.insert(region, region + 1);
+                return;
             }
-            return;
+            return self.gone_through(now, copied);
         };
         joiner.todo.insert(region, region + 1);
         // What one member cannot read is asked of all.

@@ -165,6 +165,7 @@ impl Volume {
         for key in keys {
             self.end_segment(mem, now, key);
         }
+        self.pace_anew();
         let Some(nexus) = self.nexus.as_mut() else { return };
         if nexus.phase != super::state::Phase::Serving {
             return;
@@ -179,11 +180,18 @@ impl Volume {
         }
         while !self.segments.is_full() {
             let Some((kind, first, end)) = self.next_segment() else { break };
+            let paced = matches!(kind, Kind::Rebuild { .. });
+            if paced && !self.paced(now) {
+                break;
+            }
             if !self.begin_segment(mem, now, kind, first, end) {
                 let again = now + self.config.timing.retry;
                 let nexus = self.nexus.as_mut().expect("it is serving");
                 nexus.wanted.again = Some(again);
                 break;
+            }
+            if paced {
+                self.owe(end - first);
             }
         }
     }
@@ -525,7 +533,7 @@ impl Volume {
                     None if done => Ended::Equal,
                     None => Ended::Undone,
                 };
-                self.rebuild_ended(now, attempt, snapshot, region, ended);
+                self.rebuild_ended(now, attempt, snapshot, region, (ended, copied));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Stories: what the words of a transcript mean.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use braid_nexus::record::{Lossy, Standing};
 use braid_nexus::wire::{BLOCK, Refusal};
-use braid_nexus::{Command as Order, Event, Work};
+use braid_nexus::{Command as Order, Event, Pace, Progress, Work};
 use datadriven::TestCase;
 
 use super::store::Mood;
@@ -73,6 +74,9 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<()> {
         "linger" => world.lingers = true,
         "end-lingering" => world.end_lingering(),
         "memory" => world.heap.max = Some(rest.first()?.parse().ok()?),
+        "pace" | "pause" | "resume" => pace(world, verb, rest)?,
+        "progress" => progress(world),
+        "totals" => totals(world),
         "retire" => {
             world.volume.retire();
             world.run();
@@ -180,6 +184,43 @@ fn edit(world: &mut World, what: &str, rest: &[&str]) -> Option<()> {
     }
     record.version += 1;
     Some(())
+}
+
+/// `pace BESIDE ALONE`, bytes a second or `any`; `pause`, `resume`.
+fn pace(world: &mut World, verb: &str, rest: &[&str]) -> Option<()> {
+    let mut pace = Pace { paused: verb == "pause", ..world.volume.pace() };
+    if verb == "pace" {
+        let rate = |word: &str| if word == "any" { Some(0) } else { size(word) };
+        pace.beside = NonZeroU64::new(rate(rest.first()?)?);
+        pace.alone = NonZeroU64::new(rate(rest.get(1)?)?);
+    }
+    world.volume.set_pace(world.now, pace);
+    world.run();
+    Some(())
+}
+
+fn progress(world: &mut World) {
+    let Some(progress) = world.volume.view().rebuild else {
+        return world.tell("no replica is copied to");
+    };
+    let Progress { slot, snapshot, snapshots_left, total, done, copied, rate } = progress;
+    let of = snapshot.map_or(String::new(), |uuid| format!(" of {}", words::name(&uuid)));
+    let left = progress.left().map_or("unknown".into(), |left| format!("{left:?}"));
+    let (total, done, copied) = (words::bytes(total), words::bytes(done), words::bytes(copied));
+    world.tell(format!(
+        "{}: {done} of {total}{of}, {copied} copied, {rate} a second, left {left}, then \
+         {snapshots_left} snapshots",
+        words::letter(slot)
+    ));
+}
+
+fn totals(world: &mut World) {
+    let totals = world.volume.view().totals;
+    let text = format!("{totals:?}");
+    let parts = text.trim_start_matches("Totals { ").trim_end_matches(" }").split(", ");
+    let told: Vec<&str> =
+        parts.filter(|part| !part.ends_with(": 0") && !part.ends_with(" 0ns")).collect();
+    world.tell(format!("totals {}", told.join(", ")));
 }
 
 fn view(world: &mut World) {
