@@ -14,7 +14,7 @@ use crate::connect::{CNTLID_DYNAMIC, Connect, Nqn};
 use crate::property::{Configuration, Property};
 use crate::target::{
     AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, IoCommand, Kind,
-    SubsystemView,
+    Listed, SubsystemView,
 };
 
 /// Whether the standard asks for it, of a controller that does I/O over fabrics.
@@ -389,6 +389,7 @@ fn controller(kind: Kind) -> Option<Controller> {
         groups: &[] as &[AnaGroup],
         epoch: 0,
         portals: &[],
+        port: 0,
         uptime: Duration::ZERO,
         counters: Counters::default(),
         directory: &Nothing,
@@ -405,7 +406,11 @@ impl Directory for Nothing {
         0
     }
 
-    fn subsystems(&self, _: &Nqn, _: &mut dyn FnMut(&Nqn)) {}
+    fn is_same_everywhere(&self) -> bool {
+        true
+    }
+
+    fn entries(&self, _: &Nqn, _: &mut dyn FnMut(Listed<'_>)) {}
 }
 
 /// Every row that a controller has, of any kind.
@@ -494,6 +499,9 @@ const TAIL: &str = "
 * The version is 1.4: hosts ask for nothing of 2.0 that would be missing. Identify CNS 08h is
   answered all the same.
 * Deleting a queue is closing its connection; there is no Disconnect.
-* Explicit registration with a discovery controller is an opcode that there is not.
+* A discovery log has only the entries of the portal that it is read by, if the host asks for that
+  (LSP bit 1); it has no extended entries, and tells nobody of what only others may see.
+* Explicit registration with a discovery controller is an opcode that there is not: its data is
+  taken, and the host is heard on.
 * A namespace comes and goes by the management of its engine, not by Namespace Management.
 ";

@@ -1,20 +1,14 @@
 //! Admin commands: what the controller decided is done here.
 
-use alloc::vec::Vec;
-
 use braid_block::{Extent, Instant, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::ana::ANA_LOG;
 use braid_nvme::command::{Command, Sgl, admin};
-use braid_nvme::connect::Nqn;
-use braid_nvme::target::{
-    ABORTS_MAX, Admin, Counters, Directory, Portal, SubsystemView, write_allocations,
-};
+use braid_nvme::target::{ABORTS_MAX, Admin, Counters, Kind, SubsystemView, write_allocations};
 
 use crate::Shard;
 use crate::backend::{Backend, Standing};
-use crate::config::{Config, SubsystemConfig};
-use crate::conn::Conn;
+use crate::directory::{Listing, Sight};
 use crate::op::{Op, Reply, State, Work};
 use crate::subsystem::{Flusher, Subsystem};
 
@@ -22,45 +16,6 @@ use crate::subsystem::{Flusher, Subsystem};
 const MODEL: &str = "Braid";
 /// FR of every controller: the version of this software.
 const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
-
-/// The discovery log's content: the subsystems of the configuration.
-struct Listing<'a> {
-    subsystems: &'a [SubsystemConfig],
-    names: &'a [Nqn],
-    generation: u64,
-}
-
-impl Directory for Listing<'_> {
-    fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn)) {
-        for (subsystem, name) in self.subsystems.iter().zip(self.names) {
-            if subsystem.is_listed() && subsystem.admits(host) {
-                each(name);
-            }
-        }
-    }
-}
-
-/// GENCTR: differs between configurations that hosts see differently. Every shard tells
-/// the same, in whatever order it learned of subsystems.
-pub(crate) fn generation(config: &Config) -> u64 {
-    let of_one = |s: &SubsystemConfig| {
-        let hosts = s.allowed_hosts.iter().map(|host| host.as_str());
-        let texts = core::iter::once(s.nqn.as_str()).chain(hosts);
-        fnv(texts.flat_map(|text| text.bytes().chain([0])))
-    };
-    config.subsystems.iter().map(of_one).fold(0, u64::wrapping_add)
-}
-
-/// FNV-1a: text as a number, the same at every engine.
-pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
 
 impl Shard {
     /// Carries out an admin command whose buffer and data are here.
@@ -74,13 +29,17 @@ impl Shard {
         let Some(op) = self.ops.get(key) else { return };
         let (at, controller, conn) = (op.subsystem, op.controller, op.conn);
         let uptime = now.since(self.started);
+        let subsystem = &mut self.subsystems[usize::from(at)];
+        let portals = &self.config.portals;
+        // Only discovery asks, so that it may allocate.
+        let asking = self.conns.get(conn).filter(|_| subsystem.kind == Kind::Discovery);
         let listing = Listing {
             subsystems: &self.config.subsystems,
             names: &self.names,
+            elsewhere: &self.elsewhere,
             generation: self.generation,
+            sight: asking.and_then(|conn| Sight::of(portals, conn)),
         };
-        let reached = reached_portals(&self.config.portals, self.conns.get(conn));
-        let subsystem = &mut self.subsystems[usize::from(at)];
         let counters = smart(subsystem);
         let ordered = subsystem.ordered();
         let Subsystem { controllers, views, nqn, config, ana, .. } = subsystem;
@@ -96,7 +55,8 @@ impl Shard {
             namespaces: ordered.as_deref().unwrap_or(views),
             groups: ana.groups(association.listener),
             epoch: ana.epoch,
-            portals: reached.as_deref().unwrap_or(&self.config.portals),
+            portals: listing.sight.as_ref().map_or(portals, |sight| &sight.portals),
+            port: portals.get(usize::from(association.listener)).map_or(0, |portal| portal.id),
             uptime,
             counters,
             directory: &listing,
@@ -344,18 +304,6 @@ impl Shard {
             self.finish(mem, key, status, 0);
         }
     }
-}
-
-/// The portals with the address in place of a wildcard by which this host came; none if no
-/// wildcard is among them. Only admin commands ask, so that it may allocate.
-fn reached_portals(portals: &[Portal], conn: Option<&Conn>) -> Option<Vec<Portal>> {
-    let conn = conn?;
-    let local = conn.local.as_deref()?;
-    let reached = |(index, portal): (usize, &Portal)| {
-        let by_it = index == usize::from(conn.listener);
-        Portal { address: if by_it { *local } else { portal.address }, ..*portal }
-    };
-    Some(portals.iter().enumerate().map(reached).collect())
 }
 
 /// Whether this reads the ANA log.

@@ -64,8 +64,7 @@ impl SubsystemConfig {
     /// Whether this host may see it and connect.
     #[must_use]
     pub fn admits(&self, host: &Nqn) -> bool {
-        let hosts = &self.allowed_hosts;
-        hosts.is_empty() || hosts.iter().any(|allowed| allowed == host.as_str())
+        crate::directory::admits(&self.allowed_hosts, host)
     }
 }
 

@@ -30,6 +30,7 @@ mod conn;
 mod counters;
 mod deadline;
 mod device;
+mod directory;
 mod effect;
 mod event;
 mod fused;
@@ -68,6 +69,7 @@ use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
 pub use ana::{AnaChange, AnaInfo};
 pub use config::{BackendConfig, Config, Limits, NamespaceConfig, Paths, SubsystemConfig};
 pub use counters::{Counters, NamespaceCounters};
+pub use directory::Elsewhere;
 pub use effect::Effect;
 pub use event::{Disk, Event, Socket};
 pub use host::HostConfig;
@@ -101,6 +103,8 @@ pub struct Shard {
     subsystems: Vec<Subsystem>,
     /// The names of the configuration's subsystems, in its order.
     names: Vec<Nqn>,
+    /// What else discovery tells of.
+    elsewhere: Vec<Elsewhere>,
     /// Namespaces that were detached and are not gone.
     detaching: usize,
     /// Of these, how many there were from the start.
@@ -215,7 +219,8 @@ impl Shard {
             drained: false,
             now: Instant::ZERO,
             started: Instant::ZERO,
-            generation: admin::generation(&config),
+            generation: directory::generation(&config.subsystems, &[]),
+            elsewhere: Vec::new(),
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
             fixed: config.subsystems.len(),
             leaving: 0,

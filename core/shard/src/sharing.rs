@@ -13,12 +13,13 @@ use alloc::vec::Vec;
 use braid_block::{Geometry, Instant, Key, Memory};
 use braid_nvme::ana::ANA_GROUPS_MAX;
 use braid_nvme::connect::Nqn;
-use braid_nvme::target::{Kind, NSID_MAX, Notice};
+use braid_nvme::target::{Kind, NSID_MAX};
 use braid_nvme::{DISCOVERY_NQN, Status};
 
 use crate::Shard;
 use crate::backend::{Backend, Namespace, Standing, view};
 use crate::config::{NamespaceConfig, SubsystemConfig};
+use crate::directory::generation;
 use crate::note::{Note, Why};
 use crate::op::{Op, Work};
 use crate::subsystem::{Phase, Subsystem};
@@ -47,7 +48,7 @@ impl Shard {
         self.tell_discovery(&config);
         self.names.insert(at, nqn);
         self.config.subsystems.insert(at, config);
-        self.generation = crate::admin::generation(&self.config);
+        self.generation = generation(&self.config.subsystems, &self.elsewhere);
         true
     }
 
@@ -68,7 +69,7 @@ impl Shard {
         let config = self.config.subsystems.remove(at);
         // The list that was fixed at the start is shorter now.
         self.fixed -= usize::from(at < self.fixed);
-        self.generation = crate::admin::generation(&self.config);
+        self.generation = generation(&self.config.subsystems, &self.elsewhere);
         self.tell_discovery(&config);
         if let Some(at) = self.subsystems.iter().position(|s| s.is_served_as(nqn)) {
             self.subsystems[at].phase = Phase::Leaving(tag);
@@ -229,17 +230,6 @@ impl Shard {
     pub(crate) fn has_left(&self) -> bool {
         let left = |s: &Subsystem| matches!(s.phase, Phase::Leaving(_)) && s.controllers.is_empty();
         self.leaving > 0 && self.subsystems.iter().any(left)
-    }
-
-    /// The discovery log is another one for the hosts that may see this subsystem.
-    fn tell_discovery(&mut self, changed: &SubsystemConfig) {
-        let Some(discovery) = self.subsystems.first_mut() else { return };
-        for (_, association) in discovery.controllers.iter_mut() {
-            if changed.admits(association.controller.hostnqn()) {
-                association.controller.raise(Notice::DiscoveryLog);
-            }
-        }
-        self.events = true;
     }
 
     /// Answers the event requests of hosts that have something to hear.

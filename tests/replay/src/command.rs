@@ -12,7 +12,7 @@ use braid_nvme::target::reservation::{
 };
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory,
-    EVENT_REQUESTS_MAX, IoCommand, Kind, NamespaceView, Notice, Portal, Ranges, State,
+    EVENT_REQUESTS_MAX, IoCommand, Kind, Listed, NamespaceView, Notice, Portal, Ranges, State,
     SubsystemView, TRANSFER_BYTES_MAX, Transfer,
 };
 use zerocopy::{FromBytes, IntoBytes};
@@ -268,6 +268,7 @@ fn run(controller: &mut Controller, command: &Command, data: &[u8], out: &mut [u
         groups: &[AnaGroup { id: 1, state: AnaState::Optimized, changes: 1 }],
         epoch: 0,
         portals: &[portal, portal],
+        port: 1,
         uptime: Duration::from_secs(100_000),
         counters: Counters { read_bytes: u64::MAX, ..Counters::default() },
         directory: &Several,
@@ -283,9 +284,18 @@ impl Directory for Several {
         7
     }
 
-    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn)) {
+    fn is_same_everywhere(&self) -> bool {
+        true
+    }
+
+    fn entries(&self, host: &Nqn, each: &mut dyn FnMut(Listed<'_>)) {
         assert_eq!(host, &name(HOST));
-        (0..100).for_each(|n| each(&name(&format!("{SUBSYSTEM}:{n}"))));
+        let portal = Portal { id: 9, address: "[fe80::9]:8009".parse().expect("an address") };
+        for n in 0..100 {
+            let nqn = name(&format!("{SUBSYSTEM}:{n}"));
+            each(if n % 3 == 0 { Listed::There(&nqn, portal) } else { Listed::Here(&nqn) });
+        }
+        each(Listed::Referral(portal));
     }
 }
 

@@ -18,7 +18,7 @@ use braid_nvme::target::connection::{
 use braid_nvme::target::reservation::ReservationSupport;
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, IoCommand,
-    Kind, NamespaceView, Portal, SubsystemView, Transfer,
+    Kind, Listed, NamespaceView, Portal, SubsystemView, Transfer,
 };
 use braid_nvme::transmit::{DataOut, Kept, Transmit};
 use zerocopy::FromBytes;
@@ -351,6 +351,7 @@ fn with_view<T>(then: impl FnOnce(&SubsystemView<'_>) -> T) -> T {
         groups: &[AnaGroup { id: 1, state: AnaState::Optimized, changes: 1 }],
         epoch: 0,
         portals: &[portal],
+        port: 1,
         uptime: Duration::from_secs(1),
         counters: Counters::default(),
         directory: &Nothing,
@@ -364,5 +365,9 @@ impl Directory for Nothing {
         0
     }
 
-    fn subsystems(&self, _: &Nqn, _: &mut dyn FnMut(&Nqn)) {}
+    fn is_same_everywhere(&self) -> bool {
+        true
+    }
+
+    fn entries(&self, _: &Nqn, _: &mut dyn FnMut(Listed<'_>)) {}
 }

@@ -8,8 +8,9 @@ use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Portal;
-use super::view::SubsystemView;
+use super::view::{Listed, SubsystemView};
 use super::window::Window;
+use crate::DISCOVERY_NQN;
 use crate::connect::{CNTLID_DYNAMIC, Nqn};
 
 /// The head of the log.
@@ -22,7 +23,9 @@ pub struct DiscoveryHeader {
     pub records: U64,
     /// RECFMT.
     pub format: U16,
-    reserved_18: [u8; 1006],
+    /// DLPF: bit 1, there are only entries of the portal that was asked by.
+    pub flags: u8,
+    reserved_19: [u8; 1005],
 }
 const _: () = assert!(size_of::<DiscoveryHeader>() == 1024);
 
@@ -65,42 +68,67 @@ const _: () = {
 };
 
 const TCP: u8 = 3;
+const REFERRAL: u8 = 1;
 const NVM_SUBSYSTEM: u8 = 2;
 const CURRENT_DISCOVERY_SUBSYSTEM: u8 = 3;
 const FLOW_CONTROL_MAY_BE_DISABLED: u8 = 1 << 2;
 /// What Linux and SPDK take for an admin queue, and the least there may be.
 const ADMIN_ENTRIES: u16 = 32;
-/// EFLAGS of the discovery subsystem: bit 0, every portal tells the same; bit 1, a host may stay
-/// connected and be told of changes.
-const SAME_EVERYWHERE_AND_PERSISTENT: u16 = 0b11;
+/// EFLAGS of the discovery subsystem: every portal that says so tells the same (DUPRETINFO).
+const SAME_EVERYWHERE: u16 = 1 << 0;
+/// The same: a host may stay connected and be told of changes (EPCSD).
+const PERSISTENT: u16 = 1 << 1;
+/// What a host may ask for in LSP, what the header says was done in DLPF, and what the Supported
+/// Log Pages page says is supported in LIDSP: only entries of the portal that is asked by (PLEO).
+/// Extended entries (bit 0) there are none, and no host is told of what others may see (bit 2).
+pub(crate) const PORT_LOCAL: u8 = 1 << 1;
 
-/// Writes the log as `host` sees it.
-pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn) {
-    let mut records = 0;
-    for portal in view.portals {
-        put(page, &mut records, portal, CURRENT_DISCOVERY_SUBSYSTEM, view.nqn);
+/// Writes the log as `host` sees it, who asked for it with this LSP.
+pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn, lsp: u8) {
+    let local = lsp & PORT_LOCAL != 0;
+    let here = || view.portals.iter().filter(|portal| !local || portal.id == view.port);
+    let mut log = Log { page, records: 0 };
+    let same = if view.directory.is_same_everywhere() { SAME_EVERYWHERE } else { 0 };
+    for portal in here() {
+        log.put(portal, CURRENT_DISCOVERY_SUBSYSTEM, view.nqn, PERSISTENT | same);
     }
-    view.directory.subsystems(host, &mut |nqn| {
-        for portal in view.portals {
-            put(page, &mut records, portal, NVM_SUBSYSTEM, nqn);
+    view.directory.entries(host, &mut |listed| match listed {
+        Listed::Here(nqn) => here().for_each(|portal| log.put(portal, NVM_SUBSYSTEM, nqn, 0)),
+        Listed::There(..) | Listed::Referral(_) if local => {}
+        Listed::There(nqn, portal) => log.put(&portal, NVM_SUBSYSTEM, nqn, 0),
+        Listed::Referral(portal) => {
+            if let Some(nqn) = Nqn::parse(DISCOVERY_NQN) {
+                log.put(&portal, REFERRAL, &nqn, 0);
+            }
         }
     });
     let mut header = DiscoveryHeader::new_zeroed();
     header.generation = U64::new(view.directory.generation());
-    header.records = U64::new(records);
+    header.records = U64::new(log.records);
+    header.flags = lsp & PORT_LOCAL;
     page.put(0, header.as_bytes());
 }
 
-/// Puts the next entry, if the window shows it.
-fn put(page: &mut Window<'_>, records: &mut u64, portal: &Portal, kind: u8, nqn: &Nqn) {
-    let at = size_of::<DiscoveryHeader>() as u64 + *records * size_of::<DiscoveryEntry>() as u64;
-    *records += 1;
-    if page.shows(at, size_of::<DiscoveryEntry>()) {
-        page.put(at, entry(portal, kind, nqn).as_bytes());
+/// The entries written so far.
+struct Log<'a, 'b> {
+    page: &'a mut Window<'b>,
+    records: u64,
+}
+
+impl Log<'_, '_> {
+    /// Puts the next entry, if the window shows it.
+    fn put(&mut self, portal: &Portal, kind: u8, nqn: &Nqn, flags: u16) {
+        const HEADER: u64 = size_of::<DiscoveryHeader>() as u64;
+        const ENTRY: usize = size_of::<DiscoveryEntry>();
+        let at = HEADER + self.records * ENTRY as u64;
+        self.records += 1;
+        if self.page.shows(at, ENTRY) {
+            self.page.put(at, entry(portal, kind, nqn, flags).as_bytes());
+        }
     }
 }
 
-fn entry(portal: &Portal, kind: u8, nqn: &Nqn) -> DiscoveryEntry {
+fn entry(portal: &Portal, kind: u8, nqn: &Nqn, flags: u16) -> DiscoveryEntry {
     let ip = portal.address.ip();
     let mut entry = DiscoveryEntry::new_zeroed();
     entry.transport = TCP;
@@ -109,13 +137,12 @@ fn entry(portal: &Portal, kind: u8, nqn: &Nqn) -> DiscoveryEntry {
         IpAddr::V6(_) => 2,
     };
     entry.subsystem_type = kind;
-    entry.requirements = FLOW_CONTROL_MAY_BE_DISABLED;
+    // Of a service that is referred to nothing else is known.
+    entry.requirements = if kind == REFERRAL { 0 } else { FLOW_CONTROL_MAY_BE_DISABLED };
     entry.port = U16::new(portal.id);
     entry.cntlid = U16::new(CNTLID_DYNAMIC);
     entry.admin_entries = U16::new(ADMIN_ENTRIES);
-    if kind == CURRENT_DISCOVERY_SUBSYSTEM {
-        entry.flags = U16::new(SAME_EVERYWHERE_AND_PERSISTENT);
-    }
+    entry.flags = U16::new(flags);
     entry.service = padded(portal.address.port());
     entry.address = padded(ip);
     entry.subnqn = nqn.to_field();

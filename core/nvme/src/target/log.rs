@@ -53,12 +53,14 @@ const fn pages(kind: Kind) -> &'static [(u8, u64)] {
             (ANA_LOG, ana::LOG_BYTES_MAX),
             (RESERVATIONS, 64),
         ],
-        Kind::Discovery => &[(ERRORS, 64), (DISCOVERY, u64::MAX)],
+        Kind::Discovery => &[(SUPPORTED, 1024), (ERRORS, 64), (DISCOVERY, u64::MAX)],
     }
 }
 
 /// CDW10 of Get Log Page: Retain Asynchronous Event.
 const RAE: u32 = 1 << 15;
+/// The bits of its second byte that are Log Specific Parameter.
+const LSP: u8 = 0x7f;
 
 /// A Get Log Page command, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +120,10 @@ pub(crate) fn get(
             controller.ana_read(view, &page, groups_only);
         }
         RESERVATIONS => controller.notifications.write(&mut page),
-        DISCOVERY => discovery::write(&mut page, view, &controller.hostnqn),
+        DISCOVERY => {
+            let [_, lsp, ..] = command.cdw(10).to_le_bytes();
+            discovery::write(&mut page, view, &controller.hostnqn, lsp & LSP);
+        }
         _ => {}
     }
     if !request.retain_event {
@@ -135,10 +140,11 @@ pub(crate) fn get(
     Ok(())
 }
 
-/// Bit 0 of each page's dword: it is supported (Base 5.16.1.1).
+/// Bit 0 of each page's dword: it is supported; the upper half is the page's own (Base 5.16.1.1).
 fn supported(page: &mut Window<'_>, kind: Kind) {
     for (lid, _) in pages(kind) {
-        page.put(u64::from(*lid) * 4, &[1]);
+        let own = if *lid == DISCOVERY { discovery::PORT_LOCAL } else { 0 };
+        page.put(u64::from(*lid) * 4, &[1, 0, own]);
     }
 }
 

@@ -35,7 +35,7 @@ pub use io::{IoCommand, Ranges};
 pub use lba_status::write_allocations;
 pub use log::Smart;
 pub use transfer::{TRANSFER_BYTES_MAX, Transfer, check_flags};
-pub use view::{Counters, Directory, NSID_MAX, NamespaceView, SubsystemView};
+pub use view::{Counters, Directory, Listed, NSID_MAX, NamespaceView, SubsystemView};
 
 /// A transport address that hosts can reach this engine at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

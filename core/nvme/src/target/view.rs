@@ -33,6 +33,8 @@ pub struct SubsystemView<'a> {
     pub epoch: u64,
     /// Where hosts reach the subsystem.
     pub portals: &'a [Portal],
+    /// PORTID of the portal by which the controller's host came.
+    pub port: u16,
     /// How long it has been served.
     pub uptime: Duration,
     /// What was done through all its controllers in that time.
@@ -98,12 +100,25 @@ pub struct Counters {
     pub degraded: bool,
 }
 
-/// The subsystems that one host may connect to: the content of its discovery log (Base 5.16.1.23).
+/// One thing that discovery tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed<'a> {
+    /// An NVM subsystem that is served here, at every portal.
+    Here(&'a Nqn),
+    /// An NVM subsystem at a portal of another engine.
+    There(&'a Nqn, Portal),
+    /// A discovery service that knows more.
+    Referral(Portal),
+}
+
+/// What one host may connect to: the content of its discovery log (Base 5.16.1.23).
 pub trait Directory {
     /// GENCTR: another number whenever the host would see something else.
     fn generation(&self) -> u64;
 
-    /// Calls `each` with the NQN of every NVM subsystem that the host may see, in the same order
-    /// every time.
-    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn));
+    /// Whether the host would see the same by every portal that is listed (DUPRETINFO).
+    fn is_same_everywhere(&self) -> bool;
+
+    /// Calls `each` with everything that the host may see, in the same order every time.
+    fn entries(&self, host: &Nqn, each: &mut dyn FnMut(Listed<'_>));
 }

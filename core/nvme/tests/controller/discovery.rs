@@ -1,5 +1,7 @@
 //! The discovery log page (Base 5.16.1.23).
 
+use braid_nvme::Status;
+use braid_nvme::command::{Command, Sgl};
 use braid_nvme::target::Kind;
 
 use crate::fixture::{Target, log, nqn, portal, u16_at, u64_at};
@@ -32,7 +34,7 @@ fn text(field: &[u8]) -> String {
 fn the_head_counts_what_the_host_may_see() {
     let head = read(&mut target(), 0, 1024);
     assert_eq!((u64_at(&head, 0), u64_at(&head, 8), u16_at(&head, 16)), (42, 6, 0));
-    assert_eq!(head[18..], [0; 1006]);
+    assert_eq!(head[18..], [0; 1006], "no flag, nothing reserved");
 }
 
 #[test]
@@ -74,8 +76,82 @@ fn an_entry_tells_how_to_connect() {
 }
 
 #[test]
-fn the_discovery_subsystem_is_the_same_everywhere_and_can_be_stayed_with() {
-    assert_eq!(u16_at(&read(&mut target(), 1024, 1024), 10), 0b11);
+fn the_discovery_subsystem_can_be_stayed_with_and_says_whether_it_is_the_same_everywhere() {
+    let mut target = target();
+    assert_eq!(u16_at(&read(&mut target, 1024, 1024), 10), 0b11);
+    target.directory.same_everywhere = false;
+    assert_eq!(u16_at(&read(&mut target, 1024, 1024), 10), 0b10);
+}
+
+/// Type, PORTID and name of every entry.
+fn entries(data: &[u8]) -> Vec<(u8, u16, String)> {
+    let entry = |entry: &[u8]| {
+        let name = text(&entry[256..512]).trim_end_matches('\0').to_owned();
+        (entry[2], u16_at(entry, 4), name)
+    };
+    let records = u64_at(data, 8) as usize;
+    data[1024..].chunks(1024).take(records).map(entry).collect()
+}
+
+#[test]
+fn paths_at_other_engines_and_other_discovery_services_are_listed() {
+    let mut target = target();
+    target.directory.names.clear();
+    target.directory.elsewhere = vec![
+        (Some(nqn("far")), portal(700, "10.0.0.8:4420")),
+        (None, portal(701, "[fd00::9]:8009")),
+    ];
+    let data = read(&mut target, 0, 5 * 1024);
+    let discovery = "nqn.2014-08.org.nvmexpress.discovery".to_owned();
+    let there = [(2, 700, nqn("far").as_str().to_owned()), (1, 701, discovery)];
+    assert_eq!(entries(&data)[2..], there);
+    let (path, referral) = (&data[3 * 1024..4 * 1024], &data[4 * 1024..]);
+    assert_eq!((path[3], u16_at(path, 10)), (4, 0), "TREQ and EFLAGS of a path");
+    assert_eq!((referral[0], referral[1], referral[3], u16_at(referral, 10)), (3, 2, 0, 0));
+    assert_eq!(text(&referral[32..64]).trim_end(), "8009");
+    assert_eq!(text(&referral[512..768]).trim_end(), "fd00::9");
+}
+
+#[test]
+fn who_asks_for_local_entries_gets_those_of_the_portal_it_asks_by() {
+    let mut target = target();
+    target.port = 2;
+    target.directory.elsewhere = vec![
+        (Some(nqn("far")), portal(700, "10.0.0.8:4420")),
+        (None, portal(701, "10.0.0.9:8009")),
+    ];
+    let mut command = log(0x70, 0, 0, 8 * 1024);
+    command.set_cdw(10, command.cdw(10) | 1 << 9);
+    let data = target.send(&command).data;
+    assert_eq!((u64_at(&data, 8), data[18]), (3, 0b10), "NUMREC, DLPF");
+    let names: Vec<_> = entries(&data).into_iter().map(|(kind, port, _)| (kind, port)).collect();
+    assert_eq!(names, [(3, 2), (2, 2), (2, 2)]);
+}
+
+#[test]
+fn what_is_not_supported_of_the_log_is_not_said_to_be_done() {
+    let mut target = target();
+    let mut command = log(0x70, 0, 0, 8 * 1024);
+    // Extended entries, and those that other hosts may see.
+    command.set_cdw(10, command.cdw(10) | 0b101 << 8);
+    let data = target.send(&command).data;
+    assert_eq!((u64_at(&data, 8), u16_at(&data, 16), data[18]), (6, 0, 0));
+    assert!(entries(&data).iter().all(|(.., name)| *name != nqn("hidden").as_str()));
+    let pages = target.send(&log(0, 0, 0, 1024)).data;
+    assert_eq!(pages[0x70 * 4..0x71 * 4], [1, 0, 0b10, 0], "LSUPP, and of LIDSP the local entries");
+}
+
+#[test]
+fn an_explicit_registration_is_refused_and_the_host_is_heard_on() {
+    let mut target = target();
+    for task in 0..3 {
+        let mut register = Command::new(0x21, 0);
+        register.sgl = Sgl { identifier: Sgl::IN_CAPSULE, ..Sgl::transport(2048) };
+        register.set_cdw(10, task);
+        let reply = target.send_with(&register, &[0; 2048]);
+        assert_eq!(reply.status, Status::INVALID_OPCODE.dnr(), "task {task}");
+    }
+    assert_eq!(u64_at(&read(&mut target, 0, 1024), 8), 6);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
 use braid_nvme::property::{Configuration, Property};
 use braid_nvme::target::{
     Admin, AnaGroup, Controller, ControllerLimits, ControllerModel, Counters, Directory, Kind,
-    NamespaceView, Portal, SubsystemView, Transfer, reservation::ReservationSupport,
+    Listed, NamespaceView, Portal, SubsystemView, Transfer, reservation::ReservationSupport,
 };
 use braid_nvme::{DISCOVERY_NQN, Status};
 use zerocopy::little_endian::U16;
@@ -29,6 +29,7 @@ pub(crate) struct Target {
     pub(crate) groups: Vec<AnaGroup>,
     pub(crate) epoch: u64,
     pub(crate) portals: Vec<Portal>,
+    pub(crate) port: u16,
     pub(crate) counters: Counters,
     pub(crate) uptime: Duration,
     pub(crate) directory: Names,
@@ -37,7 +38,10 @@ pub(crate) struct Target {
 /// A directory that shows each of its subsystems to one host, or to all.
 pub(crate) struct Names {
     pub(crate) generation: u64,
+    pub(crate) same_everywhere: bool,
     pub(crate) names: Vec<(Nqn, Option<Nqn>)>,
+    /// Paths at other engines, and a referral where no name is given.
+    pub(crate) elsewhere: Vec<(Option<Nqn>, Portal)>,
 }
 
 impl Directory for Names {
@@ -45,11 +49,18 @@ impl Directory for Names {
         self.generation
     }
 
-    fn subsystems(&self, host: &Nqn, each: &mut dyn FnMut(&Nqn)) {
+    fn is_same_everywhere(&self) -> bool {
+        self.same_everywhere
+    }
+
+    fn entries(&self, host: &Nqn, each: &mut dyn FnMut(Listed<'_>)) {
         for (nqn, only) in &self.names {
             if only.is_none_or(|only| only == *host) {
-                each(nqn);
+                each(Listed::Here(nqn));
             }
+        }
+        for (nqn, portal) in &self.elsewhere {
+            each(nqn.as_ref().map_or(Listed::Referral(*portal), |n| Listed::There(n, *portal)));
         }
     }
 }
@@ -147,9 +158,15 @@ impl Target {
             groups: vec![group(1, AnaState::Optimized)],
             epoch: 0,
             portals: vec![portal(1, "127.0.0.1:4420")],
+            port: 1,
             counters: Counters::default(),
             uptime: Duration::ZERO,
-            directory: Names { generation: 1, names: Vec::new() },
+            directory: Names {
+                generation: 1,
+                same_everywhere: true,
+                names: Vec::new(),
+                elsewhere: Vec::new(),
+            },
         }
     }
 
@@ -197,6 +214,7 @@ impl Target {
             groups: &self.groups,
             epoch: self.epoch,
             portals: &self.portals,
+            port: self.port,
             uptime: self.uptime,
             counters: self.counters,
             directory: &self.directory,
