@@ -219,17 +219,44 @@ impl Shard {
             .iter()
             .find(|(other, op)| *other != key && Some(op.conn) == queue && op.cid == cid);
         let waits = |op: &Op| op.only_waits() || op.state == State::AwaitingData;
-        let Some((victim, _)) = victim.filter(|(_, op)| waits(op) && op.aborter.is_none()) else {
-            return self.finish(mem, key, Status::SUCCESS, 1);
-        };
-        let of_it = |(_, op): &(Key, &Op)| op.controller == controller && op.aborter.is_some();
-        if self.ops.iter().filter(of_it).count() >= ABORTS_MAX {
+        let found = victim.is_some();
+        let victim = victim.filter(|(_, op)| waits(op) && op.aborter.is_none()).map(|(key, _)| key);
+        let may_abort = self.aborts_of(controller) < ABORTS_MAX;
+        // It may be no op yet: its capsule waits for a buffer.
+        if !found && may_abort && self.abandon(queue, cid, key) {
+            return;
+        }
+        let Some(victim) = victim else { return self.finish(mem, key, Status::SUCCESS, 1) };
+        if !may_abort {
             return self.finish(mem, key, Status::ABORT_LIMIT, 0);
         }
         if let Some(op) = self.ops.get_mut(victim) {
             op.aborter = Some(key);
         }
         self.doom(mem, victim, Status::ABORTED_BY_REQUEST);
+    }
+
+    /// Abort commands of a controller that wait.
+    fn aborts_of(&self, controller: Key) -> usize {
+        let of_it = |(_, op): &(Key, &Op)| op.controller == controller && op.aborter.is_some();
+        let queues = self.conns.iter().filter_map(|(_, conn)| conn.queue());
+        let waits = queues.filter(|q| q.controller == controller && q.abandoner.is_some());
+        self.ops.iter().filter(of_it).count() + waits.count()
+    }
+
+    /// Throws the data of a capsule away that waits for a buffer: then its command is answered, and
+    /// the Abort with it. False: no capsule of this command waits there.
+    fn abandon(&mut self, queue: Option<Key>, cid: u16, aborter: Key) -> bool {
+        let Some(key) = queue else { return false };
+        let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) else {
+            return false;
+        };
+        if !queue.connection.abandon(cid) {
+            return false;
+        }
+        queue.abandoner = Some(aborter);
+        self.put_off(key);
+        true
     }
 
     /// Flushes every namespace: before a controller says that it is shut down (Base 3.6.1), or

@@ -52,6 +52,7 @@ impl Shard {
         let fused = if qid == 0 { Ok(None) } else { self.fuse(mem, key, &capsule.command) };
         let parsed = match fused {
             Err(status) => Err(status),
+            Ok(_) if capsule.abandoned => Err(Status::ABORTED_BY_REQUEST),
             Ok(_) if !capsule.intact => {
                 self.counters.data_digest_errors += 1;
                 Err(Status::TRANSIENT_TRANSPORT)
@@ -59,7 +60,8 @@ impl Shard {
             Ok(_) if qid == 0 => self.parse_admin(subsystem, controller, &capsule.command),
             Ok(_) => self.parse_io(subsystem, controller, &capsule.command),
         };
-        let (fused, command) = (fused.ok().flatten(), capsule.command);
+        let (fused, command, abandoned) =
+            (fused.ok().flatten(), capsule.command, capsule.abandoned);
         let taken = match parsed {
             Err(status) => {
                 if let Some(Fused::Second { first }) = fused {
@@ -79,6 +81,17 @@ impl Shard {
             && let Some(queue) = conn.queue_mut()
         {
             queue.first = Some(First::new(taken, &command));
+        }
+        if abandoned {
+            self.end_abandoner(mem, key, true);
+        }
+    }
+
+    /// A capsule whose data was thrown away is answered, or never will be: so is who asked for it.
+    pub(crate) fn end_abandoner<M: Memory>(&mut self, mem: &mut M, conn: Key, aborted: bool) {
+        let queue = self.conns.get_mut(conn).and_then(|conn| conn.queue_mut());
+        if let Some(aborter) = queue.and_then(|queue| queue.abandoner.take()) {
+            self.finish(mem, aborter, Status::SUCCESS, u64::from(!aborted));
         }
     }
 

@@ -111,6 +111,8 @@ pub(crate) struct Queue {
     pub(crate) first: Option<First>,
     /// A capsule waits for a buffer.
     pub(crate) starving: bool,
+    /// The Abort command that waits for the end of the capsule that waited for a buffer.
+    pub(crate) abandoner: Option<Key>,
     /// The turn in which it last gave a command, and how many it gave in it.
     pub(crate) turn: u64,
     pub(crate) taken: u32,

@@ -459,6 +459,7 @@ impl Shard {
             member,
             first: None,
             starving: false,
+            abandoner: None,
             turn: 0,
             taken: 0,
         });

@@ -106,6 +106,7 @@ impl Shard {
         let Some(queue) = self.conns.get(key).and_then(|conn| conn.queue()) else { return };
         let (at, controller, qid) = (queue.subsystem, queue.controller, queue.qid);
         self.forget_waiting(mem, key);
+        self.end_abandoner(mem, key, false);
         if qid == 0 {
             return self.end_controller(mem, at, controller, why);
         }

@@ -5,11 +5,11 @@ mod support;
 
 use braid_block::{BlockSize, IoError};
 use braid_nvme::Status;
-use braid_nvme::command::{Command, Fuse, admin, io};
+use braid_nvme::command::{Command, Fuse, Sgl, admin, io};
 use braid_nvme::framer::DataPdu;
 use braid_nvme::pdu::Digests;
 use braid_shard::{AnaChange, Fault, Injection, Operation};
-use support::peer::{Got, Peer, flush, h2c, read, transfer, write};
+use support::peer::{Got, Peer, capsule, flush, h2c, read, transfer, write};
 use support::{NQN, World, config};
 
 const NONE: Digests = Digests { header: false, data: false };
@@ -395,7 +395,7 @@ fn an_error_of_the_device_has_an_entry_in_the_error_log() {
     assert_eq!(missing, Err(Status::INVALID_NAMESPACE.dnr()), "the host's own doing has none");
     let mut log = Command::new(admin::GET_LOG_PAGE, u32::MAX);
     log.set_cdw(10, 0x01 | (64 / 4 * 2 - 1) << 16);
-    log.sgl = braid_nvme::command::Sgl::transport(128);
+    log.sgl = Sgl::transport(128);
     let page = admin.read(&mut world, log).unwrap();
     assert_eq!((page[0], page[8], page[10]), (1, 1, cid as u8), "number, queue, command");
     let status = u16::from_le_bytes([page[12], page[13]]);
@@ -419,4 +419,60 @@ fn a_stalled_compare_can_be_aborted_and_a_corrupt_one_differs() {
         let corrupt = io.command(&mut world, compare(nsid, 0, 1), &[1; BLOCK]).status();
         assert_eq!(corrupt, MISCOMPARE, "namespace {nsid}");
     }
+}
+
+/// A queue whose last command's capsule waits for a buffer, with the first bytes of its data.
+fn starved() -> (World, Peer, Peer, u16) {
+    let mut config = config();
+    config.limits.arena_bytes = 1 << 20;
+    let mut world = World::new(config);
+    let (admin, mut io) = Peer::pair(&mut world, NONE);
+    world.disk_runs = false;
+    let mut last = 0;
+    while world.shard.counters().buffer_waits == 0 {
+        assert!(last < 64, "the arena never ends");
+        last = io.post(&mut world, write(2, u64::from(last) * 2, 2, 8192), &[5; 8192]);
+    }
+    (world, admin, io, last)
+}
+
+#[test]
+fn an_abort_finds_a_capsule_that_waits_for_a_buffer() {
+    let (mut world, mut admin, mut io, last) = starved();
+    let next = io.post(&mut world, write(2, 100, 2, 8192), &[6; 8192]);
+    // What is behind it was not looked at yet.
+    abort(&mut world, &mut admin, 1, next);
+    assert_eq!(aborted(&mut world, &mut admin), [(1, Status::SUCCESS)]);
+    abort(&mut world, &mut admin, 1, last);
+    assert_eq!(aborted(&mut world, &mut admin), [(0, Status::SUCCESS)]);
+    assert_eq!(ended(&mut world, &mut io), [(last, Status::ABORTED_BY_REQUEST)]);
+    world.disk_runs = true;
+    world.run();
+    let ends = ended(&mut world, &mut io);
+    assert!(ends.iter().all(|(_, status)| status.is_success()), "{ends:?}");
+    assert!(ends.iter().any(|(cid, _)| *cid == next), "the queue goes on behind it");
+    assert_eq!(world.shard.ops(), 0);
+}
+
+#[test]
+fn an_abort_of_a_capsule_that_never_comes_whole_is_answered_when_its_queue_ends() {
+    let (mut world, mut admin, mut io, last) = starved();
+    abort(&mut world, &mut admin, 1, last);
+    assert_eq!(aborted(&mut world, &mut admin), [(0, Status::SUCCESS)]);
+    ended(&mut world, &mut io);
+    // Another one, of which only the beginning is here.
+    let mut command = write(2, 0, 2, 8192);
+    let cid = last + 1;
+    command.cid.set(cid);
+    command.sgl = Sgl::in_capsule(8192);
+    let mut bytes = capsule(&command, &[7; 8192], NONE);
+    bytes.truncate(100);
+    world.send(io.socket, &bytes);
+    abort(&mut world, &mut admin, 1, cid);
+    assert!(admin.take(&mut world).is_empty(), "its data is still to come");
+    world.end(io.socket);
+    assert_eq!(aborted(&mut world, &mut admin), [(1, Status::SUCCESS)]);
+    world.disk_runs = true;
+    world.run();
+    assert_eq!(world.shard.ops(), 0);
 }

@@ -140,7 +140,7 @@ impl Run {
     }
 
     fn on_command(&mut self, capsule: Capsule) {
-        let Capsule { command, data, len, intact } = capsule;
+        let Capsule { command, data, len, intact, .. } = capsule;
         assert_eq!(data.is_some(), len > 0);
         let crc = data.map_or(0, |lease| self.checked(lease, len));
         self.said.push(Said::Command { command: command.as_bytes().to_vec(), len, intact, crc });

@@ -176,7 +176,7 @@ impl Peer {
     }
 
     fn command(&mut self, stream: &mut Stream, capsule: Capsule) {
-        let Capsule { command, data, len, intact } = capsule;
+        let Capsule { command, data, len, intact, .. } = capsule;
         assert!(intact, "our host sent a wrong data digest");
         let bytes = data.as_ref().map_or(&[][..], |lease| &self.arena.bytes(lease)[..len as usize]);
         let bytes = bytes.to_vec();

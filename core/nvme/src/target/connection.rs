@@ -60,6 +60,8 @@ pub struct Capsule {
     pub len: u32,
     /// Whether its digest was right, or there was none.
     pub intact: bool,
+    /// Its data was thrown away, as [`Connection::abandon`] asked for.
+    pub abandoned: bool,
 }
 
 /// The end of a transfer that [`Connection::expect`] began.
@@ -87,8 +89,20 @@ struct Transfer {
 #[derive(Debug)]
 enum Incoming {
     Nowhere,
-    Capsule { command: Command, data: Option<Lease>, len: u32 },
-    Transfer { ttag: u16, last: bool },
+    Capsule {
+        command: Command,
+        data: Option<Lease>,
+        len: u32,
+    },
+    /// A capsule whose data nobody wants.
+    Abandoned {
+        command: Command,
+        len: u32,
+    },
+    Transfer {
+        ttag: u16,
+        last: bool,
+    },
 }
 
 /// The receiving half of a target's connection.
@@ -186,9 +200,24 @@ impl Connection {
     pub fn provide(&mut self, lease: Lease) {
         match &mut self.incoming {
             Incoming::Capsule { data: data @ None, .. } => *data = Some(lease),
-            Incoming::Capsule { .. } | Incoming::Nowhere | Incoming::Transfer { .. } => {
+            Incoming::Capsule { .. }
+            | Incoming::Abandoned { .. }
+            | Incoming::Nowhere
+            | Incoming::Transfer { .. } => {
                 panic!("a buffer for nothing")
             }
+        }
+    }
+
+    /// Throws the data of the capsule away that waits for a buffer, if it is this command's; it is
+    /// handed over all the same. False: another one waits, or none.
+    pub fn abandon(&mut self, cid: u16) -> bool {
+        match self.incoming {
+            Incoming::Capsule { command, data: None, len } if command.cid.get() == cid => {
+                self.incoming = Incoming::Abandoned { command, len };
+                true
+            }
+            _ => false,
         }
     }
 
@@ -203,7 +232,7 @@ impl Connection {
     pub fn into_leases(self) -> impl Iterator<Item = Lease> {
         let current = match self.incoming {
             Incoming::Capsule { data, .. } => data,
-            Incoming::Nowhere | Incoming::Transfer { .. } => None,
+            Incoming::Abandoned { .. } | Incoming::Nowhere | Incoming::Transfer { .. } => None,
         };
         current.into_iter().chain(self.transfers.into_iter().flatten().map(|t| t.lease))
     }
@@ -272,7 +301,7 @@ impl Connection {
     fn on_capsule(&mut self, command: Command, len: u32) -> Result<Option<Step>, FatalError> {
         check_in_capsule(&command, len, self.in_capsule_bytes_max)?;
         if len == 0 {
-            let capsule = Capsule { command, data: None, len: 0, intact: true };
+            let capsule = Capsule { command, data: None, len: 0, intact: true, abandoned: false };
             return Ok(Some(Step::Command(capsule)));
         }
         self.by_blocks = self.digests.data && len.is_multiple_of(SUM_BYTES);
@@ -303,7 +332,7 @@ impl Connection {
 
     fn on_data<M: Memory>(&mut self, mem: &mut M, input: &Lease, from: u32, offset: u32, len: u32) {
         let (dst, dst_at) = match &mut self.incoming {
-            Incoming::Nowhere => return,
+            Incoming::Nowhere | Incoming::Abandoned { .. } => return,
             Incoming::Capsule { data, .. } => (data.as_ref(), offset),
             Incoming::Transfer { ttag, .. } => {
                 let transfer = self.transfers[usize::from(*ttag)].as_mut();
@@ -334,7 +363,12 @@ impl Connection {
         match core::mem::replace(&mut self.incoming, Incoming::Nowhere) {
             Incoming::Nowhere => None,
             Incoming::Capsule { command, data, len } => {
-                Some(Step::Command(Capsule { command, data, len, intact: right }))
+                let capsule = Capsule { command, data, len, intact: right, abandoned: false };
+                Some(Step::Command(capsule))
+            }
+            Incoming::Abandoned { command, len } => {
+                let capsule = Capsule { command, data: None, len, intact: true, abandoned: true };
+                Some(Step::Command(capsule))
             }
             Incoming::Transfer { ttag, last } => {
                 let slot = &mut self.transfers[usize::from(ttag)];

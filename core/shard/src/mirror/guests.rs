@@ -10,10 +10,10 @@ use braid_nexus::{Completion, Event, Request, Status as Said, Work as Asked, ZER
 use braid_nvme::Status;
 
 use crate::Shard;
-use crate::directory::fnv;
 use crate::backend::{Backend, corrupt, op_token};
 use crate::check;
 use crate::device::{Outcome, next_range};
+use crate::directory::fnv;
 use crate::op::{State, Work};
 use crate::replica::put_back;
 
