@@ -232,6 +232,17 @@ impl Transmit {
         data: Option<(Span, &Lease)>,
         kept: Option<Kept>,
     ) {
+        self.command_summed(mem, command, data, (None, kept));
+    }
+
+    /// The same; the CRC32C of the data goes along, if it is known.
+    pub fn command_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        command: &Command,
+        data: Option<(Span, &Lease)>,
+        (digest, kept): (Option<u32>, Option<Kept>),
+    ) {
         let Some((span, lease)) = data else {
             let ch = CommonHeader::without_data(PduType::Command, self.digests);
             self.push_header(mem, CommandCapsule { ch, command: *command }.as_bytes());
@@ -239,7 +250,7 @@ impl Transmit {
         };
         let ch = self.data_header(PduType::Command, span.len, 0);
         self.push_header(mem, CommandCapsule { ch, command: *command }.as_bytes());
-        self.push_data(mem, ch, lease, span, (None, kept));
+        self.push_data(mem, ch, lease, span, (digest, kept));
     }
 
     /// Whether data PDUs carry a digest.

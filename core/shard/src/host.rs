@@ -232,8 +232,19 @@ impl Shard {
         host: Key,
         submission: Submission,
     ) -> Result<(), Submission> {
+        self.host_submit_summed(mem, now, host, (submission, None))
+    }
+
+    /// The same; the CRC32C of what is sent goes along, if it is known.
+    pub(crate) fn host_submit_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        host: Key,
+        (submission, digest): (Submission, Option<u32>),
+    ) -> Result<(), Submission> {
         let Some(found) = self.hosts.hosts.get_mut(host) else { return Err(submission) };
-        found.controller.submit(mem, now, submission)?;
+        found.controller.submit_summed(mem, now, submission, digest)?;
         self.hosts.touch(host);
         Ok(())
     }

@@ -113,7 +113,7 @@ impl Shard {
             braid_pool::Work::Read { len, .. }
                 if conn.transmit.sums_data()
                     && len.is_multiple_of(SUM_BYTES)
-                    && matches!(self.ops.get(key)?.work, Work::Read { .. }) =>
+                    && matches!(self.ops.get(key)?.work, Work::Read { .. } | Work::Member(_)) =>
             {
                 Some(self.sums.pop().unwrap_or_default())
             }

@@ -40,13 +40,30 @@ impl Controller {
         now: Instant,
         submission: Submission,
     ) -> Result<(), Submission> {
+        self.submit_summed(mem, now, submission, None)
+    }
+
+    /// The same; `digest` is the CRC32C of the data that is sent, if it is known.
+    ///
+    /// # Errors
+    /// As [`Controller::submit`].
+    ///
+    /// # Panics
+    /// As [`Controller::submit`].
+    pub fn submit_summed<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        submission: Submission,
+        digest: Option<u32>,
+    ) -> Result<(), Submission> {
         let Some(index) = self.choose(&submission) else { return Err(submission) };
         let Submission { operation, nsid, lease, len, cookie, queue } = submission;
         let room = lease.as_ref().map_or(0, |lease| mem.capacity(lease));
         assert!(len <= room, "a command's data must fit into its buffer");
         if len > self.transfer_bytes_max {
             let status = Status::INVALID_FIELD.dnr();
-            let completed = Completed { cookie, status, result: 0, lease };
+            let completed = Completed { cookie, status, result: 0, lease, digest: None };
             self.events.push_back(Event::Completed(completed));
             return Ok(());
         }
@@ -57,6 +74,7 @@ impl Controller {
             direction: direction(&command, len),
             lease,
             len,
+            digest,
             deadline: now + self.config.io_timeout,
         };
         let chosen = &mut self.queues[index];
@@ -94,11 +112,11 @@ impl Controller {
     }
 
     pub(super) fn hand_on<M: Memory>(&mut self, mem: &mut M, now: Instant, ended: Ended) {
-        let Ended { owner, status, result, lease, len } = ended;
+        let Ended { owner, status, result, lease, len, digest } = ended;
         match owner {
             Owner::Submitter(cookie) => {
                 self.outstanding -= 1;
-                let completed = Completed { cookie, status, result, lease };
+                let completed = Completed { cookie, status, result, lease, digest };
                 self.events.push_back(Event::Completed(completed));
                 self.drained(mem, now);
             }
@@ -149,7 +167,8 @@ impl Controller {
         };
         let lease = if len == 0 { None } else { self.scratch.take() };
         debug_assert!(len == 0 || lease.is_some(), "one command of its own at a time");
-        let request = Request { owner, command, direction, lease, len, deadline };
+        let digest = None;
+        let request = Request { owner, command, direction, lease, len, digest, deadline };
         let each = &mut self.queues[usize::from(queue)];
         if let Err(request) = each.submit(mem, request, FABRICS_IN_CAPSULE_BYTES) {
             // Cannot be: the association's own commands come one at a time, on empty queues. If

@@ -82,6 +82,8 @@ pub(super) struct Connection {
 struct Incoming {
     slot: u16,
     success: bool,
+    /// It is all the data.
+    whole: bool,
 }
 
 impl Connection {
@@ -186,9 +188,10 @@ impl Connection {
     }
 
     fn on_end(&mut self, slots: &mut Slots, digest: Option<u32>) -> Option<Step> {
-        let Incoming { slot, success } = self.incoming.take()?;
+        let Incoming { slot, success, whole } = self.incoming.take()?;
         let active = slots.get_mut(slot)?;
         active.intact &= digest.is_none_or(|received| received == self.crc);
+        active.digest = digest.filter(|_| whole);
         if !success {
             return None;
         }
@@ -217,7 +220,8 @@ fn on_data_header(slots: &mut Slots, pdu: &DataPdu) -> Result<Incoming, FatalErr
     if pdu.last != (end == active.len) || (pdu.success && !pdu.last) {
         return Err(field::FLAGS);
     }
-    Ok(Incoming { slot, success: pdu.success })
+    let whole = pdu.offset == 0 && end == active.len;
+    Ok(Incoming { slot, success: pdu.success, whole })
 }
 
 /// Checks an R2T (TCP 3.3.2.3): the next bytes of a write, and only when the R2T before it is

@@ -47,6 +47,8 @@ pub struct Completed {
     pub result: u64,
     /// As submitted.
     pub lease: Option<Lease>,
+    /// CRC32C of the data that was read, if it came in one piece with a digest.
+    pub digest: Option<u32>,
 }
 
 /// What was found out about a target.

@@ -48,6 +48,7 @@ impl Controller {
             direction: Direction::None,
             lease: None,
             len: 0,
+            digest: None,
             deadline: now + keep_alive.timeout,
         };
         let sent = self.queues[0].submit(mem, request, FABRICS_IN_CAPSULE_BYTES);

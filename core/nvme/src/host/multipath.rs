@@ -303,7 +303,7 @@ impl Multipath {
     }
 
     fn completed(&mut self, now: Instant, path: usize, completed: Completed) {
-        let Completed { cookie, status, result, lease } = completed;
+        let Completed { cookie, status, result, lease, .. } = completed;
         let key = key_of(cookie);
         let state = &mut self.paths[path];
         state.depth = state.depth.saturating_sub(1);

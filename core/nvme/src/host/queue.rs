@@ -46,6 +46,8 @@ pub(super) struct Request {
     pub(super) direction: Direction,
     pub(super) lease: Option<Lease>,
     pub(super) len: u32,
+    /// CRC32C of the data that is sent, if it is known.
+    pub(super) digest: Option<u32>,
     pub(super) deadline: Instant,
 }
 
@@ -122,7 +124,7 @@ impl Queue {
         in_capsule_bytes_max: u32,
     ) -> Result<(), Request> {
         let Some(index) = self.slots.vacant(request.owner) else { return Err(request) };
-        let Request { owner, mut command, direction, lease, len, deadline } = request;
+        let Request { owner, mut command, direction, lease, len, digest, deadline } = request;
         let in_capsule = direction == Direction::FromHost && len <= in_capsule_bytes_max;
         command.sgl = if in_capsule { Sgl::in_capsule(len) } else { Sgl::transport(len) };
         let active = Active {
@@ -132,6 +134,7 @@ impl Queue {
             direction,
             in_capsule,
             len,
+            digest,
             moved: 0,
             requested: None,
             deadline,
@@ -310,7 +313,8 @@ fn send_capsule<M: Memory>(mem: &mut M, transmit: &mut Transmit, index: u16, act
     match &active.lease {
         Some(lease) if active.in_capsule => {
             let data = Some((lease.span(0, active.len), lease));
-            transmit.command(mem, &active.command, data, Some(Kept::Command(u32::from(index))));
+            let kept = Some(Kept::Command(u32::from(index)));
+            transmit.command_summed(mem, &active.command, data, (active.digest, kept));
             active.sends += 1;
         }
         _ => transmit.command(mem, &active.command, None, None),
@@ -337,7 +341,8 @@ fn send_data<M: Memory>(
         offset: requested.at,
         flags: if last { FLAG_LAST } else { 0 },
     };
-    transmit.data(mem, out, lease, lease.span(requested.at, len));
+    let digest = active.digest.filter(|_| len == active.len);
+    transmit.data_summed(mem, out, lease, lease.span(requested.at, len), digest);
     transmit.keep(Kept::Command(u32::from(index)));
     active.sends += 1;
     requested.at += len;

@@ -64,6 +64,8 @@ pub(super) struct Active {
     pub(super) in_capsule: bool,
     /// Bytes of data altogether.
     pub(super) len: u32,
+    /// CRC32C of all of it: as submitted, or as received in one piece.
+    pub(super) digest: Option<u32>,
     /// Bytes of C2HData received, or bytes that R2Ts asked for.
     pub(super) moved: u32,
     /// Data that is to be sent now.
@@ -110,7 +112,9 @@ impl Active {
             Some(response) => self.outcome(response),
             None => (lost, 0),
         };
-        Ended { owner: self.owner, status, result, lease: self.lease, len: self.len }
+        let received = self.direction == Direction::ToHost && status.is_success();
+        let digest = self.digest.filter(|_| received);
+        Ended { owner: self.owner, status, result, lease: self.lease, len: self.len, digest }
     }
 }
 
@@ -122,6 +126,7 @@ pub(super) struct Ended {
     pub(super) result: u64,
     pub(super) lease: Option<Lease>,
     pub(super) len: u32,
+    pub(super) digest: Option<u32>,
 }
 
 /// The table.

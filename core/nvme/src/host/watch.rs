@@ -177,6 +177,7 @@ impl Controller {
             direction: Direction::None,
             lease: None,
             len: 0,
+            digest: None,
             deadline: now,
         };
         let sent = self.queues[0].submit(mem, request, FABRICS_IN_CAPSULE_BYTES);

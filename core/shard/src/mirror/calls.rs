@@ -84,9 +84,13 @@ impl Shard {
             command => command,
         };
         let (entry, payload) = codec::encode(&command);
-        let Some(buffer) = payload_lease(mem, payload, span) else {
+        let Some(mut buffer) = payload_lease(mem, payload, span) else {
             return Err(whole(command, call.rest));
         };
+        if let (Command::Write { len, .. }, Some(span)) = (&command, span) {
+            let sums = self.volumes.sums.of_write(span.lease, *len);
+            buffer.digest = sums.and_then(|sums| sums.of_all(*len));
+        }
         call.owns = buffer.owns;
         if !self.submit_call(mem, key, host, entry, buffer) {
             return Err(whole(command, call.rest));
@@ -106,12 +110,12 @@ impl Shard {
         entry: braid_nvme::command::Command,
         buffer: Buffer,
     ) -> bool {
-        let Buffer { lease, len, owns } = buffer;
+        let Buffer { lease, len, owns, digest } = buffer;
         let cookie = Token::new(token::CALL, key).to_bits();
         let operation = Operation::Vendor(entry);
         let submission = Submission { operation, nsid: NSID, lease, len, cookie, queue: 0 };
         let now = self.now;
-        match self.host_submit(mem, now, host, submission) {
+        match self.host_submit_summed(mem, now, host, (submission, digest)) {
             Ok(()) => true,
             Err(submission) => {
                 free(mem, submission.lease, owns);
@@ -121,7 +125,7 @@ impl Shard {
     }
 
     pub(super) fn on_call_done<M: Memory>(&mut self, mem: &mut M, completed: Completed) {
-        let Completed { cookie, status, result, lease } = completed;
+        let Completed { cookie, status, result, lease, digest } = completed;
         let key = Token::from_bits(cookie).key();
         let Some(call) = self.volumes.calls.get_mut(key) else {
             debug_assert!(false, "a call stays until it is completed");
@@ -131,8 +135,12 @@ impl Shard {
             let len = (call.total - call.fetched.len()).min(ANSWER_PIECE as usize);
             call.fetched.extend_from_slice(&mem.bytes(lease)[..len]);
         }
-        free(mem, lease, call.owns);
-        call.owns = false;
+        let owns = core::mem::take(&mut call.owns);
+        if let Some(lease) = lease.as_ref().filter(|_| !owns) {
+            self.volumes.sums.received(lease.id(), digest);
+        }
+        free(mem, lease, owns);
+        let Some(call) = self.volumes.calls.get_mut(key) else { return };
         if !status.is_success() {
             let refusal = codec::refusal(status, result);
             let (volume, association) = (call.volume, call.association);
@@ -196,7 +204,7 @@ impl Shard {
         let made = match payload {
             Payload::Buffer(len) => Class::holding(len)
                 .and_then(|class| mem.alloc(class))
-                .map(|lease| Buffer { lease: Some(lease), len, owns: true }),
+                .map(|lease| Buffer { lease: Some(lease), len, owns: true, digest: None }),
             payload => payload_lease(mem, payload, None),
         };
         // Without a buffer, or a slot, the association ends, and the nexus begins anew: rare, for
@@ -249,24 +257,31 @@ struct Buffer {
     len: u32,
     /// It is ours, not an alias of the volume's.
     owns: bool,
+    /// CRC32C of what is sent, if it is known.
+    digest: Option<u32>,
 }
 
 /// The buffer of a command; none if there is none now.
 fn payload_lease<M: Memory>(mem: &mut M, payload: Payload, span: Option<Span>) -> Option<Buffer> {
     match payload {
-        Payload::None => Some(Buffer { lease: None, len: 0, owns: false }),
+        Payload::None => Some(Buffer { lease: None, len: 0, owns: false, digest: None }),
         Payload::Buffer(len) => {
             debug_assert!(span.is_some_and(|span| span.offset == 0 && span.len >= len));
-            Some(Buffer { lease: span.map(|span| Lease::new(span.lease)), len, owns: false })
+            Some(Buffer {
+                lease: span.map(|span| Lease::new(span.lease)),
+                len,
+                owns: false,
+                digest: None,
+            })
         }
         Payload::Bytes(bytes) if bytes.is_empty() => {
-            Some(Buffer { lease: None, len: 0, owns: false })
+            Some(Buffer { lease: None, len: 0, owns: false, digest: None })
         }
         Payload::Bytes(bytes) => {
             let len = u32::try_from(bytes.len()).ok()?;
             let lease = mem.alloc(Class::holding(len)?)?;
             mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
-            Some(Buffer { lease: Some(lease), len, owns: true })
+            Some(Buffer { lease: Some(lease), len, owns: true, digest: None })
         }
     }
 }

@@ -12,7 +12,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use braid_block::{Key, Lease, Memory, Sums, Token};
+use braid_block::{Key, Lease, Memory, Span, Sums, Token};
 use braid_nexus::guard::{Act, Event, Outcome};
 use braid_nexus::record::Uuid;
 use braid_nexus::wire::{Command, Refusal};
@@ -163,7 +163,7 @@ impl Shard {
             }
             // An alias: the volume keeps the buffer until the answer.
             Sender::Volume { span: Some(span), .. } if moves => {
-                (Some(Lease::new(span.lease)), None)
+                (Some(Lease::new(span.lease)), self.sums_of(&span, &work))
             }
             _ => (None, None),
         };
@@ -173,6 +173,22 @@ impl Shard {
         if let Err(request) = self.pools.submit(mem, now, pool, request, sums) {
             self.take_back(key, request.lease);
             self.carried(mem, key, Err(Refusal::Failed));
+        }
+    }
+
+    /// What is known of a buffer of a volume of this shard: sums of what is written, or a place for
+    /// those of what is read.
+    fn sums_of(&mut self, span: &Span, work: &Work) -> Option<Box<Sums>> {
+        let known = &mut self.volumes.sums;
+        match work {
+            Work::Write { len, .. } => {
+                let known = known.of_write(span.lease, *len)?;
+                let mut sums = self.sums.pop().unwrap_or_default();
+                sums.as_mut().clone_from(known);
+                Some(sums)
+            }
+            Work::Read { len, .. } => known.lend(span.lease, *len),
+            _ => None,
         }
     }
 
@@ -199,8 +215,17 @@ impl Shard {
             debug_assert!(false, "a guard answers a request when it has ended, not before");
             return self.sums.extend(sums);
         };
-        arrival.digest = sums.as_ref().and_then(|sums| sums.of_all(arrival.fills));
-        self.sums.extend(sums);
+        let (from, fills) = (arrival.from, arrival.fills);
+        arrival.digest = sums.as_ref().and_then(|sums| sums.of_all(fills));
+        let known = &mut self.volumes.sums;
+        let left = match (from, sums) {
+            (Sender::Volume { span: Some(span), .. }, Some(sums)) if fills > 0 => {
+                known.filled(span.lease, fills, sums)
+            }
+            (_, sums) => sums,
+        };
+        self.sums.extend(left);
+        let Some(arrival) = self.members.arrivals.get_mut(key) else { return };
         match (result, arrival.snapshot.take()) {
             (Ok(_), Some(uuid)) => {
                 let member = arrival.member;

@@ -4,7 +4,9 @@
 //! 1. A command of a host is its volume's from its submission until its completion, with its
 //!    buffer; its tag is its op's token.
 
-use braid_block::{Extent, Geometry, Key, Memory, Token};
+use alloc::boxed::Box;
+
+use braid_block::{Extent, Geometry, Key, Lease, Memory, SUM_BYTES, Sums, Token};
 use braid_nexus::record::Uuid;
 use braid_nexus::{Completion, Event, Request, Status as Said, Work as Asked, ZERO_MAX};
 use braid_nvme::Status;
@@ -104,6 +106,21 @@ impl Shard {
             Asked::Read { .. } | Asked::Write { .. } => op.lease.take(),
             _ => None,
         };
+        let moved = match work {
+            Asked::Read { offset, len } => Some(braid_pool::Work::Read { offset, len }),
+            Asked::Write { offset, len, durable } => {
+                Some(braid_pool::Work::Write { offset, len, durable })
+            }
+            _ => None,
+        };
+        let known = moved.and_then(|moved| self.sums_for(key, &moved));
+        let sums = match (known, &lease, work) {
+            (None, Some(lease), Asked::Write { len, .. }) => self.sum_blocks(mem, lease, len),
+            (known, ..) => known,
+        };
+        if let (Some(lease), Some(sums)) = (&lease, sums) {
+            self.volumes.sums.put(lease.id(), sums);
+        }
         let tag = op_token(key).to_bits();
         let served = self.volumes.at(at);
         // What happened before is known before: a host that came, an owner that is none any more.
@@ -113,14 +130,31 @@ impl Shard {
         Outcome::Emitted
     }
 
+    /// Sums the blocks of a write that its connection has not summed: once, for all replicas.
+    fn sum_blocks<M: Memory>(&mut self, mem: &M, lease: &Lease, len: u32) -> Option<Box<Sums>> {
+        if !len.is_multiple_of(SUM_BYTES) {
+            return None;
+        }
+        let mut sums = self.sums.pop().unwrap_or_default();
+        sums.clear();
+        for (block, from) in (0..len).step_by(SUM_BYTES as usize).enumerate() {
+            sums.set(block, mem.crc(lease, from..from + SUM_BYTES, 0));
+        }
+        Some(sums)
+    }
+
     /// A volume is done with an op.
     pub(super) fn on_volume_done<M: Memory>(&mut self, mem: &mut M, completion: Completion) {
         let Completion { tag, lease, status } = completion;
         let key = Token::from_bits(tag).key();
-        let Some(op) = self.ops.get_mut(key) else {
+        if self.ops.get(key).is_none() {
             debug_assert!(false, "an op stays until its volume has answered");
             return lease.into_iter().for_each(|lease| mem.free(lease));
-        };
+        }
+        let known = lease.as_ref().and_then(|lease| self.volumes.sums.take(lease.id()));
+        let (digest, sums) = known.unwrap_or_default();
+        self.sums.extend(sums);
+        let Some(op) = self.ops.get_mut(key) else { return };
         put_back(op, lease);
         if status != Said::Success {
             return self.finish(mem, key, status_of(status), 0);
@@ -132,10 +166,12 @@ impl Shard {
                 self.proceed(mem, key);
             }
             (_, Work::Read { .. }) => {
+                let mut digest = digest;
                 if let (true, Some(lease)) = (op.corrupt, &op.lease) {
                     corrupt(mem, lease);
+                    digest = None;
                 }
-                self.finish(mem, key, Status::SUCCESS, 0);
+                self.finish_summed(mem, key, Status::SUCCESS, 0, digest);
             }
             (_, Work::Check { .. }) => {
                 let len = check::piece(&op.work).map_or(0, |piece| piece.len);

@@ -191,6 +191,9 @@ impl Shard {
         command: Command,
         span: Option<Span>,
     ) {
+        if let (Command::Read { .. }, Some(span)) = (&command, span) {
+            self.volumes.sums.forget(span.lease);
+        }
         let links = &mut self.volumes.at(volume).links;
         let found = links.iter_mut().find(|link| link.association == association);
         match found {

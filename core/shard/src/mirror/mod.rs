@@ -17,6 +17,7 @@ mod guests;
 mod lines;
 mod links;
 mod members;
+mod sums;
 mod volumes;
 
 pub use members::{MemberInfo, member_nqn};

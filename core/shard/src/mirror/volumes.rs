@@ -17,6 +17,7 @@ use braid_nvme::connect::Nqn;
 use super::calls::Call;
 use super::guests::Seat;
 use super::links::Link;
+use super::sums::KnownSums;
 use crate::Shard;
 use crate::ana::AnaChange;
 use crate::note::Why;
@@ -150,13 +151,19 @@ impl Served {
 pub(crate) struct Volumes {
     pub(super) list: Vec<Option<Served>>,
     pub(super) calls: Slab<Call>,
+    pub(super) sums: KnownSums,
     /// What is to be asked and told, oldest first.
     told: VecDeque<Told>,
 }
 
 impl Volumes {
     pub(crate) fn new() -> Self {
-        Self { list: Vec::new(), calls: Slab::with_capacity(0), told: VecDeque::new() }
+        Self {
+            list: Vec::new(),
+            calls: Slab::with_capacity(0),
+            sums: KnownSums::default(),
+            told: VecDeque::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -10,7 +10,8 @@ use braid_nvme::host::{Completed, Event, Operation};
 use braid_nvme::pdu::Digests;
 
 use crate::net::Net;
-use crate::{BYTES, HOST, NQN, fill, host, net};
+use crate::setup::{BYTES, NQN, host};
+use crate::{HOST, fill, net};
 
 const BLOCK: usize = 4096;
 const BLOCKS: usize = BYTES as usize / BLOCK;

@@ -1,89 +1,35 @@
 //! Our host side against our target side, back to back in memory.
 
 mod chaos;
+mod counted;
 #[path = "../../../nvme/tests/host/memory.rs"]
 mod memory;
 mod mirror;
 mod net;
+mod setup;
 mod withdrawn;
 mod world;
 
 use std::time::Duration;
 
 use braid_block::{BlockSize, Class, Geometry, IoError, Key, Lease, Memory};
-use braid_nvme::connect::{CNTLID_STATIC_ANY, Nqn};
+use braid_nvme::connect::CNTLID_STATIC_ANY;
 use braid_nvme::host::{
-    Completed, DeallocateRange, Event, Live, Operation, Reconnect, Stage, Submission, Why,
-    identify_command,
+    Completed, DeallocateRange, Event, Live, Operation, Stage, Submission, Why, identify_command,
 };
 use braid_nvme::pdu::Digests;
-use braid_nvme::target::{ControllerModel, Portal};
+use braid_nvme::target::ControllerModel;
 use braid_nvme::{DISCOVERY_NQN, Status};
-use braid_shard::{
-    BackendConfig, Config, HostConfig, Limits, NamespaceConfig, Note, Paths, SubsystemConfig,
-};
+use braid_shard::{HostConfig, Note};
 use net::{Dice, Net};
+use setup::{BYTES, NQN, TARGET, host, limits, nobody, target};
 use zerocopy::IntoBytes;
 
-const NQN: &str = "nqn.2026-01.io.braid:test";
 const HOST: usize = 0;
-const TARGET: usize = 1;
-const BYTES: u64 = 4 << 20;
 
-fn target() -> Config {
-    let namespace = |nsid: u32, block| NamespaceConfig {
-        nsid,
-        ana_group: 1,
-        nguid: [nsid as u8; 16],
-        uuid: [nsid as u8 + 100; 16],
-        geometry: Geometry::of_bytes(BYTES, block),
-        backend: BackendConfig::Memory,
-        reservations: None,
-        injections: Vec::new(),
-        lose_unflushed: false,
-    };
-    Config {
-        shard: 0,
-        shards: 1,
-        subsystems: vec![SubsystemConfig {
-            home: 0,
-            nqn: NQN.into(),
-            serial: "0123456789".into(),
-            allowed_hosts: Vec::new(),
-            controllers: ControllerModel::Dynamic,
-            paths: Paths::default(),
-            header_digest: true,
-            data_digest: true,
-            namespaces: vec![namespace(1, BlockSize::B4096), namespace(2, BlockSize::B512)],
-        }],
-        portals: vec![Portal { id: 1, address: "127.0.0.1:4420".parse().unwrap() }],
-        limits: limits(),
-    }
-}
-
-fn limits() -> Limits {
-    Limits { connections_max: 32, ops_max: 512, ..Limits::default() }
-}
-
-fn nobody() -> Config {
-    Config { subsystems: Vec::new(), portals: Vec::new(), ..target() }
-}
-
-fn host(subnqn: &str) -> HostConfig {
-    let name = |text| Nqn::parse(text).unwrap();
-    let mut controller = braid_nvme::host::Config::new(
-        name(subnqn),
-        name("nqn.2014-08.org.nvmexpress:uuid:me"),
-        [7; 16],
-    );
-    controller.io_queues = 3;
-    controller.queue_entries = 32;
-    controller.reconnect = Reconnect {
-        min: Duration::from_millis(100),
-        max: Duration::from_secs(2),
-        give_up: Some(Duration::from_secs(60)),
-    };
-    HostConfig { address: TARGET as u32, controller }
+/// Allocations so far: not counted here.
+const fn allocations() -> u64 {
+    0
 }
 
 fn net(seed: u64) -> Net {

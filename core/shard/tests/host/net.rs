@@ -58,6 +58,10 @@ pub(crate) struct Node {
     pub(crate) listens: bool,
     /// Sends it was asked for.
     pub(crate) sends: u64,
+    /// Bytes that it sent, by node.
+    pub(crate) sent: BTreeMap<usize, u64>,
+    /// Allocations of its shard, where they are counted.
+    pub(crate) allocated: u64,
     /// Its disk, by blocks of 4096 bytes; zeros until written.
     pub(crate) disk: BTreeMap<u64, Vec<u8>>,
     /// What the disk has done and not told yet.
@@ -96,6 +100,8 @@ impl Node {
             stalled: false,
             listens: true,
             sends: 0,
+            sent: BTreeMap::new(),
+            allocated: 0,
             disk: BTreeMap::new(),
             landed: Vec::new(),
             holds_reads: false,
@@ -103,7 +109,7 @@ impl Node {
             tells: VecDeque::new(),
         };
         let start = Event::Start { boot_id: [0; 16], seed };
-        node.shard.handle(&mut node.mem, now, start);
+        node.handle(now, start);
         node
     }
 
@@ -122,6 +128,13 @@ impl Node {
         };
         self.ends.insert(socket, end);
         socket
+    }
+
+    /// Hands an event to its shard.
+    fn handle(&mut self, now: Instant, event: Event) {
+        let before = crate::allocations();
+        self.shard.handle(&mut self.mem, now, event);
+        self.allocated += crate::allocations() - before;
     }
 
     fn read_disk(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -223,7 +236,7 @@ impl Net {
             self.now = self.now.max(due);
             for node in self.nodes.iter_mut().filter(|node| !node.stalled) {
                 if node.shard.poll_timeout().is_some_and(|due| due <= self.now) {
-                    node.shard.handle(&mut node.mem, self.now, Event::Elapsed);
+                    node.handle(self.now, Event::Elapsed);
                 }
             }
             self.run();
@@ -239,7 +252,9 @@ impl Net {
     /// Ends a node's turn and carries out what it wants; false if that is nothing.
     fn turn(&mut self, at: usize) -> bool {
         let (now, node) = (self.now, &mut self.nodes[at]);
+        let before = crate::allocations();
         node.shard.end_turn(&mut node.mem, now);
+        node.allocated += crate::allocations() - before;
         while let Some((key, event)) = node.shard.host_poll() {
             node.whose.push_back(key);
             node.events.push_back(event);
@@ -275,6 +290,7 @@ impl Net {
                 let bytes = node.mem.gather(&spans);
                 let end = node.ends.get_mut(&socket.0).unwrap();
                 assert!(end.send.is_none() && !end.closed);
+                *node.sent.entry(end.peer.0).or_default() += bytes.len() as u64;
                 end.send = Some((token, spans, bytes));
             }
             Effect::Shutdown { socket } => self.end_peer(at, socket),
@@ -346,7 +362,7 @@ impl Net {
                 assert_eq!(socket, theirs);
                 let node = &mut self.nodes[to];
                 let accepted = Event::Accepted { listener: 0, socket: Socket(socket), local: None };
-                node.shard.handle(&mut node.mem, self.now, accepted);
+                node.handle(self.now, accepted);
                 Ok(ours)
             } else {
                 Err(IoError::Refused)
@@ -358,7 +374,7 @@ impl Net {
 
     fn done(&mut self, at: usize, token: Token, result: Result<u32, IoError>) {
         let node = &mut self.nodes[at];
-        node.shard.handle(&mut node.mem, self.now, Event::Done { token, result });
+        node.handle(self.now, Event::Done { token, result });
     }
 
     /// The effects of a stream that is over come back, one at a time.
@@ -454,7 +470,7 @@ impl Net {
                 let lease: Lease = node.mem.alloc(Class::Medium).expect("a receive buffer");
                 node.mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
                 let event = Event::Received { token, lease, len: bytes.len() as u32 };
-                node.shard.handle(&mut node.mem, now, event);
+                node.handle(now, event);
             }
             Some(Receive::Stream(token)) if end.over => self.done(at, token, Ok(0)),
             other => {

@@ -11,6 +11,7 @@ use braid_nvme::Status;
 use braid_nvme::ana::AnaState;
 use braid_nvme::connect::Nqn;
 use braid_nvme::host::{Completed, Ended, Event, Multipath, Operation, Policy, Submission};
+use braid_nvme::pdu::Digests;
 use braid_pool::{Create, Device, Format};
 use braid_shard::{
     BackendConfig, Disk, HostConfig, NamespaceConfig, News, Note, Paths, PoolId, Question,
@@ -18,7 +19,7 @@ use braid_shard::{
 };
 
 use crate::net::Net;
-use crate::{host, nobody, target};
+use crate::setup::{host, nobody, target};
 
 pub(crate) const VOLUME: Uuid = [0xaa; 16];
 pub(crate) const VOLUME_NQN: &str = "nqn.2026-01.io.braid:volume";
@@ -345,7 +346,13 @@ impl World {
     }
 
     pub(crate) fn connect(&mut self, at: usize) -> Key {
-        let config = HostConfig { address: at as u32, ..host(VOLUME_NQN) };
+        self.connect_with(at, false)
+    }
+
+    /// The same, with a digest over data or without.
+    pub(crate) fn connect_with(&mut self, at: usize, digest: bool) -> Key {
+        let mut config = HostConfig { address: at as u32, ..host(VOLUME_NQN) };
+        config.controller.digests = Digests { header: digest, data: digest };
         let key = self.net.nodes[HOST].shard.host_open(self.net.now, config).unwrap();
         self.run();
         key
