@@ -141,7 +141,6 @@ impl<C: Send + 'static> Reactor<C> {
         M: Machine,
         A: Application<M, Control = C>,
     {
-        self.drive.now = crate::now();
         self.drive.counters.turns += 1;
         self.collect();
         tell(&mut self.drive, machine);
@@ -175,7 +174,9 @@ impl<C: Send + 'static> Reactor<C> {
         drive.post();
     }
 
-    /// Takes completions and mail, which become events.
+    /// Takes completions and mail, which become events, and looks at the clock after that: leases
+    /// are judged by it, and a process may be paused at any place. What happened before the time
+    /// that it is told with may count as late; nothing may happen after it.
     fn collect(&mut self) {
         let drive = &mut self.drive;
         let on_disks = drive.disks.ops.len();
@@ -189,10 +190,11 @@ impl<C: Send + 'static> Reactor<C> {
                 break;
             }
         }
-        drive.accept_again();
         if drive.mailed {
             drive.open_mail();
         }
+        drive.now = crate::now();
+        drive.accept_again();
     }
 
     /// Submits, and waits if there is nothing to do.
