@@ -340,6 +340,8 @@ impl Pool {
         self.checkpoint.frozen = frozen;
         self.store.buried.clear();
         self.fetches.born.clear();
+        // Whatever had cells of the journal as it was found is in pages that are durable now.
+        self.fetches.dropped = None;
         self.fetches.rest.try_again();
         self.journal.tail = lsn + 1;
         self.release_pairs(lsn);

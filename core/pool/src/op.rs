@@ -59,8 +59,6 @@ pub(crate) struct Op {
     pub(crate) transfers: u32,
     /// Pieces of it that are to be compared then.
     pub(crate) parked: ArrayVec<Key, PIECES_MAX>,
-    /// More pieces of it wait than there is room for: one was halved often.
-    pub(crate) crowded: bool,
     /// Counted among its layer's writes.
     pub(crate) counted: bool,
     /// CRCs of the blocks in its buffer: of a write, known already; of a read, to be told.
@@ -211,6 +209,11 @@ pub(crate) struct Piece {
     pub(crate) granted: bool,
     /// Its cluster is kept where it is.
     pub(crate) pinned: bool,
+    /// Bytes after its own: the device failed a read of all, so each block is read alone.
+    pub(crate) rest: u32,
+    /// The same of a write with two partial ends: the first is read alone, for one of them cannot
+    /// be read.
+    pub(crate) alone: bool,
     /// When its transfers began, while there are some.
     pub(crate) began: Option<Mark>,
 }

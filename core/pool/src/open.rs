@@ -84,6 +84,8 @@ pub(crate) enum Phase {
     /// The ring has no room for the verdicts: a checkpoint makes them durable, and the superblock
     /// tells the new tail.
     Relieve { ticket: Option<u64> },
+    /// The superblock is to tell of a first flush that failed; then the pool is refused.
+    Refuse { ticket: u64, error: IoError },
     /// The superblock with the new incarnation is written.
     Claim { ticket: u64 },
     /// The verdicts become durable.
@@ -108,6 +110,8 @@ pub(crate) struct Opening {
     phase: Option<Phase>,
     pub(crate) ios: Slab<Io>,
     pub(crate) synced: Option<Result<(), IoError>>,
+    /// Why the first flush failed.
+    unsynced: Option<IoError>,
     /// The pool was stopped in order.
     clean: bool,
     /// What the journal is.
@@ -123,6 +127,7 @@ impl Opening {
             phase: Some(phase),
             ios: Slab::with_capacity(READS_MAX),
             synced: None,
+            unsynced: None,
             clean: false,
             chain: Chain::default(),
             rejected: 0,
@@ -333,6 +338,7 @@ impl Pool {
             Phase::Replay(replay) => self.replay_on(mem, now, o, replay),
             Phase::Verify(verify) => self.verify_on(mem, o, verify),
             Phase::Claim { ticket } => Ok(self.claim_on(o, *ticket)),
+            Phase::Refuse { ticket, error } => self.refuse_on(*ticket, *error),
             Phase::Relieve { ticket } => self.relieve_on(mem, now, o, ticket),
             Phase::Clears { seq } => {
                 if self.sync.durable() >= *seq {
@@ -352,8 +358,20 @@ impl Pool {
         match o.synced {
             None => Ok(None),
             Some(Ok(())) => Ok(Some(Phase::Superblocks(Copies::new()))),
-            Some(Err(error)) => Err(Refusal::Device(error)),
+            Some(Err(error)) if self.config.read_only => Err(Refusal::Device(error)),
+            Some(Err(error)) => {
+                // The pool is not opened, and who opens it next is to know why: the device may have
+                // dropped what it goes on to show.
+                o.unsynced = Some(error);
+                Ok(Some(Phase::Superblocks(Copies::new())))
+            }
         }
+    }
+
+    /// The superblock says that a flush failed, as far as the device took it: the pool is not
+    /// opened.
+    fn refuse_on(&mut self, ticket: u64, error: IoError) -> Progress {
+        if self.superblocks.done() < ticket { Ok(None) } else { Err(Refusal::Device(error)) }
     }
 
     /// Begins a flush, whose result will be in `synced`.
@@ -413,6 +431,14 @@ impl Pool {
         self.superblock = found;
         self.zero_crc = M::crc_bytes(&[0; BLOCK as usize], 0);
         o.clean = found.flags.get() & CLEAN != 0;
+        if let Some(error) = o.unsynced {
+            // What an orderly stop left was durable then.
+            if o.clean {
+                return Err(Refusal::Device(error));
+            }
+            self.superblock.flags = (found.flags.get() | ERROR).into();
+            return Ok(Some(Phase::Refuse { ticket: self.superblocks.ask(), error }));
+        }
         let whole = found.tail.get() == found.last_seq.get().wrapping_add(1);
         Ok(Some(match o.clean && whole {
             true => Phase::Peek { read: None },
@@ -465,10 +491,9 @@ impl Pool {
             _ => chain.last + 1,
         };
         let flags = self.superblock.flags.get();
-        // A process that made the journal durable again may have ended before its first checkpoint.
-        let same_boot = self.superblock.boot_id == self.config.boot_id;
-        let dropped = flags & ERROR != 0 || (flags & DROPPED != 0 && same_boot);
-        if dropped && !self.config.read_only {
+        // A process that made the journal durable again may have ended before its first checkpoint;
+        // and a machine may start again with a device that had power all the time.
+        if flags & (ERROR | DROPPED) != 0 && !self.config.read_only {
             self.fetches.dropped = Some((chain.tail, chain.last));
         }
         if flags & ERROR == 0 || self.config.read_only {

@@ -354,10 +354,11 @@ impl Pool {
             // It was never written, or it is lost; blocks of it that are owned will tell.
             None => {
                 self.store.sums.add(page, None, 0);
-                if *read != [true; 2] {
-                    self.notes.push_back(Note::Lost { device: *address });
-                }
             }
+        }
+        // The one that was not read may have been the newer: nobody else has what it held.
+        if let Some(slot) = read.iter().position(|read| !read) {
+            self.notes.push_back(Note::Lost { device: address + slot as u64 * BLOCK });
         }
     }
 

@@ -18,7 +18,6 @@ use crate::map::{Look, PageId};
 use crate::op::{Kind, PIECE_BLOCKS, Run, Step, Waiter};
 use crate::request::Failure;
 use crate::store::{binding, mask, place_cluster};
-use crate::submit::piece;
 use crate::sums::Sum;
 use crate::write::{BLOCK_BYTES, bits, side_of};
 use crate::{Note, Pool, token};
@@ -286,8 +285,8 @@ impl Pool {
             // The device may still be filling the same buffer for another piece.
             let Some(op) = self.ops.get_mut(piece.op) else { return };
             if op.transfers > 0 {
-                if !op.parked.contains(&key) && op.parked.try_push(key).is_err() {
-                    op.crowded = true;
+                if !op.parked.contains(&key) {
+                    op.parked.push(key);
                 }
                 return;
             }
@@ -378,38 +377,51 @@ impl Pool {
             let from = piece.start % BLOCK_BYTES;
             mem.copy(lease, piece.at, side, from..from + piece.len);
         }
+        if piece.rest > 0 {
+            return self.read_next(mem, key);
+        }
         self.end_piece(mem, now, key, None);
     }
 
-    /// The device failed a read of a piece: it is read again in halves, until what cannot be read
-    /// is one block. The others are none of its business.
-    pub(crate) fn halve<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
-        let Some(old) = self.pieces.get(key) else { return };
-        let ((first, count), mask) = (old.blocks(), old.mask());
-        let (op, layer, lcluster, locked) = (old.op, old.layer, old.lcluster, old.locked);
-        let border = (first + count / 2) * BLOCK_BYTES;
-        if count > 1 {
-            let (kept, offset) = (border - old.start, u64::from(border));
-            let at = u64::from(lcluster) * CLUSTER_BLOCKS * BLOCK + offset;
-            let (len, in_buffer) = (u64::from(old.len - kept), u64::from(old.at + kept));
-            let rest = piece(op, layer, Kind::Read, at, len, in_buffer);
-            if let (Ok(rest), Some(op)) = (self.pieces.insert(rest), self.ops.get_mut(op)) {
-                op.pieces += 1;
-                self.ready.push_back(Waiter::Piece(rest));
-                if let Some(piece) = self.pieces.get_mut(key) {
-                    (piece.len, piece.locked) = (kept, false);
-                    if let Some(side) = piece.side.take() {
-                        self.give_back(mem, side);
-                    }
-                }
-                if locked {
-                    self.unlock(layer, lcluster, mask);
-                }
-                return self.map_again(mem, now, key);
-            }
+    /// The device failed a read of a piece: each of its blocks is read alone, and what cannot be
+    /// read then is lost. The others are none of its business.
+    pub(crate) fn read_singly<M: Memory>(&mut self, mem: &mut M, now: Instant, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        let (first, count) = piece.blocks();
+        if count == 1 {
+            return self.report(mem, now, key, first);
         }
-        self.note_lost(key, first);
-        self.end_piece(mem, now, key, Some(self.media(key)));
+        let mask = piece.mask();
+        let own = BLOCK_BYTES - piece.start % BLOCK_BYTES;
+        piece.rest += piece.len - own;
+        piece.len = own;
+        self.begin_anew(mem, key, mask);
+    }
+
+    /// Takes the next block of a piece that is read block by block.
+    fn read_next<M: Memory>(&mut self, mem: &mut M, key: Key) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        let mask = piece.mask();
+        (piece.start, piece.at) = (piece.start + piece.len, piece.at + piece.len);
+        piece.len = piece.rest.min(BLOCK_BYTES);
+        piece.rest -= piece.len;
+        self.begin_anew(mem, key, mask);
+    }
+
+    /// A piece that had these blocks has others now: it begins when its turn comes.
+    fn begin_anew<M: Memory>(&mut self, mem: &mut M, key: Key, mask: u64) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        let (layer, lcluster) = (piece.layer, piece.lcluster);
+        let locked = core::mem::replace(&mut piece.locked, false);
+        piece.runs.clear();
+        piece.step = Step::Mapping;
+        if let Some(side) = piece.side.take() {
+            self.give_back(mem, side);
+        }
+        if locked {
+            self.unlock(layer, lcluster, mask);
+        }
+        self.ready.push_back(Waiter::Piece(key));
     }
 
     /// A block is lost.
@@ -478,6 +490,7 @@ impl Pool {
         let (first, count) = piece.blocks();
         let ends = [first, first + count - 1];
         let partial = ends.iter().filter(|block| side_of(piece, **block).is_some());
+        let partial = partial.take(if piece.alone { 1 } else { 2 });
         let wanted = partial.fold(0, |all, block| all | 1 << block);
         let mut runs = ArrayVec::new();
         match self.resolve(layer, lcluster, wanted, &mut runs) {
@@ -520,6 +533,40 @@ impl Pool {
         }
         if each.is_empty() {
             self.merged(mem, now, key);
+        }
+    }
+
+    /// The device failed a read of partial ends: if there are two, the first is read again alone,
+    /// and tells which of them is lost.
+    pub(crate) fn end_unread<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        now: Instant,
+        key: Key,
+        failed: bool,
+    ) {
+        let Some(piece) = self.pieces.get_mut(key) else { return };
+        let (first, count) = piece.blocks();
+        match (piece.alone, piece.runs.len()) {
+            (false, 2) => {
+                piece.alone = true;
+                piece.runs.clear();
+                self.read_ends(mem, now, key);
+            }
+            (true, _) if !failed => {
+                let (layer, lcluster, last) = (piece.layer, piece.lcluster, first + count - 1);
+                let mut runs = ArrayVec::new();
+                self.resolve(layer, lcluster, 1 << last, &mut runs);
+                if let Some(piece) = self.pieces.get_mut(key) {
+                    piece.runs.set(&runs);
+                }
+                self.report(mem, now, key, last);
+            }
+            (true, _) => self.report(mem, now, key, first),
+            (false, _) => {
+                let block = piece.runs.first().map_or(first, |run| u32::from(run.at));
+                self.report(mem, now, key, block);
+            }
         }
     }
 
@@ -659,13 +706,43 @@ mod tests {
                 rig.run();
                 rig.take_ended().pop().expect("it has ended")
             };
+            rig.reads.clear();
             assert_eq!(read(&mut rig), Err(Failure::Media(bad * 4096)), "block {bad}");
+            let met = rig
+                .reads
+                .iter()
+                .filter(|(at, len)| (*at..at + u64::from(*len)).contains(&(place * 4096)));
+            assert_eq!(met.count(), 2, "each may take as long as a disk tries");
             let (of, offset, device) = (Some(handle), bad * 4096, place * 4096);
             assert_eq!(rig.notes, [Note::Media { handle: of, offset, device }]);
             // It is written anew, and can be read again.
             rig.write(handle, bad, 9);
             rig.run();
             assert!(read(&mut rig).is_ok(), "block {bad}");
+        }
+    }
+
+    #[test]
+    fn of_two_partial_ends_of_a_write_the_one_that_the_device_cannot_read_is_named() {
+        for (bad, named) in [(3, 3), (5, 5)] {
+            let (mut rig, _) = Rig::new();
+            let fine = rig.create_fine(&[3, 4, 5], 6);
+            let handle = rig.pool.find(&[2; 16]).expect("a replica");
+            assert_eq!(fine, handle);
+            rig.write(fine, bad, 9);
+            rig.run();
+            rig.take_ended();
+            rig.notes.clear();
+            let is_it = |(_, bytes): &(&u64, &Vec<u8>)| bytes.iter().all(|byte| *byte == 9);
+            let place = *rig.blocks.iter().find(is_it).expect("it was written").0;
+            rig.bad.insert(place);
+            let lease = rig.mem.alloc(Class::Large).expect("a buffer");
+            let work = Work::Write { offset: 3 * 4096 + 512, len: 2 * 4096, durable: false };
+            rig.ask_with(fine, work, lease);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Err(Failure::Media(named * 4096))]);
+            let (handle, offset, device) = (Some(fine), named * 4096, place * 4096);
+            assert_eq!(rig.notes, [Note::Media { handle, offset, device }]);
         }
     }
 }

@@ -71,7 +71,6 @@ impl Pool {
             unverified: 0,
             transfers: 0,
             parked: ArrayVec::new(),
-            crowded: false,
             counted: false,
             cutting: false,
             room: Room::Single,
@@ -426,8 +425,7 @@ fn next_piece(at: u64, end: u64, kind: Kind) -> (u64, Kind) {
     }
 }
 
-/// A piece that nobody has begun.
-pub(crate) fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> Piece {
+fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffer: u64) -> Piece {
     #[expect(clippy::cast_possible_truncation, reason = "within a cluster, and a layer's limits")]
     let (lcluster, start, len, at) =
         ((at / CLUSTER) as u32, (at % CLUSTER) as u32, len as u32, in_buffer as u32);
@@ -453,6 +451,8 @@ pub(crate) fn piece(op: Key, layer: u32, kind: Kind, at: u64, len: u64, in_buffe
         retried: false,
         granted: false,
         pinned: false,
+        rest: 0,
+        alone: false,
         began: None,
     }
 }

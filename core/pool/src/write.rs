@@ -431,21 +431,6 @@ impl Pool {
         }
     }
 
-    /// A transfer into the buffer of a request is done: after the last one it may be looked into.
-    fn transferred(&mut self, of: Key) {
-        let Some(op) = self.ops.get_mut(of) else { return };
-        op.transfers -= 1;
-        if op.transfers > 0 {
-            return;
-        }
-        self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
-        if core::mem::take(&mut op.crowded) {
-            let waits = |piece: &Piece| piece.op == of && piece.step == Step::Verifying;
-            let all = self.pieces.iter().filter(|(_, piece)| waits(piece));
-            self.ready.extend(all.map(|(key, _)| Waiter::Piece(key)));
-        }
-    }
-
     /// A transfer of a piece is done.
     pub(crate) fn on_piece_done<M: Memory>(
         &mut self,
@@ -461,11 +446,15 @@ impl Pool {
             // The others may take long, or for ever: nothing is acknowledged meanwhile.
             return self.fail(mem, Operation::Write, self.on_device(key), error);
         }
-        if piece.kind == Kind::Read && piece.side.is_none() {
-            let of = piece.op;
-            self.transferred(of);
+        if piece.kind == Kind::Read
+            && piece.side.is_none()
+            && let Some(op) = self.ops.get_mut(piece.op)
+        {
+            op.transfers -= 1;
+            if op.transfers == 0 {
+                self.ready.extend(op.parked.drain(..).map(Waiter::Piece));
+            }
         }
-        let Some(piece) = self.pieces.get_mut(key) else { return };
         if !over {
             return;
         }
@@ -478,6 +467,7 @@ impl Pool {
             self.reads.end(epoch);
         }
         let (first, seq, step) = (piece.first.take(), piece.seq, piece.step);
+        let piece_alone = piece.alone;
         if writes {
             self.sync.data_in_flight -= 1;
             self.sync.wrote();
@@ -494,7 +484,12 @@ impl Pool {
                 self.fail(mem, Operation::Write, self.on_device(key), error);
             }
             (_, Err(_)) if self.compares(key) => self.compare_singly(mem, now, key),
-            (Step::Transfer, Err(_)) => self.halve(mem, now, key),
+            (Step::Transfer, Err(IoError::Media | IoError::Device)) => {
+                self.read_singly(mem, now, key);
+            }
+            (Step::Merging, outcome) if piece_alone || outcome.is_err() => {
+                self.end_unread(mem, now, key, outcome.is_err());
+            }
             (_, Err(_)) => self.end_piece(mem, now, key, Some(self.media(key))),
             (Step::Transfer, Ok(())) if writes && self.journal.written < seq => {
                 if let Some(piece) = self.pieces.get_mut(key) {

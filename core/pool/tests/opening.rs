@@ -463,6 +463,31 @@ fn what_a_failed_flush_dropped_is_written_again_before_it_is_used() {
 }
 
 #[test]
+fn what_the_first_flush_of_an_open_dropped_is_written_again_by_the_next_open() {
+    let mut world = World::fresh(&config(1));
+    let handle = world.replica(7, 4 << 20);
+    world.write(handle, 3, 0x33).unwrap();
+    world.flush(handle);
+    world.write(handle, 5, 0x55).unwrap();
+    let mut disk = world.leave();
+    disk.drops = true;
+    let world = World::around_disk(disk, Pool::open(config(2)));
+    assert!(world.notes.contains(&Note::Refused(Refusal::Device(IoError::Device))));
+    let mut world = world.kill(config(3));
+    assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+    let handle = world.handle(7);
+    world.write(handle, 20, 0x77).unwrap();
+    world.flush(handle);
+    let mut world = world.cut(|_| false, config(4));
+    assert_eq!(world.pool.state(), State::Open, "{:?}", world.notes);
+    let handle = world.handle(7);
+    for (block, byte) in [(3, 0x33), (5, 0x55), (20, 0x77)] {
+        assert_eq!(world.read(handle, block), Ok(byte), "block {block}");
+    }
+    world.leave();
+}
+
+#[test]
 fn the_power_may_go_while_what_was_dropped_is_written_again() {
     let whole = after_a_failed_flush().kill(config(2)).disk.writes;
     let before = after_a_failed_flush().leave();
