@@ -23,6 +23,7 @@ pub mod powercut;
 mod ram;
 mod random;
 mod seen;
+mod shards;
 mod story;
 mod workload;
 mod world;

@@ -73,6 +73,10 @@ pub(crate) struct Sim {
     /// Tells the story: time, packets, commands, faults, what hosts saw
     #[arg(long)]
     log: bool,
+    /// What runs at the nodes: `nexus` (nexus, guards and pool), or `shard` (whole shards, and
+    /// NVMe/TCP over streams); by itself both, one after the other
+    #[arg(long, value_name = "LEVEL")]
+    level: Option<String>,
     /// Only clusters of this kind; by itself a seed draws everything
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
@@ -106,6 +110,7 @@ pub(crate) fn sim(options: &Sim) -> Outcome<()> {
     }
     let hosts = options.hosts.map(|hosts| hosts.to_string());
     for (name, value) in [
+        ("--level", &options.level),
         ("--profile", &options.profile),
         ("--plant", &options.plant),
         ("--keep", &options.keep),

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use braid_nexus::Plant;
 use braid_sim::Story;
-use braid_sim::cluster::campaign::{self, Finding, MIXED, Options, PLANTS, Profile, Report};
+use braid_sim::cluster::campaign::{
+    self, Finding, Level, MIXED, Options, PLANTS, Profile, Report, Selection,
+};
 use braid_sim::cluster::shrink::shrink;
 
 use super::number;
@@ -14,9 +16,18 @@ const TOLD_MAX: usize = 10;
 
 /// Runs what the arguments say; whether nothing was found that should not be.
 pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, String> {
-    let (options, shrinks) = parse(arguments)?;
+    let (given, levels, shrinks) = parse(arguments)?;
+    let mut well = true;
+    for level in levels {
+        let selection = Selection { level, ..given.selection.clone() };
+        well &= run_level(&Options { selection, ..given.clone() }, shrinks);
+    }
+    Ok(well)
+}
+
+fn run_level(options: &Options, shrinks: bool) -> bool {
     let began = Instant::now();
-    let report = campaign::campaign(&options);
+    let report = campaign::campaign(options);
     let seconds = began.elapsed().as_secs_f64();
     println!("seen: {}", report.seen);
     for finding in report.findings.iter().take(TOLD_MAX) {
@@ -26,7 +37,7 @@ pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, Strin
     if let Some(first) = report.findings.first().filter(|_| shrinks) {
         tell_smaller(first);
     }
-    println!("{}", last_line(&report, seconds));
+    println!("{}", last_line(options.selection.level, &report, seconds));
     if let Some(plant) = options.selection.plant {
         let name = campaign::plant_name(plant);
         let found = report.findings.first().map(|finding| finding.seed);
@@ -34,13 +45,13 @@ pub(super) fn run(arguments: impl Iterator<Item = String>) -> Result<bool, Strin
             "{name}: {}",
             found.map_or("not found".into(), |at| format!("found by seed {at}"))
         );
-        return Ok(found.is_some());
+        return found.is_some();
     }
-    let missing = campaign::never_reached(&options, &report);
+    let missing = campaign::never_reached(options, &report);
     if !missing.is_empty() {
         println!("NEVER REACHED: {}", missing.join(", "));
     }
-    Ok(report.findings.is_empty() && missing.is_empty())
+    report.findings.is_empty() && missing.is_empty()
 }
 
 fn tell_smaller(finding: &Finding) {
@@ -51,10 +62,14 @@ fn tell_smaller(finding: &Finding) {
     }
 }
 
-fn last_line(report: &Report, seconds: f64) -> String {
+fn last_line(level: Level, report: &Report, seconds: f64) -> String {
     let simulated = report.simulated.as_secs_f64();
+    let what = match level {
+        Level::Nexus => "nexuses",
+        Level::Shard => "whole shards",
+    };
     format!(
-        "sim: {} seeds, {:.1} h simulated in {seconds:.0} s ({:.0} x real time), {:.1} million \
+        "sim: {} seeds of {what}, {:.1} h simulated in {seconds:.0} s ({:.0} x real time), {:.1} million \
          events, {} findings",
         report.seeds,
         simulated / 3600.0,
@@ -64,16 +79,17 @@ fn last_line(report: &Report, seconds: f64) -> String {
     )
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool), String> {
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, Vec<Level>, bool), String> {
     let mut options = Options {
         seeds: 200,
         first: 1,
         profile: MIXED,
-        selection: campaign::Selection::default(),
+        selection: Selection::default(),
         story: Story::Silent,
         jobs: 0,
         first_finding_ends: false,
     };
+    let mut levels = Vec::new();
     let mut profile = None;
     let mut only = false;
     while let Some(option) = arguments.next() {
@@ -89,6 +105,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool),
                 (options.first, options.seeds, only) = (number(&value)?, 1, true);
             }
             "--jobs" => options.jobs = number(&value)?,
+            "--level" => levels = vec![level(&value)?],
             "--profile" => profile = Some(profile_of(&value)?),
             "--plant" => options.selection.plant = Some(plant(&value)?),
             "--hosts" => options.selection.hosts = Some(number(&value)?),
@@ -108,7 +125,20 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, bool),
         options.jobs = 1;
     }
     let shrinks = !only && options.story == Story::Silent;
-    Ok((options, shrinks))
+    if levels.is_empty() {
+        // One seed, or a rule that is switched off, is of one level.
+        levels.push(Level::Nexus);
+        levels.extend((!only && planted.is_none()).then_some(Level::Shard));
+    }
+    Ok((options, levels, shrinks))
+}
+
+fn level(name: &str) -> Result<Level, String> {
+    match name {
+        "nexus" => Ok(Level::Nexus),
+        "shard" => Ok(Level::Shard),
+        _ => Err(format!("no level {name}; there are nexus and shard")),
+    }
 }
 
 fn profile_of(name: &str) -> Result<&'static str, String> {

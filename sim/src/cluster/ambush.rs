@@ -103,7 +103,7 @@ impl Run {
 
     /// What an engine copies just now, the replicas by their nodes.
     pub(super) fn copies(&self, volume: usize, node: u8) -> Vec<Copying> {
-        self.cluster.nexus(node, volume).map_or(Vec::new(), |nexus| nexus.copies())
+        self.cluster.copies(node, volume)
     }
 
     fn lurk_for_copies(&mut self, volume: usize) {

@@ -11,6 +11,7 @@ pub use super::plants::PLANTS;
 pub use super::profile::{FREE, MIXED, Profile, kind};
 use super::run::Run;
 pub use super::run::Selection;
+pub use super::Level;
 use crate::guard::guard;
 use crate::oracle::Violation;
 use crate::seen::Seen;
@@ -44,6 +45,8 @@ pub struct Report {
     pub simulated: Duration,
     /// Things that happened.
     pub events: u64,
+    /// A number for all of them: two reports with the same are of the same runs.
+    pub digest: u64,
     /// What it came across.
     pub seen: Seen,
     /// What does not hold, by seed.
@@ -72,6 +75,9 @@ impl Finding {
         let mut command = format!("cargo xtask sim --seed {}", self.seed);
         if self.profile != kind(MIXED, self.seed) {
             command.push_str(&format!(" --profile {}", self.profile));
+        }
+        if self.selection.level == Level::Shard {
+            command.push_str(" --level shard");
         }
         if let Some(plant) = self.selection.plant {
             command.push_str(&format!(" --plant {}", plant_name(plant)));
@@ -108,6 +114,7 @@ pub fn plant_name(plant: Plant) -> &'static str {
 pub(super) struct Outcome {
     pub(super) simulated: Duration,
     pub(super) events: u64,
+    pub(super) digest: u64,
     pub(super) seen: Seen,
     pub(super) faults: u32,
     pub(super) violation: Option<Violation>,
@@ -131,6 +138,7 @@ pub(super) fn run(
         simulated: run
             .map_or(Duration::ZERO, |run| Duration::from_nanos(run.cluster.now().as_nanos())),
         events: run.map_or(0, |run| run.cluster.happened()),
+        digest: run.map_or(0, |run| run.cluster.digest()),
         seen: run.map_or_else(Seen::default, |run| run.seen.clone()),
         faults: run.map_or(0, |run| run.faults),
         violation: result.err(),
@@ -181,6 +189,7 @@ impl Report {
         self.seeds += 1;
         self.simulated += outcome.simulated;
         self.events += outcome.events;
+        self.digest = self.digest.wrapping_add(outcome.digest);
         self.seen.add(&outcome.seen);
         if let Some(violation) = outcome.violation {
             let (profile, selection) = (kind(options.profile, seed), options.selection.clone());

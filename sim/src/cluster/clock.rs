@@ -12,7 +12,7 @@ use braid_block::Instant;
 
 use super::net::{LineId, Packet};
 use crate::disk::Flight;
-use crate::random::Random;
+use crate::random::{Random, mix};
 use crate::story::Story;
 
 /// Something that will happen.
@@ -28,6 +28,10 @@ pub(crate) enum Happening {
     Turn { node: u8, life: u64 },
     /// A process's deadline.
     Wake { node: u8, life: u64 },
+    /// A host's machine ends its turn.
+    HostTurn { host: u8 },
+    /// Its deadline.
+    HostWake { host: u8 },
     /// A paused process goes on.
     Resume { node: u8, pause: u64 },
     /// An end of a line has heard nothing for too long: while this cut lasts, or because the other
@@ -47,6 +51,28 @@ pub(crate) enum Happening {
     Timer(u64),
 }
 
+impl Happening {
+    /// A number for what it is.
+    fn number(&self) -> u64 {
+        match self {
+            Self::Packet(packet) => packet.body.number(),
+            Self::Disk { node, .. } => 1 << 8 | u64::from(*node),
+            Self::Arrive { node, .. } => 2 << 8 | u64::from(*node),
+            Self::Turn { node, .. } => 3 << 8 | u64::from(*node),
+            Self::Wake { node, .. } => 4 << 8 | u64::from(*node),
+            Self::HostTurn { host } => 5 << 8 | u64::from(*host),
+            Self::HostWake { host } => 6 << 8 | u64::from(*host),
+            Self::Resume { node, .. } => 7 << 8 | u64::from(*node),
+            Self::Lapse { line, .. } | Self::Unanswered { line } => 8 << 8 | line.0 << 16,
+            Self::Silence { question, .. } => 9 << 8 | question << 16,
+            Self::Exit { node, .. } => 10 << 8 | u64::from(*node),
+            Self::Beat { node, .. } => 11 << 8 | u64::from(*node),
+            Self::Plan => 12 << 8,
+            Self::Timer(timer) => 13 << 8 | timer << 16,
+        }
+    }
+}
+
 /// Virtual time.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -54,6 +80,7 @@ pub(crate) struct Clock {
     set: u64,
     due: BTreeMap<(Instant, u64), Happening>,
     happened: u64,
+    digest: u64,
     pub(crate) random: Random,
     pub(crate) story: Story,
 }
@@ -65,6 +92,7 @@ impl Clock {
             set: 0,
             due: BTreeMap::new(),
             happened: 0,
+            digest: 0,
             random: Random::part(seed, 20),
             story,
         }
@@ -77,6 +105,11 @@ impl Clock {
     /// How many things happened.
     pub(crate) const fn happened(&self) -> u64 {
         self.happened
+    }
+
+    /// A number for everything that happened, in its order: two runs with the same are the same.
+    pub(crate) const fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Sets something; what should have been before now happens now.
@@ -94,6 +127,7 @@ impl Clock {
         let ((when, _), what) = self.due.pop_first()?;
         self.now = when;
         self.happened += 1;
+        self.digest = mix(self.digest ^ when.as_nanos()).wrapping_add(what.number());
         Some(what)
     }
 

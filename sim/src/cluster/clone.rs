@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 
 use braid_nexus::Uuid;
 
-use super::engine::Engines;
 use super::place::{VolumeSite, replica_uuid, volume_uuid};
-use super::replica::Parts;
 use super::{Cluster, ERRANDS};
 
 /// A volume that is on its way.
@@ -37,9 +35,11 @@ impl Cluster {
         for node in 0..self.config.nodes {
             let shape = self.nexus_shape(node, volume);
             let maker = self.config.nexus;
-            let add = |engines: &mut Engines| engines.add(maker, shape);
-            let process = self.nodes[usize::from(node)].process.as_mut();
-            process.into_iter().for_each(|process| add(&mut process.engines));
+            self.with(node, |at, cx| {
+                if let Some(process) = &mut at.process {
+                    process.add(cx, maker, shape);
+                }
+            });
         }
         self.births.push(Birth { volume, snapshot: *snapshot });
         Some(volume)
@@ -77,21 +77,20 @@ impl Cluster {
         self.with(node, |at, cx| {
             let paused = at.is_paused();
             let process = at.process.as_mut().filter(|process| process.is_ready() && !paused)?;
-            if process.replicas.list.iter().any(|replica| replica.uuid == *uuid) {
-                let layer = process.pool.layer(process.pool.find(uuid)?)?;
+            if process.replica(uuid).is_some() {
+                let pool = process.pool()?;
+                let layer = pool.layer(pool.find(uuid)?)?;
                 return Some((layer.instance, layer.bytes));
             }
-            if process.pool.find(uuid).is_none() {
-                process.pool.find(snapshot)?;
+            if process.pool()?.find(uuid).is_none() {
+                process.pool()?.find(snapshot)?;
                 let name = "clone".into();
                 let (snapshot, uuid) = (*snapshot, *uuid);
                 let command = braid_pool::Command::Clone { snapshot, uuid, name, created: 0 };
                 process.errand(cx, number, command);
             }
             // Read after it was made: what is read is durable.
-            let mut parts = Parts { pool: &mut process.pool, mem: &mut process.mem };
-            process.replicas.load_one(cx, &mut parts, *uuid);
-            process.touch(cx);
+            process.load(cx, *uuid);
             None
         })
     }

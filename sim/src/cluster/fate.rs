@@ -227,9 +227,8 @@ impl Run {
                 return true;
             }
             let Some(record) = self.cluster.record(volume) else { return false };
-            let owner = self.owner_of(volume).and_then(|owner| self.cluster.nexus(owner, volume));
-            let relies = owner.is_some_and(|nexus| {
-                let view = nexus.view();
+            let owner = self.owner_of(volume).and_then(|owner| self.cluster.view(owner, volume));
+            let relies = owner.is_some_and(|view| {
                 view.failing == 0 && view.record.as_ref() == Some(record)
             });
             if !relies {
@@ -309,7 +308,7 @@ impl Run {
     /// came from dies before the owner hears of it, sometimes.
     pub(super) fn hunt(&mut self, volume: usize) {
         let Some(owner) = self.owner_of(volume) else { return };
-        let copied = self.cluster.nexus(owner, volume).map_or(0, |nexus| nexus.view().copied);
+        let copied = self.cluster.view(owner, volume).map_or(0, |view| view.copied);
         let winners = (0..8).filter(|slot| copied >> slot & 1 == 1);
         let winner = winners.filter_map(|slot| self.node_of(volume, slot)).find(|n| *n != owner);
         let Some(winner) = winner.filter(|_| self.random.once_in(HUNTS_IN)) else { return };
@@ -520,10 +519,8 @@ impl Run {
     pub(super) fn owner_of(&self, volume: usize) -> Option<u8> {
         let owner = self.cluster.record(volume)?.owner;
         (0..self.profile.nodes).find(|node| {
-            self.cluster.nexus(*node, volume).is_some_and(|nexus| {
-                let view = nexus.view();
-                view.serving && view.owner == owner
-            })
+            let view = self.cluster.view(*node, volume);
+            view.is_some_and(|view| view.serving && view.owner == owner)
         })
     }
 
@@ -593,7 +590,7 @@ impl Run {
         for volume in 0..self.volumes.len() {
             let Some(record) = self.cluster.record(volume) else { continue };
             let copied = self.owner_of(volume).map_or(0, |owner| {
-                self.cluster.nexus(owner, volume).map_or(0, |nexus| nexus.view().copied)
+                self.cluster.view(owner, volume).map_or(0, |view| view.copied)
             });
             let is_here = |slots: u8| {
                 let mut slots = (0..8).filter(|slot| slots >> slot & 1 == 1);

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use braid_block::{BlockSize, IoError};
 use braid_nexus::Plant;
-use braid_pool::{Command, Create, Operation};
+use braid_pool::{Command, Create, Operation, State};
 
 use super::Cluster;
 use super::clock::Happening;
 use super::drive::Pace;
 use super::net::{Body, LineId, Place, Weather};
 use super::planner::Temper;
+use super::running::Running;
 use super::store::Whims;
 use crate::cut::Cuts;
 use crate::world::{Injection, Trouble};
@@ -235,7 +236,7 @@ impl Cluster {
     /// errand: [`super::Happened::Errand`] tells its end.
     pub fn fill(&mut self, node: u8, left: u64) -> Option<u64> {
         let process = self.nodes[usize::from(node)].process.as_ref()?;
-        let bytes = process.pool.info().available.checked_sub(left).filter(|bytes| *bytes > 0)?;
+        let bytes = process.pool()?.info().available.checked_sub(left).filter(|bytes| *bytes > 0)?;
         self.clock.tell(|| format!("== n{node}: the pool gets full"));
         let create = Create {
             uuid: FILLER,
@@ -257,14 +258,14 @@ impl Cluster {
     #[must_use]
     pub fn is_filled(&self, node: u8) -> bool {
         let process = self.nodes[usize::from(node)].process.as_ref();
-        process.is_some_and(|process| process.pool.find(&FILLER).is_some())
+        process.and_then(Running::pool).is_some_and(|pool| pool.find(&FILLER).is_some())
     }
 
     /// Whether a node's pool does nothing any more.
     #[must_use]
     pub fn has_failed(&self, node: u8) -> bool {
         let process = self.nodes[usize::from(node)].process.as_ref();
-        process.is_some_and(|process| process.pool.state() == braid_pool::State::Failed)
+        process.and_then(Running::pool).is_some_and(|pool| pool.state() == State::Failed)
     }
 
     /// The disks take so long from now on.

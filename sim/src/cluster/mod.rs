@@ -9,9 +9,9 @@ mod ambush;
 pub mod campaign;
 mod chain;
 mod check;
-mod clock;
+pub(crate) mod clock;
 mod clone;
-mod drive;
+pub(crate) mod drive;
 mod engine;
 mod fate;
 mod fault;
@@ -19,18 +19,19 @@ mod format;
 mod history;
 mod host;
 mod inspect;
-mod net;
-mod nexus;
+pub(crate) mod net;
+pub(crate) mod nexus;
 mod node;
 mod place;
 mod planner;
 mod plants;
 mod portal;
-mod process;
+pub(crate) mod process;
 mod profile;
 mod register;
 mod replica;
 mod run;
+mod running;
 pub mod shrink;
 mod store;
 mod swarm;
@@ -46,9 +47,13 @@ use std::time::Duration;
 
 use braid_block::Instant;
 use braid_nexus::guard;
-use braid_nexus::{Command, Failure, Limits, Note, Plant, Record, Status, Timing, Uuid, record};
+use braid_nexus::{
+    Command, Copying, Failure, Limits, Note, Plant, Record, Status, Timing, Uuid, View, record,
+};
 use braid_pool::Pool;
 
+use crate::shards::engine::{Engine, Outset};
+use crate::shards::hosts::Machine;
 use crate::story::Story;
 use clock::{Clock, Happening};
 use drive::Drive;
@@ -56,9 +61,10 @@ use engine::Engines;
 use format::PoolShape;
 use net::{Ask, Body, Frame, Net, Packet};
 use node::Node;
+use running::Running;
 use planner::Planner;
 use portal::HostLine;
-use process::{Context, Input};
+use process::{Context, Input, Process};
 use store::Store;
 
 pub use clock::Spread;
@@ -76,11 +82,23 @@ pub use store::Whims;
 /// Tags of commands that are not the planner's have this bit.
 pub(crate) const ERRANDS: u64 = 1 << 63;
 
+/// What runs at the nodes and the hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Nexus, guards and pool of a node, and packets between them that are made up.
+    #[default]
+    Nexus,
+    /// Whole shards, and NVMe/TCP over streams of bytes.
+    Shard,
+}
+
 /// What a cluster is made of, and how its parts behave at first.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
     /// Where all chance comes from.
     pub seed: u64,
+    /// What runs at the nodes.
+    pub level: Level,
     /// Nodes.
     pub nodes: u8,
     /// Volumes: bytes, and the nodes of their replicas.
@@ -119,6 +137,11 @@ pub enum Happened {
     },
     /// A timer of [`Cluster::set_timer`].
     Timer(u64),
+    /// A command of a host came to a whole shard.
+    Came {
+        /// By which line.
+        line: LineId,
+    },
     /// Something came when nobody waited for it any more.
     Late(Late),
     /// An engine was not told what became of a change of a record.
@@ -216,6 +239,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     sites: Sites,
     hosts: BTreeMap<LineId, HostLine>,
+    /// Machines of hosts, where whole shards run.
+    machines: BTreeMap<u8, Machine>,
     out: VecDeque<Happened>,
     /// Chance of whoever drives, apart from that of the cluster.
     errands: u64,
@@ -229,6 +254,7 @@ impl ClusterConfig {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
+            level: Level::default(),
             nodes: 3,
             volumes: vec![(4 << 20, vec![0, 1, 2])],
             disk: 32 << 20,
@@ -263,6 +289,7 @@ impl Cluster {
             nodes: Vec::new(),
             sites,
             hosts: BTreeMap::new(),
+            machines: BTreeMap::new(),
             out: VecDeque::new(),
             errands: ERRANDS,
             births: Vec::new(),
@@ -322,6 +349,12 @@ impl Cluster {
         self.clock.happened()
     }
 
+    /// A number for everything that happened: two runs with the same are the same.
+    #[must_use]
+    pub const fn digest(&self) -> u64 {
+        self.clock.digest()
+    }
+
     /// Tells a line of the story, at this time.
     pub fn tell(&self, what: impl FnOnce() -> String) {
         self.clock.tell(what);
@@ -329,7 +362,13 @@ impl Cluster {
 
     /// What happened since it was asked last.
     pub fn poll(&mut self) -> Option<Happened> {
-        self.out.pop_front()
+        match self.out.pop_front()? {
+            // By a line that the host had given up, which the engine does not know.
+            Happened::Came { line } if !self.hosts.contains_key(&line) => {
+                Some(Happened::Late(Late::Command))
+            }
+            happened => Some(happened),
+        }
     }
 
     /// A [`Happened::Timer`] comes then.
@@ -371,6 +410,8 @@ impl Cluster {
                 });
             }
             Happening::Resume { node, pause } => self.resume(node, pause),
+            Happening::HostTurn { host } => self.machine_on(host, Machine::turn),
+            Happening::HostWake { host } => self.machine_on(host, |at, clock, _| at.wake(clock)),
             Happening::Lapse { line, near, cut } => self.lapse(line, near, cut),
             Happening::Unanswered { line } => self.unanswered(line),
             Happening::Silence { node, life, question } => {
@@ -413,6 +454,16 @@ impl Cluster {
         true
     }
 
+    /// Lets a host's machine do something, and tells what came to the host.
+    fn machine_on(&mut self, host: u8, work: impl FnOnce(&mut Machine, &mut Clock, &mut Net)) {
+        let Self { clock, net, machines, .. } = self;
+        let Some(machine) = machines.get_mut(&host) else { return };
+        work(machine, clock, net);
+        for (line, event) in machine.take_events() {
+            self.host_hears(host, line, event);
+        }
+    }
+
     /// Works on a node with what its process sees.
     fn with<R>(&mut self, node: u8, work: impl FnOnce(&mut Node, &mut Context<'_>) -> R) -> R {
         let Self { clock, net, sites, out, nodes, config, store, .. } = self;
@@ -447,7 +498,7 @@ impl Cluster {
     fn disk_ended(&mut self, node: u8, life: u64, flight: crate::disk::Flight) {
         self.of_life(node, life, |node, cx| {
             let Some(process) = &mut node.process else { return };
-            let ended = node.drive.end(cx.clock, &mut process.mem, life, flight);
+            let ended = node.drive.end(cx.clock, process.memory(), life, flight);
             if let Some((token, result)) = ended {
                 node.take(cx, Input::Disk(token, result));
             }
@@ -468,6 +519,10 @@ impl Cluster {
         let Some(packet) = self.net.passes(packet) else { return };
         match packet.to {
             Place::Node(node) => self.at_node(node, packet),
+            Place::Host(host) if self.config.level == Level::Shard => {
+                let Packet { from, body, .. } = packet;
+                self.machine_on(host, |at, clock, net| at.take(clock, net, from, body));
+            }
             Place::Host(_) => self.at_host(packet),
             Place::Store => self.at_store(packet),
             Place::Planner => self.planner.take(self.clock.now(), packet.from, packet.body),
@@ -519,6 +574,10 @@ impl Cluster {
     }
 
     fn lapse(&mut self, line: LineId, near: bool, cut: Option<u64>) {
+        // Shards find out by themselves.
+        if self.config.level == Level::Shard {
+            return;
+        }
         for node in 0..self.config.nodes {
             let ends = self.nodes[usize::from(node)].process.as_ref().map(|p| p.peer(line, near));
             let Some(peer) = ends.flatten() else { continue };
@@ -545,8 +604,12 @@ impl Cluster {
             }
             return;
         }
+        let mut machines = self.machines.iter();
+        if let Some((host, _)) = machines.find(|(_, machine)| machine.is_connecting(line)) {
+            return self.machine_on(*host, |at, clock, _| at.unanswered(clock, line));
+        }
         for node in 0..self.config.nodes {
-            let opening = |process: &process::Process| process.engines.is_opening(line);
+            let opening = |process: &Running| process.is_opening(line);
             if self.nodes[usize::from(node)].process.as_ref().is_some_and(opening) {
                 return self.with(node, |at, cx| at.take(cx, Input::Unanswered(line)));
             }
@@ -620,8 +683,22 @@ impl Cluster {
 
     /// How a node's engine stands to a volume; none without a process.
     #[must_use]
-    pub fn nexus(&self, node: u8, volume: usize) -> Option<&dyn Nexus> {
-        self.nodes[usize::from(node)].process.as_ref()?.engines.nexuses().nth(volume)
+    pub fn view(&self, node: u8, volume: usize) -> Option<View> {
+        self.nodes[usize::from(node)].process.as_ref()?.view(volume)
+    }
+
+    /// What a node's engine copies for a volume from member to member.
+    #[must_use]
+    pub fn copies(&self, node: u8, volume: usize) -> Vec<Copying> {
+        let process = self.nodes[usize::from(node)].process.as_ref();
+        process.map_or_else(Vec::new, |process| process.copies(volume))
+    }
+
+    /// Whether hosts may use a node's path to a volume.
+    #[must_use]
+    pub fn is_optimized(&self, node: u8, volume: usize) -> bool {
+        let process = self.nodes[usize::from(node)].process.as_ref();
+        process.is_some_and(|process| process.is_optimized(volume))
     }
 
     /// Where a replica's guard stands, and the copy of the record that its pool has; none while
@@ -630,7 +707,7 @@ impl Cluster {
     pub fn replica(&self, replica: &Uuid) -> Option<(guard::View, Option<guard::Kept>)> {
         let node = self.sites.node_of(replica)?;
         let process = self.nodes[usize::from(node)].process.as_ref()?;
-        process.replicas.view(&process.pool, replica)
+        process.replica(replica)
     }
 
     /// What a process would find on a node's disk if it were started now: every replica and
@@ -659,7 +736,7 @@ impl Cluster {
     #[must_use]
     pub fn is_ready(&self, node: u8) -> bool {
         let process = self.nodes[usize::from(node)].process.as_ref();
-        process.is_some_and(process::Process::is_ready)
+        process.is_some_and(Running::is_ready)
     }
 
     /// Whether a node has a process.
@@ -691,14 +768,24 @@ impl Cluster {
     /// Starts a process on a node.
     fn start(&mut self, number: u8) {
         let shape = self.pool_shape(number);
-        let mut engines = Engines::new();
-        for volume in 0..self.sites.volumes.len() {
-            engines.add(self.config.nexus, self.nexus_shape(number, volume));
-        }
-        let beat = self.planner.temper.beat;
+        let volumes: Vec<Shape> =
+            (0..self.sites.volumes.len()).map(|volume| self.nexus_shape(number, volume)).collect();
+        let (beat, level, maker) =
+            (self.planner.temper.beat, self.config.level, self.config.nexus);
         self.with(number, |at, cx| {
-            let pool = Pool::open(shape.config(at.boot, at.life));
-            at.start(cx, pool, engines);
+            let pool = shape.config(at.boot, at.life);
+            let process = match level {
+                Level::Nexus => {
+                    let mut engines = Engines::new();
+                    volumes.into_iter().for_each(|shape| engines.add(maker, shape));
+                    Running::Parts(Box::new(Process::new(Pool::open(pool), engines)))
+                }
+                Level::Shard => {
+                    let outset = Outset { node: number, pool, volumes };
+                    Running::Shard(Box::new(Engine::new(cx, outset)))
+                }
+            };
+            at.start(cx, process);
             let life = at.life;
             let delay = Duration::from_nanos(cx.clock.random.below(1 + beat.as_nanos() as u64));
             cx.clock.after(delay, Happening::Beat { node: number, life });

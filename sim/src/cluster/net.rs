@@ -61,6 +61,8 @@ pub(crate) enum Target {
     Replica(Uuid),
     /// The same, to go on with an older association: `Plant::ResumeAssociation`.
     Again { replica: Uuid, association: u32 },
+    /// A listener of an engine, for bytes.
+    Stream,
     /// A volume's portal, for a host.
     Portal { volume: usize, host: Uuid, origin: u64 },
 }
@@ -94,6 +96,12 @@ pub(crate) enum Frame {
     Access { optimized: bool },
     /// The size changed.
     Resized { bytes: u64 },
+    /// A piece of a stream, and where in it.
+    Bytes { at: u64, bytes: Rc<[u8]> },
+    /// So many bytes of a stream were received.
+    Taken { total: u64 },
+    /// A stream ends after so many bytes.
+    Over { after: u64 },
 }
 
 /// What nobody in the cluster knows of a host's command, but a checker.
@@ -137,6 +145,23 @@ pub(crate) enum Body {
 }
 
 impl Body {
+    /// A number for what it is: of a piece of a stream, for its content.
+    pub(crate) fn number(&self) -> u64 {
+        match self {
+            Self::Frame { line, near, frame: Frame::Bytes { at, bytes } } => {
+                let content = u64::from(crc32c::crc32c(bytes));
+                content ^ line.0 << 32 ^ at << 1 ^ u64::from(*near)
+            }
+            Self::Frame { line, near, .. } | Self::End { line, near } => {
+                line.0 << 1 | u64::from(*near)
+            }
+            Self::Open { line, .. } | Self::Opened { line, .. } | Self::Refused { line } => line.0,
+            Self::Ask { question, .. } | Self::Tell { question, .. } => *question,
+            Self::Order { tag, .. } => *tag,
+            Self::Beat { .. } | Self::Noted { .. } | Self::Ended { .. } => 0,
+        }
+    }
+
     /// The line that a frame comes by.
     pub(crate) const fn line(&self) -> Option<LineId> {
         match self {
@@ -263,6 +288,12 @@ impl Net {
         self.send(clock, from, to, Body::Open { line, target });
         clock.after(self.weather.connect, Happening::Unanswered { line });
         line
+    }
+
+    /// A line of another kind than packets make.
+    pub(crate) const fn name_line(&mut self) -> LineId {
+        self.lines += 1;
+        LineId(self.lines)
     }
 
     /// Sends a packet.

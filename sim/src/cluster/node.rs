@@ -2,11 +2,9 @@
 
 use std::collections::VecDeque;
 
-use braid_pool::Pool;
-
 use super::drive::Drive;
-use super::engine::Engines;
-use super::process::{Context, Input, Process};
+use super::process::{Context, Input};
+use super::running::Running;
 
 /// A node.
 #[derive(Debug)]
@@ -17,7 +15,7 @@ pub(crate) struct Node {
     /// Counts processes: what was set for one is not meant for the next.
     pub(crate) life: u64,
     pub(crate) powered: bool,
-    pub(crate) process: Option<Process>,
+    pub(crate) process: Option<Running>,
     /// Counts pauses; odd while one lasts.
     pub(crate) pause: u64,
     backlog: VecDeque<Input>,
@@ -42,15 +40,15 @@ impl Node {
     }
 
     /// Starts a process.
-    pub(crate) fn start(&mut self, cx: &mut Context<'_>, pool: Pool, engines: Engines) {
-        self.process = Some(Process::new(pool, engines));
+    pub(crate) fn start(&mut self, cx: &mut Context<'_>, process: Running) {
+        self.process = Some(process);
         if let Some(process) = &mut self.process {
             process.touch(cx);
         }
     }
 
     /// The process is gone; what it had is over. It counts as another life.
-    pub(crate) fn end_process(&mut self) -> Option<Process> {
+    pub(crate) fn end_process(&mut self) -> Option<Running> {
         self.life += 1;
         self.pause += self.pause % 2;
         self.backlog.clear();

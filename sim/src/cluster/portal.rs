@@ -6,7 +6,8 @@ use braid_nexus::{Status, Uuid, Work};
 
 use super::clock::Happening;
 use super::net::{Body, Data, Frame, LineId, Packet, Place, Target, Trace};
-use super::{Cluster, Happened};
+use super::{Cluster, Happened, Level, Machine};
+use crate::shards::hosts::Opening;
 
 /// What comes to a host by one of its lines.
 #[derive(Debug)]
@@ -82,6 +83,17 @@ impl Cluster {
         self.out.push_back(Happened::Host { line, event });
     }
 
+    /// Something comes to a host by one of its lines, from its machine.
+    pub(super) fn host_hears(&mut self, host: u8, line: LineId, event: HostEvent) {
+        let Some(known) = self.hosts.get_mut(&line) else { return };
+        known.up |= matches!(event, HostEvent::Connected);
+        self.clock.tell(|| format!("h{host} hears by {line}: {}", event.tell()));
+        if matches!(event, HostEvent::Refused | HostEvent::Broken) {
+            self.hosts.remove(&line);
+        }
+        self.out.push_back(Happened::Host { line, event });
+    }
+
     pub(super) fn host_lost(&mut self, line: LineId) {
         self.hosts.remove(&line);
         self.clock.tell(|| format!("{line} of a host is lost"));
@@ -98,6 +110,17 @@ impl Cluster {
         id: Uuid,
         origin: u64,
     ) -> LineId {
+        if self.config.level == Level::Shard {
+            let volume = self.sites.volumes[volume].uuid;
+            let line = self.net.name_line();
+            self.clock.tell(|| format!("h{host} connects to n{node} by {line}"));
+            self.hosts.insert(line, HostLine { host, node, up: false });
+            let clock = &mut self.clock;
+            self.machines.entry(host).or_insert_with(|| Machine::new(host, clock));
+            let opening = Opening { line, node, volume, id, origin };
+            self.machine_on(host, |at, clock, _| at.open(clock, opening));
+            return line;
+        }
         let target = Target::Portal { volume, host: id, origin };
         let (from, to) = (Place::Host(host), Place::Node(node));
         let line = self.net.open(&mut self.clock, from, to, target);
@@ -108,12 +131,22 @@ impl Cluster {
 
     /// A host sends a command; false if its line is no more. A write brings its bytes.
     pub fn host_send(&mut self, line: LineId, tag: u64, work: Work, data: &[u8]) -> bool {
+        if self.config.level == Level::Shard {
+            let Some(HostLine { host, .. }) = self.hosts.get(&line).copied() else { return false };
+            self.machine_on(host, |at, clock, _| at.send(clock, line, tag, work, data));
+            return true;
+        }
         let data = if data.is_empty() { Data::None } else { Data::Bytes(data.into()) };
         self.host_frame(line, Frame::Request { tag, work, data })
     }
 
     /// A host reads the ANA log; false if its line is no more.
     pub fn host_read_ana(&mut self, line: LineId, tag: u64) -> bool {
+        if self.config.level == Level::Shard {
+            let Some(HostLine { host, .. }) = self.hosts.get(&line).copied() else { return false };
+            self.machine_on(host, |at, clock, _| at.look(clock, line, tag));
+            return true;
+        }
         self.host_frame(line, Frame::ReadAna { tag })
     }
 
@@ -135,6 +168,9 @@ impl Cluster {
     /// A host ends a line; what it sent may still arrive.
     pub fn host_leave(&mut self, line: LineId) {
         if let Some(HostLine { host, node, .. }) = self.hosts.remove(&line) {
+            if self.config.level == Level::Shard {
+                return self.machine_on(host, |at, clock, net| at.leave(clock, net, line, false));
+            }
             let body = Body::End { line, near: true };
             self.net.send(&mut self.clock, Place::Host(host), Place::Node(node), body);
         }
@@ -142,7 +178,10 @@ impl Cluster {
 
     /// A host vanishes: nobody is told that a line of its ended.
     pub fn host_vanish(&mut self, line: LineId) {
-        if self.hosts.remove(&line).is_some() {
+        if let Some(HostLine { host, .. }) = self.hosts.remove(&line) {
+            if self.config.level == Level::Shard {
+                return self.machine_on(host, |at, clock, net| at.leave(clock, net, line, true));
+            }
             let delay = self.clock.spread(self.net.weather.lapse);
             self.clock.after(delay, Happening::Lapse { line, near: false, cut: None });
         }
@@ -174,6 +213,9 @@ fn host_event(frame: Frame) -> Option<HostEvent> {
         Frame::Access { optimized } => HostEvent::Access { optimized },
         Frame::Resized { bytes } => HostEvent::Resized { bytes },
         Frame::Command { .. } | Frame::Answer { .. } | Frame::Request { .. } => return None,
-        Frame::ReadAna { .. } => return None,
+        Frame::ReadAna { .. }
+        | Frame::Bytes { .. }
+        | Frame::Taken { .. }
+        | Frame::Over { .. } => return None,
     })
 }

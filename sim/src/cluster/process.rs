@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use braid_block::{Instant, IoError, Token};
-use braid_nexus::{Ended, Note, Plant, Timing};
+use braid_nexus::{Ended, Note, Plant, Timing, Uuid};
 use braid_pool::{Pool, State};
 
 use super::clock::{Clock, Happening};
@@ -174,12 +174,6 @@ impl Process {
         self.engines.line_ends().chain(far).collect()
     }
 
-    /// The place of the other end of a line of which this process has that end.
-    pub(crate) fn peer(&self, line: LineId, near: bool) -> Option<Place> {
-        let mut ends = self.line_ends().into_iter();
-        ends.find(|(of, end, _)| *of == line && *end == near).map(|(.., place)| place)
-    }
-
     /// A command of whoever drives the cluster, to the pool.
     pub(crate) fn errand(
         &mut self,
@@ -189,6 +183,13 @@ impl Process {
     ) {
         let mut parts = Parts { pool: &mut self.pool, mem: &mut self.mem };
         self.replicas.errand(cx, &mut parts, number, command);
+        self.touch(cx);
+    }
+
+    /// A replica was made: it is served from now on.
+    pub(crate) fn load(&mut self, cx: &mut Context<'_>, uuid: Uuid) {
+        let mut parts = Parts { pool: &mut self.pool, mem: &mut self.mem };
+        self.replicas.load_one(cx, &mut parts, uuid);
         self.touch(cx);
     }
 
@@ -220,6 +221,7 @@ impl Process {
                     Target::Again { replica, association } => {
                         self.replicas.open_again(from, line, &replica, association)
                     }
+                    Target::Stream => None,
                     Target::Portal { volume, host, origin } => {
                         self.engines.guest(line, from, (volume, host, origin))
                     }
@@ -272,6 +274,9 @@ impl Process {
             }
             Frame::ReadAna { tag } => self.engines.read_ana(cx, &mut self.mem, line, tag),
             Frame::Completion { .. }
+            | Frame::Bytes { .. }
+            | Frame::Taken { .. }
+            | Frame::Over { .. }
             | Frame::Ana { .. }
             | Frame::Access { .. }
             | Frame::Resized { .. } => {}

@@ -15,7 +15,7 @@ use super::history::{Deed, History, Number};
 use super::host::{Host, Input, Output};
 use super::inspect::Snapshots;
 use super::profile::Profile;
-use super::{Cluster, ClusterConfig, Happened, HostEvent, Late, LineId, Trace, volume};
+use super::{Cluster, ClusterConfig, Happened, HostEvent, Late, Level, LineId, Trace, volume};
 use crate::oracle::{Tick, Violation};
 use crate::random::Random;
 use crate::seen::Seen;
@@ -45,6 +45,8 @@ pub struct Selection {
     pub hosts: Option<u8>,
     /// A rule that is switched off.
     pub plant: Option<Plant>,
+    /// What runs at the nodes.
+    pub level: Level,
 }
 
 impl Selection {
@@ -133,7 +135,7 @@ impl Run {
     /// A seed before anything happened.
     pub(super) fn new(seed: u64, profile: Profile, selection: Selection, story: Story) -> Self {
         let mut random = Random::part(seed, 60);
-        let config = config(seed, &profile, selection.plant, &mut random, story);
+        let config = config(seed, &profile, &selection, &mut random, story);
         let rotten = u8::try_from(seed % u64::from(profile.nodes)).expect("a node");
         let volumes: Vec<Judged> = (0..profile.volumes).map(Judged::new).collect();
         let hosts = selection.hosts.unwrap_or(profile.hosts);
@@ -269,7 +271,10 @@ impl Run {
                         false => "unknown swap that had not committed",
                     });
                 }
-                Happened::Pool { .. } | Happened::Ended { .. } | Happened::Errand { .. } => {}
+                Happened::Pool { .. }
+                | Happened::Came { .. }
+                | Happened::Ended { .. }
+                | Happened::Errand { .. } => {}
             }
         }
         self.lurk();
@@ -307,7 +312,7 @@ impl Run {
         let now = self.cluster.now();
         if let Note::Serving { epoch, members, suspect, .. } = note {
             self.activated(node, volume, epoch, members)?;
-            let owner = self.cluster.nexus(node, volume).map(|nexus| nexus.view().owner);
+            let owner = self.cluster.view(node, volume).map(|view| view.owner);
             let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
             judged.history.serving();
             judged.passage.names.extend(owner.map(|owner| (node, owner)));
@@ -358,7 +363,7 @@ impl Run {
     /// *SafeActivation*: an owner serves with members that the record names, all of them, and
     /// that obey it.
     fn activated(&self, node: u8, volume: usize, epoch: u64, members: u8) -> Verdict {
-        let owner = self.cluster.nexus(node, volume).map(|nexus| nexus.view().owner);
+        let owner = self.cluster.view(node, volume).map(|view| view.owner);
         let mine = self.cluster.commits().iter().rev().find(|(of, record)| {
             *of == volume && record.epoch == epoch && Some(record.owner) == owner
         });
@@ -381,6 +386,10 @@ impl Run {
         let Trace { epoch, received, answered, .. } = trace;
         let record = self.relied_on(volume, trace.node);
         let judged = &mut self.volumes[volume];
+        // An owner that ended in the same moment tells no epoch, nor does a shard: the last that
+        // served.
+        let served = judged.passage.served.get(&trace.node).copied();
+        let epoch = if epoch > 0 { epoch } else { served.unwrap_or(0) };
         let deed = judged.history.operation(number).deed;
         let flushes = match deed {
             Deed::Write { durable } | Deed::Zero { durable } => durable,
@@ -389,9 +398,6 @@ impl Run {
         };
         match status {
             Status::Success => {
-                // An owner that ended in the same moment tells no epoch: the last that served.
-                let served = judged.passage.served.get(&trace.node).copied();
-                let epoch = if epoch > 0 { epoch } else { served.unwrap_or(0) };
                 judged.epochs.acknowledged(epoch, received, answered)?;
                 if flushes {
                     judged.losses.flushed(id, epoch, received)?;
@@ -652,7 +658,7 @@ impl Passage {
 fn config(
     seed: u64,
     profile: &Profile,
-    plant: Option<Plant>,
+    selection: &Selection,
     random: &mut Random,
     story: Story,
 ) -> ClusterConfig {
@@ -667,12 +673,13 @@ fn config(
     }
     ClusterConfig {
         seed,
+        level: selection.level,
         nodes,
         volumes,
         disk: DISK,
         timing: profile.timing,
         limits: profile.limits,
-        plant,
+        plant: selection.plant,
         nexus: volume,
         weather: profile.weather,
         pace: profile.pace,

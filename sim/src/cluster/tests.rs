@@ -167,7 +167,7 @@ fn a_host_writes_flushes_and_reads_through_three_replicas() {
 impl Driver {
     /// The node whose engine takes I/O.
     fn owner(&self) -> Option<u8> {
-        (0..3).find(|node| self.cluster.nexus(*node, 0).is_some_and(Nexus::is_optimized))
+        (0..3).find(|node| self.cluster.is_optimized(*node, 0))
     }
 
     /// A node that is not the owner.

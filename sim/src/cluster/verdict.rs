@@ -108,7 +108,7 @@ impl Run {
         let Some(owner) = self.owner_of(volume) else {
             return Some(format!("volume {volume} is served by nobody"));
         };
-        let view = self.cluster.nexus(owner, volume)?.view();
+        let view = self.cluster.view(owner, volume)?;
         let still = view.suspect == 0
             && view.failing == 0
             && view.joiner.is_none()

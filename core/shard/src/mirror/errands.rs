@@ -20,6 +20,7 @@ use braid_pool::{Bearing, Completion, Done, Failure, Fence, Handle, Request, Wor
 
 use super::arrivals::{Arrival, Sender};
 use super::lines::Peer;
+use super::rehearsal::Deed;
 use crate::note::Why;
 use crate::pool::{Asker, PoolId};
 use crate::{Shard, token};
@@ -126,6 +127,7 @@ impl Shard {
                 return order(self, mem, braid_pool::Command::Marks { uuid });
             }
             Command::Clean { regions, .. } => {
+                self.members.stage.begins(key, Deed::Cleaned { replica: uuid });
                 return order(self, mem, braid_pool::Command::Clean { uuid, regions });
             }
             Command::DeleteSnapshot { uuid } => {
@@ -154,6 +156,7 @@ impl Shard {
         handle: Handle,
         work: Work,
     ) {
+        self.stage_request(mem, key, &work);
         let Some(arrival) = self.members.arrivals.get(key) else { return };
         let moves = matches!(work, Work::Read { .. } | Work::Write { .. } | Work::Compare { .. });
         let (lease, sums) = match arrival.from {
@@ -171,6 +174,7 @@ impl Shard {
         let request = Request { tag, handle, work, lease };
         let now = self.now;
         if let Err(request) = self.pools.submit(mem, now, pool, request, sums) {
+            self.members.stage.ends(key, false);
             self.take_back(key, request.lease);
             self.carried(mem, key, Err(Refusal::Failed));
         }
@@ -210,6 +214,7 @@ impl Shard {
         sums: Option<Box<Sums>>,
     ) {
         let Completion { lease, result, .. } = completion;
+        self.members.stage.ends(key, result.is_ok());
         self.take_back(key, lease);
         let Some(arrival) = self.members.arrivals.get_mut(key) else {
             debug_assert!(false, "a guard answers a request when it has ended, not before");
@@ -262,6 +267,7 @@ impl Shard {
                 self.guard_acts(mem, member);
             }
             Errand::Carry { member, tag } => {
+                self.members.stage.ends(key_of(tag), result.is_ok());
                 let outcome = marks.map_or(Outcome::Done, |marks| Outcome::Marks(marks.into()));
                 self.tell_guard(mem, member, tag, result.map(|_| outcome).map_err(refusal));
             }

@@ -20,14 +20,14 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use braid_block::{Instant, Key, Memory, Slab};
-use braid_nexus::Timing;
-use braid_nexus::guard::{Durable, Event, Guard, Kept};
+use braid_nexus::guard::{Durable, Event, Guard, Kept, View};
 use braid_nexus::record::{Record, Uuid};
 use braid_pool::{Handle, Pool};
 
 use super::arrivals::{Arrival, Sender};
 use super::errands::Errand;
 use super::lines::{LineKey, Lines, Peer};
+use super::rehearsal::Stage;
 use super::volumes::CALLS_MAX;
 use crate::Shard;
 use crate::backend::Backend;
@@ -59,7 +59,8 @@ pub(super) struct Member {
 
 /// The replicas of a shard's pools.
 pub(crate) struct Members {
-    timing: Timing,
+    /// How they behave where failures are rehearsed.
+    pub(super) stage: Stage,
     pub(super) list: Vec<Option<Member>>,
     pub(super) lines: Lines,
     pub(super) arrivals: Slab<Arrival>,
@@ -72,7 +73,7 @@ pub(crate) struct Members {
 impl Members {
     pub(crate) fn new() -> Self {
         Self {
-            timing: Timing::default(),
+            stage: Stage::default(),
             list: Vec::new(),
             lines: Lines::default(),
             arrivals: Slab::with_capacity(0),
@@ -105,6 +106,18 @@ impl Members {
     pub(super) fn find(&self, uuid: &Uuid) -> Option<usize> {
         let here = |m: &Option<Member>| m.as_ref().is_some_and(|m| m.uuid == *uuid && !m.gone);
         self.list.iter().position(here)
+    }
+
+    /// Where a replica is, and where its guard stands.
+    pub(super) fn look_up(&self, uuid: &Uuid) -> Option<(PoolId, Handle, View)> {
+        let found = self.list[self.find(uuid)?].as_ref()?;
+        Some((found.pool, found.handle, found.guard.view()))
+    }
+
+    /// The replica of an arrival, and who sent it.
+    pub(super) fn sender(&self, key: Key) -> Option<(Uuid, Sender)> {
+        let arrival = self.arrivals.get(key)?;
+        Some((self.list[arrival.member].as_ref()?.uuid, arrival.from))
     }
 
     /// Whether anything that a volume of this shard sent is not answered.
@@ -307,7 +320,8 @@ impl Shard {
             let arrivals = self.config.limits.ops_max + CALLS_MAX;
             self.members.arrivals = Slab::with_capacity(arrivals);
         }
-        let guard = Guard::new(self.members.timing, None, durable, self.now);
+        let plan = self.members.stage.plan;
+        let guard = Guard::new(plan.timing, plan.plant, durable, self.now);
         let member = Some(Member { pool, uuid, handle, guard, gone: false });
         match self.members.list.iter_mut().find(|place| place.is_none()) {
             Some(place) => *place = member,

@@ -7,7 +7,8 @@
 //!
 //! `members` has the replicas of this shard's pools, a guard before each, with their `lines`,
 //! `arrivals` and `errands`; `volumes` has the nexuses, `guests` what hosts ask of them; `links`
-//! and `calls` what nexuses send to replicas; `codec` how that travels.
+//! and `calls` what nexuses send to replicas; `codec` how that travels; `rehearsal`
+//! what simulators see and change of all that.
 
 mod arrivals;
 mod calls;
@@ -17,10 +18,12 @@ mod guests;
 mod lines;
 mod links;
 mod members;
+mod rehearsal;
 mod sums;
 mod volumes;
 
 pub use members::{MemberInfo, member_nqn};
+pub use rehearsal::{Deed, Rehearsal};
 pub use volumes::{News, Question, Told, VolumeConfig};
 
 pub(crate) use errands::Errand;

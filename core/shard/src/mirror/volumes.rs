@@ -220,7 +220,8 @@ impl Shard {
         if self.stopping || self.volumes.find(&volume).is_some() {
             return false;
         }
-        let nexus = Config { volume, timing, limits, near, bytes, plant: None };
+        let plant = self.members.stage.plan.plant;
+        let nexus = Config { volume, timing, limits, near, bytes, plant };
         let served = Served {
             id: volume,
             volume: Box::new(Volume::new(nexus)),
@@ -308,6 +309,11 @@ impl Shard {
     pub fn volume_view(&self, id: &Uuid) -> Option<View> {
         let at = self.volumes.find(id)?;
         self.volumes.list[at].as_ref().map(|served| served.volume.view())
+    }
+
+    pub(super) fn volume(&self, id: &Uuid) -> Option<&Volume> {
+        let at = self.volumes.find(id)?;
+        self.volumes.list[at].as_ref().map(|served| &*served.volume)
     }
 
     /// All volumes.
