@@ -79,7 +79,9 @@ fn last_line(level: Level, report: &Report, seconds: f64) -> String {
     )
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<(Options, Vec<Level>, bool), String> {
+fn parse(
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<(Options, Vec<Level>, bool), String> {
     let mut options = Options {
         seeds: 200,
         first: 1,

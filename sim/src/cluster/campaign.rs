@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use braid_nexus::Plant;
 
+pub use super::Level;
 pub use super::plants::PLANTS;
 pub use super::profile::{FREE, MIXED, Profile, kind};
 use super::run::Run;
 pub use super::run::Selection;
-pub use super::Level;
 use crate::guard::guard;
 use crate::oracle::Violation;
 use crate::seen::Seen;

@@ -228,9 +228,8 @@ impl Run {
             }
             let Some(record) = self.cluster.record(volume) else { return false };
             let owner = self.owner_of(volume).and_then(|owner| self.cluster.view(owner, volume));
-            let relies = owner.is_some_and(|view| {
-                view.failing == 0 && view.record.as_ref() == Some(record)
-            });
+            let relies =
+                owner.is_some_and(|view| view.failing == 0 && view.record.as_ref() == Some(record));
             if !relies {
                 return false;
             }
@@ -589,9 +588,9 @@ impl Run {
     fn note_death(&mut self, node: u8) {
         for volume in 0..self.volumes.len() {
             let Some(record) = self.cluster.record(volume) else { continue };
-            let copied = self.owner_of(volume).map_or(0, |owner| {
-                self.cluster.view(owner, volume).map_or(0, |view| view.copied)
-            });
+            let copied = self
+                .owner_of(volume)
+                .map_or(0, |owner| self.cluster.view(owner, volume).map_or(0, |view| view.copied));
             let is_here = |slots: u8| {
                 let mut slots = (0..8).filter(|slot| slots >> slot & 1 == 1);
                 slots.any(|slot| self.node_of(volume, slot) == Some(node))

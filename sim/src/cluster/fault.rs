@@ -236,7 +236,8 @@ impl Cluster {
     /// errand: [`super::Happened::Errand`] tells its end.
     pub fn fill(&mut self, node: u8, left: u64) -> Option<u64> {
         let process = self.nodes[usize::from(node)].process.as_ref()?;
-        let bytes = process.pool()?.info().available.checked_sub(left).filter(|bytes| *bytes > 0)?;
+        let bytes =
+            process.pool()?.info().available.checked_sub(left).filter(|bytes| *bytes > 0)?;
         self.clock.tell(|| format!("== n{node}: the pool gets full"));
         let create = Create {
             uuid: FILLER,

@@ -61,10 +61,10 @@ use engine::Engines;
 use format::PoolShape;
 use net::{Ask, Body, Frame, Net, Packet};
 use node::Node;
-use running::Running;
 use planner::Planner;
 use portal::HostLine;
 use process::{Context, Input, Process};
+use running::Running;
 use store::Store;
 
 pub use clock::Spread;
@@ -770,8 +770,7 @@ impl Cluster {
         let shape = self.pool_shape(number);
         let volumes: Vec<Shape> =
             (0..self.sites.volumes.len()).map(|volume| self.nexus_shape(number, volume)).collect();
-        let (beat, level, maker) =
-            (self.planner.temper.beat, self.config.level, self.config.nexus);
+        let (beat, level, maker) = (self.planner.temper.beat, self.config.level, self.config.nexus);
         self.with(number, |at, cx| {
             let pool = shape.config(at.boot, at.life);
             let process = match level {

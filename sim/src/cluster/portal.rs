@@ -213,9 +213,8 @@ fn host_event(frame: Frame) -> Option<HostEvent> {
         Frame::Access { optimized } => HostEvent::Access { optimized },
         Frame::Resized { bytes } => HostEvent::Resized { bytes },
         Frame::Command { .. } | Frame::Answer { .. } | Frame::Request { .. } => return None,
-        Frame::ReadAna { .. }
-        | Frame::Bytes { .. }
-        | Frame::Taken { .. }
-        | Frame::Over { .. } => return None,
+        Frame::ReadAna { .. } | Frame::Bytes { .. } | Frame::Taken { .. } | Frame::Over { .. } => {
+            return None;
+        }
     })
 }

@@ -22,9 +22,9 @@ use super::names;
 use super::streams::{Caller, Heard, Streams, World};
 use crate::cluster::clock::Happening;
 use crate::cluster::drive::Drive;
+use crate::cluster::net::{self, Ask, Body, LineId, Place, Standing, Told, Trace};
 use crate::cluster::nexus::Shape;
 use crate::cluster::process::{Context, Input};
-use crate::cluster::net::{self, Ask, Body, LineId, Place, Standing, Told, Trace};
 use crate::cluster::{Happened, Late};
 use crate::memory::SimMemory;
 
@@ -523,4 +523,3 @@ impl Engine {
         }
     }
 }
-

@@ -366,4 +366,3 @@ fn entry(work: Work, line: LineId, tag: u64) -> (Command, u32, u64) {
     }
     (command, len, offset)
 }
-

@@ -115,9 +115,7 @@ pub(super) fn said(status: Status, first: u64) -> Said {
     match status {
         status if status.is_success() => Said::Success,
         status if status.is_path_error() => Said::Inaccessible,
-        status if status.is(Status::WRITE_FAULT) => {
-            Said::WriteFault { dnr: status.do_not_retry() }
-        }
+        status if status.is(Status::WRITE_FAULT) => Said::WriteFault { dnr: status.do_not_retry() },
         status if status.is(Status::CAPACITY_EXCEEDED) => Said::NoSpace,
         status if status.is(Status::UNRECOVERED_READ) => Said::Media(first),
         status if status.do_not_retry() => Said::Invalid,

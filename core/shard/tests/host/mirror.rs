@@ -6,6 +6,7 @@ use braid_nexus::Command;
 use braid_nvme::Status;
 use braid_nvme::ana::{ANA_LOG, AnaState};
 use braid_nvme::host::{Operation, get_log_page};
+use braid_shard::{Deed, Rehearsal};
 
 use crate::world::{ENGINES, POOL, VOLUME, VOLUME_NQN, World, replica};
 
@@ -186,4 +187,30 @@ fn owners_that_follow_each_other_before_one_serves_lock_nobody_out() {
         let path = world.connect(1);
         assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
     }
+}
+
+#[test]
+fn what_a_replica_does_is_told_who_watches_it_and_nobody_else() {
+    let mut world = World::new(60);
+    world.take_over(0);
+    let plan = Rehearsal { watches: true, ..Rehearsal::default() };
+    world.net.nodes[0].shard.rehearse(plan);
+    world.net.nodes[1].shard.rehearse(plan);
+    let path = world.connect(0);
+    assert_eq!(world.write(path, 4, 7), Status::SUCCESS);
+    let zero = Operation::WriteZeroes { lba: 4, blocks: 1, deallocate: true };
+    assert_eq!(world.one(path, zero, &[], 0).0, Status::SUCCESS);
+    for at in [0, 1] {
+        let (replica, offset) = (replica(at), 4 * 4096);
+        let shard = &mut world.net.nodes[at].shard;
+        let written = Some(vec![7; 8192].into());
+        let deeds: Vec<Deed> = std::iter::from_fn(|| shard.member_deed()).collect();
+        let wrote = Deed::Changed { replica, offset, len: 8192, bytes: written };
+        let zeroed = Deed::Changed { replica, offset, len: 4096, bytes: None };
+        assert_eq!(deeds, [wrote, zeroed]);
+        let (view, kept) = shard.member_view(&replica).unwrap();
+        assert_eq!(view.fence, (world.record.epoch, world.record.owner));
+        assert_eq!(*kept.unwrap().copy, world.record);
+    }
+    assert_eq!(world.net.nodes[2].shard.member_deed(), None);
 }
