@@ -69,8 +69,8 @@ fn last_line(level: Level, report: &Report, seconds: f64) -> String {
         Level::Shard => "whole shards",
     };
     format!(
-        "sim: {} seeds of {what}, {:.1} h simulated in {seconds:.0} s ({:.0} x real time), {:.1} million \
-         events, {} findings",
+        "sim: {} seeds of {what}, {:.1} h simulated in {seconds:.0} s ({:.0} x real time), \
+         {:.1} million events, {} findings",
         report.seeds,
         simulated / 3600.0,
         simulated / seconds.max(0.001),
