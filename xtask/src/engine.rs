@@ -1,4 +1,5 @@
-//! A running `braid-engine`: started until it says that it is ready, stopped or killed.
+//! A running `braid-engine`: started until it says that it is ready, paused, stopped or killed. A
+//! `braid-control` is started and stopped in the same way.
 
 use crate::fault::{Explain, Fault, Outcome};
 use crate::process;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How the line begins with which an engine says that it serves.
-const READY: &str = "braid-engine: ready ";
+/// How the line begins with which an engine, or a control plane, says that it serves.
+const READY: [&str; 2] = ["braid-engine: ready ", "braid-control: ready "];
 
 /// An engine allocates all its memory before it is ready; a busy machine gets this long.
 const START: Duration = Duration::from_secs(30);
@@ -25,18 +26,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts an engine that ends with us, at the latest; its output is added to the log.
-    pub(crate) fn start_bound(binary: &Path, arguments: &[String], log: &Path) -> Outcome<Self> {
-        Engine::start(process::bound(binary).args(arguments), log)
-    }
-
     /// Starts an engine that stays when we end; its output is added to the log.
     pub(crate) fn start_detached(binary: &Path, arguments: &[String], log: &Path) -> Outcome<Self> {
         use std::os::unix::process::CommandExt;
         Engine::start(Command::new(binary).args(arguments).process_group(0), log)
     }
 
-    fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
+    /// Starts what the command says; its output is added to the log.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
         let out = open(log)?;
         let before = out.metadata().map(|known| known.len()).unwrap_or(0);
         let both = out.try_clone().explain(|| "cannot share the log".to_owned())?;
@@ -51,7 +48,7 @@ impl Engine {
         let ready = process::wait_until(START, || {
             let text = std::fs::read(&self.log).explain(|| "cannot read the log".to_owned())?;
             let text = String::from_utf8_lossy(text.get(before..).unwrap_or_default()).into_owned();
-            if text.lines().any(|line| line.starts_with(READY)) {
+            if text.lines().any(|line| READY.iter().any(|ready| line.starts_with(ready))) {
                 return Ok(Some(()));
             }
             match self.child.try_wait() {
@@ -76,6 +73,11 @@ impl Engine {
     pub(crate) fn kill(mut self) -> Outcome<()> {
         self.child.kill().explain(|| "cannot kill the engine".to_owned())?;
         self.child.wait().map(drop).explain(|| "cannot wait for the engine".to_owned())
+    }
+
+    /// Stops the engine where it is, without its knowing, or lets it go on.
+    pub(crate) fn pause(&self, paused: bool) {
+        process::signal(self.pid(), if paused { Signal::STOP } else { Signal::CONT });
     }
 
     /// Asks the engine to end and returns how long that took; it must end well and in time.

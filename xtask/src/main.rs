@@ -8,6 +8,7 @@ mod engine;
 mod fault;
 mod fuzz;
 mod guest;
+mod network;
 mod packages;
 mod process;
 mod record;

@@ -36,10 +36,15 @@ pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
 
 /// Builds the engine with the development profile and says where its binary is.
 pub(crate) fn build_engine() -> Outcome<PathBuf> {
-    process::run(&mut cargo(["build", "--package", "braid-engine"]))?;
-    let binary = target().join("debug/braid-engine");
+    build("braid-engine")
+}
+
+/// Builds a program with the development profile and says where its binary is.
+pub(crate) fn build(package: &str) -> Outcome<PathBuf> {
+    process::run(&mut cargo(["build", "--package", package]))?;
+    let binary = target().join("debug").join(package);
     if binary.is_file() {
         return Ok(binary);
     }
-    Err(Fault::new(format!("cargo built no {}: is it named braid-engine?", binary.display())))
+    Err(Fault::new(format!("cargo built no {}: is it named {package}?", binary.display())))
 }

@@ -4,12 +4,15 @@ use super::initramfs;
 use super::kernel::{self, Kernel, Release};
 use super::machine::{Machine, Word};
 use super::scenario::Scenario;
-use super::service::Services;
+use super::service::{Programs, Services};
 use crate::fault::{Explain, Fault, Outcome};
+use crate::network::Network;
 use crate::tally::Tally;
-use crate::workspace;
+use crate::{process, workspace};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How many lines of a log are shown when something failed.
@@ -18,12 +21,17 @@ const TAIL: usize = 40;
 /// How long one command of another host may take.
 const COMMAND: Duration = Duration::from_secs(60);
 
+/// Nodes of the network, besides the place where the guests are.
+const NODES: u8 = 3;
+
 /// Everything that the scenarios of one campaign share.
 #[derive(Debug)]
 pub(crate) struct Campaign {
     kernel: Kernel,
     initramfs: PathBuf,
-    engine: PathBuf,
+    programs: Programs,
+    /// Where guests and engines run; without it, some scenarios cannot.
+    network: Option<Rc<Network>>,
     own: PathBuf,
     guest: Option<Machine>,
     /// Another host, for scenarios that need two.
@@ -35,12 +43,25 @@ pub(crate) struct Campaign {
 
 impl Campaign {
     /// Gets the kernel and makes the initramfs; boots nothing yet.
-    pub(crate) fn new(release: Release, engine: PathBuf) -> Outcome<Self> {
+    pub(crate) fn new(release: Release, programs: Programs) -> Outcome<Self> {
         let kernel = kernel::fetch(release)?;
         let initramfs = initramfs::make(&kernel)?;
         let own = copy_own_program()?;
-        let tally = Tally::default();
-        Ok(Campaign { kernel, initramfs, engine, own, guest: None, second: None, boots: 0, tally })
+        let network = Network::new(NODES).map(Rc::new);
+        if let Err(fault) = &network {
+            println!("without a network of its own: {fault}");
+        }
+        Ok(Campaign {
+            kernel,
+            initramfs,
+            programs,
+            network: network.ok(),
+            own,
+            guest: None,
+            second: None,
+            boots: 0,
+            tally: Tally::default(),
+        })
     }
 
     /// Runs one scenario; whatever goes wrong in it is counted, and the next one can run.
@@ -71,7 +92,8 @@ impl Campaign {
 
     fn try_run(&mut self, scenario: &Scenario) -> Outcome<()> {
         self.guest()?;
-        let mut services = Services::start(&self.engine, scenario.name, scenario.engines)?;
+        let (programs, network) = (self.programs.clone(), self.network.clone());
+        let mut services = Services::start(programs, network, scenario.name, scenario.engines)?;
         let done = self.converse(scenario, &mut services);
         let logs: Vec<PathBuf> = services.logs().map(Path::to_path_buf).collect();
         let failed_before = self.tally.failed();
@@ -92,7 +114,7 @@ impl Campaign {
         let settings = format!(
             "HOST=10.0.2.2 XTASK={} ENGINE={} {}",
             self.own.display(),
-            self.engine.display(),
+            self.programs.engine.display(),
             services.settings()
         );
         let order = format!("run {} {settings}", scenario.name);
@@ -113,7 +135,7 @@ impl Campaign {
                         Err(fault) => format!("NO {fault}"),
                     };
                     let verb = question.first().map_or("", String::as_str);
-                    if !["blocks", "manage", "second"].contains(&verb) {
+                    if !["blocks", "control", "manage", "second"].contains(&verb) {
                         println!("  --   {}: {answer}", question.join(" "));
                     }
                     self.guest()?.say(&answer)?;
@@ -138,11 +160,25 @@ impl Campaign {
         if self.guest.is_none() {
             self.boots += 1;
             let began = Instant::now();
-            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console(), 1)?;
+            let guest = self.boot(1)?;
             println!("  booted Linux {} in {:.1} s", guest.version, began.elapsed().as_secs_f64());
             self.guest = Some(guest);
         }
         self.guest.as_mut().ok_or_else(|| Fault::new("no guest"))
+    }
+
+    /// Boots a guest. The emulator sometimes runs half of an instruction that the guest's kernel
+    /// patches while it comes up, which ends the guest long before it meets an engine; so it has
+    /// a second chance then.
+    fn boot(&self, number: u32) -> Outcome<Machine> {
+        let boot = || {
+            let emulator = bound(self.network.as_deref(), "qemu-system-x86_64");
+            Machine::boot(emulator, &self.kernel, &self.initramfs, &self.console(), number)
+        };
+        boot().or_else(|fault| {
+            println!("  booting again: {fault}; see {}", self.console().display());
+            boot()
+        })
     }
 
     /// Has another host run one command; its output, or a fault with it if it failed.
@@ -150,7 +186,7 @@ impl Campaign {
         if self.second.is_none() {
             self.boots += 1;
             let began = Instant::now();
-            let guest = Machine::boot(&self.kernel, &self.initramfs, &self.console(), 2)?;
+            let guest = self.boot(2)?;
             println!("  booted another in {:.1} s", began.elapsed().as_secs_f64());
             self.second = Some(guest);
         }
@@ -182,6 +218,14 @@ impl Campaign {
 
     fn console(&self) -> PathBuf {
         workspace::target().join(format!("guest/console-{}.log", self.boots))
+    }
+}
+
+/// A command that runs where the guests are, and ends with us.
+pub(crate) fn bound(network: Option<&Network>, program: impl AsRef<Path>) -> Command {
+    match network {
+        Some(network) => network.bound(program),
+        None => process::bound(program.as_ref()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{process, workspace};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -74,15 +74,15 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Boots a kernel and waits until the guest takes orders. Of several that run at once each has
-    /// a number, which makes it another host with disks of its own.
+    /// a number, which makes it another host with disks of its own. The command starts QEMU.
     pub(crate) fn boot(
+        mut command: Command,
         kernel: &Kernel,
         initramfs: &Path,
         console: &Path,
         number: u32,
     ) -> Outcome<Self> {
         make_disks(number)?;
-        let mut command = process::bound("qemu-system-x86_64");
         command.args(arguments(kernel, initramfs, console, number)?);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut emulator = command.spawn().explain(|| "cannot start QEMU".to_owned())?;
@@ -164,8 +164,8 @@ fn disk(name: &str, number: u32) -> Outcome<PathBuf> {
     Ok(workspace::folder("guest/disks")?.join(format!("{name}-{number}.img")))
 }
 
-/// QEMU's arguments: software emulation, the machine's root by 9p, its loopback as 10.0.2.2, the
-/// first serial port to a file and the second one to us.
+/// QEMU's arguments: software emulation, the machine's root by 9p, the loopback of where QEMU runs
+/// as 10.0.2.2, the first serial port to a file and the second one to us.
 fn arguments(
     kernel: &Kernel,
     initramfs: &Path,

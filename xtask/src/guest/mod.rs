@@ -1,6 +1,7 @@
 //! `cargo xtask guest`: an unmodified Linux host, in an emulated machine, uses our engine.
 
 mod campaign;
+mod control;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -14,6 +15,7 @@ use crate::workspace;
 use campaign::Campaign;
 use kernel::Release;
 use scenario::Scenario;
+use service::Programs;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -34,8 +36,9 @@ pub(crate) struct Options {
 }
 
 /// The programs that a guest run takes from the machine.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { program: "ip", package: "iproute2" },
     Tool { program: "busybox", package: "busybox-static" },
     Tool { program: "modprobe", package: "kmod" },
     Tool { program: "cpio", package: "cpio" },
@@ -50,7 +53,7 @@ const TOOLS: [Tool; 9] = [
 pub(crate) fn main(options: &Options) -> Outcome<()> {
     if options.list {
         for scenario in scenario::ALL {
-            println!("{:<11} {}", scenario.name, scenario.about);
+            println!("{:<18} {}", scenario.name, scenario.about);
         }
         return Ok(());
     }
@@ -91,7 +94,8 @@ fn run(chosen: &[&Scenario], release: Release, engine: Option<PathBuf>) -> Outco
         Some(path) => path,
         None => workspace::build_engine()?,
     };
-    let mut campaign = Campaign::new(release, engine)?;
+    let control = workspace::build("braid-control")?;
+    let mut campaign = Campaign::new(release, Programs { engine, control })?;
     for scenario in chosen {
         campaign.run(scenario);
     }

@@ -33,35 +33,38 @@ pub(crate) fn named(name: &str) -> impl Iterator<Item = &'static Scenario> {
     ALL.iter().filter(is_meant)
 }
 
-/// A small engine in memory.
-const fn memory(name: &'static str, namespaces: &'static [&'static str]) -> Plan {
-    Plan { name, namespaces, pool: None, options: &[] }
+/// An engine with these namespaces and nothing else.
+const fn engine(name: &'static str, namespaces: &'static [&'static str]) -> Plan {
+    Plan { name, namespaces, pool: None, options: &[], node: None }
 }
 
 /// An engine with a pool on a sparse file of this size, and nothing else.
 const fn pool(size: &'static str) -> Plan {
-    Plan { name: "disk", namespaces: &[], pool: Some(size), options: &[] }
+    Plan { pool: Some(size), ..engine("disk", &[]) }
 }
+
+/// An engine with a pool, on a node of its own and under a control plane.
+const fn node(name: &'static str, number: u8) -> Plan {
+    Plan { pool: Some("256MiB"), node: Some(number), ..engine(name, &[]) }
+}
+
+/// Three of them, for volumes.
+const CLUSTER: &[Plan] = &[node("engine1", 1), node("engine2", 2), node("engine3", 3)];
 
 /// Every scenario, in the order of the campaign.
 pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         name: "discover",
         about: "the discovery log, by a passing and by a lasting controller",
-        engines: &[memory("disk", &["mem:64MiB"])],
+        engines: &[engine("disk", &["mem:64MiB"])],
         seconds: 150,
     },
     Scenario {
         name: "connect",
         about: "with and without digests, one queue and four, blocks of 4096 and of 512 bytes",
         engines: &[
-            memory("disk", &["mem:64MiB", "mem:32MiB?block=512"]),
-            Plan {
-                name: "small",
-                namespaces: &["mem:64MiB"],
-                pool: None,
-                options: &["--block-size", "512"],
-            },
+            engine("disk", &["mem:64MiB", "mem:32MiB?block=512"]),
+            Plan { options: &["--block-size", "512"], ..engine("small", &["mem:64MiB"]) },
         ],
         seconds: 300,
     },
@@ -69,18 +72,8 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "verify",
         about: "fio writes mixed sizes at depth and verifies them by CRC32C",
         engines: &[
-            Plan {
-                name: "disk",
-                namespaces: &["file:{disks}/verify.img?size=256MiB"],
-                pool: None,
-                options: &[],
-            },
-            Plan {
-                name: "small",
-                namespaces: &["file:{disks}/verify512.img?size=128MiB&block=512"],
-                pool: None,
-                options: &[],
-            },
+            engine("disk", &["file:{disks}/verify.img?size=256MiB"]),
+            engine("small", &["file:{disks}/verify512.img?size=128MiB&block=512"]),
         ],
         seconds: 360,
     },
@@ -88,92 +81,73 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "admin",
         about: "nvme-cli: identify, logs, features, flush, write-zeroes, dsm, wrong commands",
         engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/admin.img?size=64MiB&sparse=1\
-                 &uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f"],
-            pool: None,
             options: &["--serial", "BRAIDGUEST0001"],
+            ..engine(
+                "disk",
+                &["file:{disks}/admin.img?size=64MiB&sparse=1\
+                 &uuid=6f0c9d3e-2b7a-4c58-9d41-0a1b2c3d4e5f"],
+            )
         }],
         seconds: 240,
     },
     Scenario {
         name: "ext4",
         about: "mkfs, fsync-heavy writing, discard, unmount, remount, content equal",
-        engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/ext4.img?size=512MiB&sparse=1"],
-            pool: None,
-            options: &[],
-        }],
+        engines: &[engine("disk", &["file:{disks}/ext4.img?size=512MiB&sparse=1"])],
         seconds: 360,
     },
     Scenario {
         name: "xfs",
         about: "the same with XFS, on blocks of 512 bytes and with digests",
-        engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"],
-            pool: None,
-            options: &[],
-        }],
+        engines: &[engine("disk", &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"])],
         seconds: 360,
     },
     Scenario {
         name: "kill",
         about: "kill -9 of the engine under I/O, restart: no acknowledged, flushed byte is lost",
-        engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/kill.img?size=256MiB"],
-            pool: None,
-            options: &[],
-        }],
+        engines: &[engine("disk", &["file:{disks}/kill.img?size=256MiB"])],
         seconds: 360,
     },
     Scenario {
         name: "cut",
         about: "the same with an engine that then loses all that was not flushed",
         engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"],
-            pool: None,
             options: &["--allow-injection"],
+            ..engine("disk", &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"])
         }],
         seconds: 360,
     },
     Scenario {
         name: "stop",
         about: "an orderly stop under I/O and the return: the host waits and loses nothing",
-        engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/stop.img?size=256MiB"],
-            pool: None,
-            options: &[],
-        }],
+        engines: &[engine("disk", &["file:{disks}/stop.img?size=256MiB"])],
         seconds: 300,
     },
     Scenario {
         name: "refuse",
         about: "a host that is not on the list, and a subsystem that does not exist",
         engines: &[Plan {
-            name: "disk",
-            namespaces: &["mem:64MiB"],
-            pool: None,
             options: &[
                 "--allow-host",
                 "nqn.2014-08.org.nvmexpress:uuid:11111111-1111-4111-8111-111111111111",
             ],
+            ..engine("disk", &["mem:64MiB"])
         }],
         seconds: 150,
     },
     Scenario {
+        name: "ana",
+        about: "two paths whose access changes under fio without an error; compare, verify",
+        engines: &[Plan {
+            options: &["--listen", "{other}"],
+            ..engine("disk", &["file:{disks}/ana.img?size=64MiB"])
+        }],
+        seconds: 400,
+    },
+    Scenario {
         name: "reservation",
         about: "two hosts and their reservations on a file, and again after kill -9",
-        engines: &[Plan {
-            name: "disk",
-            namespaces: &["file:{disks}/reservation.img?size=64MiB"],
-            pool: None,
-            options: &[],
-        }],
+        engines: &[engine("disk", &["file:{disks}/reservation.img?size=64MiB"])],
         seconds: 800,
     },
     Scenario {
@@ -223,6 +197,30 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "kill -9 ten times under writes, flushes, unmap and zeroes: nothing is lost",
         engines: &[pool("256MiB")],
         seconds: 400,
+    },
+    Scenario {
+        name: "pool-resize",
+        about: "a replica that grows under I/O: the host sees it without a reconnect",
+        engines: &[pool("128MiB")],
+        seconds: 240,
+    },
+    Scenario {
+        name: "volume-discovery",
+        about: "connect-all; events that lead a host to new volumes and to new paths",
+        engines: CLUSTER,
+        seconds: 800,
+    },
+    Scenario {
+        name: "volume-faults",
+        about: "fio on a volume whose engine is killed, stopped and cut off, without an error",
+        engines: CLUSTER,
+        seconds: 800,
+    },
+    Scenario {
+        name: "volume-ext4",
+        about: "ext4 on a volume, through ten fail-overs",
+        engines: CLUSTER,
+        seconds: 800,
     },
 ];
 

@@ -1,0 +1,58 @@
+# What the discovery services of three engines tell a host: what there is, and what becomes
+# another. The host follows by itself, as one with udev does.
+. "$HERE/volume.sh"
+
+volume data 32MiB || exit 0
+
+# All that an engine knows of, by one command.
+check connect-all nvme connect-all -t tcp -a "$(at "$active")" -s 4420 --keep-alive-tmo=2
+check connect-all-standby nvme connect-all -t tcp -a "$(at "$standbys")" -s 4420 --keep-alive-tmo=2
+find_disk 1 && ok disk "$disk" || { bad disk "$(nvme list-subsys)"; exit 0; }
+eventually 10 all_paths
+same both-paths "$(at "$active") optimized $(at "$standbys") inaccessible" "$(ways | sort -k 2 -r | xargs)"
+check list-subsys nvme list-subsys
+shows list-subsys-active "tcp traddr=$(at "$active"),trsvcid=4420.* live" "$seen"
+shows list-subsys-standby "tcp traddr=$(at "$standbys"),trsvcid=4420.* live" "$seen"
+verify by-connect-all --rw=randwrite --bs=4k --size=1M --iodepth=8
+check disconnect nvme disconnect-all
+eventually 10 [ ! -b "$disk" ]
+
+# Persistent discovery controllers: what is there is found when they are connected.
+follow
+find_disk 1 && ok followed "$disk" || { bad followed "$(cat /run/events)"; exit 0; }
+eventually 20 all_paths && ok followed-paths "$(ways | xargs)" || bad followed-paths "$(ways | xargs)"
+data=$nqn
+
+# What is made later is found by an event, and so is a replica of an engine alone.
+volume more 16MiB || exit 0
+find_disk 1 && ok more "$disk" || bad more "$(cat /run/events)"
+shows more-event "aen '0x70f002'" "$(cat /run/events)"
+verify more-verify --rw=randwrite --bs=4k --size=1M --iodepth=8
+if ask manage engine1 replica create alone --size 16MiB; then
+    nqn=$(value nqn)
+    find_disk 1 && ok alone "$disk" || bad alone "$(cat /run/events)"
+    ask manage engine1 replica resize alone 24MiB
+    grown() { [[ $(blockdev --getsize64 "$disk") == $((24 << 20)) ]]; }
+    eventually 10 grown && ok alone-grown || bad alone-grown "$(blockdev --getsize64 "$disk")"
+else
+    bad alone "$answer"
+fi
+
+# The engine that stands by is lost, and another one gets the path: the host learns of it.
+nqn=$data
+find_disk 1
+lost=${standbys%% *}
+done_by kill-standby kill "$lost"
+other_standby() { show data && [[ $standbys == engine* && $standbys != *$lost* ]]; }
+if eventually 60 other_standby; then ok standby "$standbys instead of $lost"; else bad standby "$answer"; fi
+if eventually 30 all_paths; then ok new-path "$(ways | xargs)"; else bad new-path "$(ways | xargs)"; fi
+done_by start-again start "$lost"
+
+# A hand-over: the same paths, the other way round.
+eventually 60 whole data
+before=$active
+control volume hand-over data || bad hand-over "$answer"
+if eventually 60 served_by_another data "$before"; then ok handed-over "$active"; else bad handed-over "$answer"; fi
+redundant handed-over
+verify handed-over-verify --rw=randwrite --bs=4k --size=1M --iodepth=8
+leave_volume
