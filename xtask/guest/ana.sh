@@ -37,7 +37,11 @@ access() {
 }
 # becomes NAME FIRST SECOND: the kernel knows how both paths are to be taken.
 becomes() {
-    if eventually 10 are "$first $2" "$second $3"; then ok "$1" "$2, $3"; else bad "$1" "$(paths)"; fi
+    if eventually 10 are "$first $2" "$second $3"; then
+        ok "$1" "$2, $3"
+    else
+        bad "$1" "$(paths)"
+    fi
 }
 are() { [[ $(paths | sort) == "$(printf '%s\n' "$@" | sort)" ]]; }
 

@@ -23,7 +23,8 @@ for mib in 24 64; do
     goes_on grown-$mib
 done
 end_load no-error
-fails beyond 'No space|short|Invalid' dd if=/dev/zero of="$disk" bs=4096 seek=$((64 << 8)) count=1 oflag=direct
+fails beyond 'No space|short|Invalid' \
+    dd if=/dev/zero of="$disk" bs=4096 seek=$((64 << 8)) count=1 oflag=direct
 verify new-space --rw=write --bs=64k --offset=60m --size=4m
 check changed-ns-list nvme changed-ns-list-log "$controller"
 same same-controller "live $instance" \

@@ -4,7 +4,7 @@
 volume data 96MiB || exit 0
 follow
 find_disk 1 && ok disk "$disk" || { bad disk "$(cat /run/events)"; exit 0; }
-eventually 20 all_paths && ok paths "$(ways | xargs)" || bad paths "$(ways | xargs)"
+known paths 20
 check mkfs mkfs.ext4 -q -b 4096 "$disk"
 mkdir -p /run/mnt
 check mount mount "$disk" /run/mnt
@@ -16,8 +16,9 @@ write_files() {
         number=$((number + 1))
         head -c 20000 /dev/urandom >/run/content
         sum=$(sha256sum </run/content)
-        dd if=/run/content of=/run/mnt/file-$((number % 400)) bs=64k conv=fsync status=none || return 1
-        echo "file-$((number % 400)) $sum" >>/run/files
+        name=file-$((number % 400))
+        dd if=/run/content of=/run/mnt/$name bs=64k conv=fsync status=none || return 1
+        echo "$name $sum" >>/run/files
     done
 }
 rm -f /run/enough /run/files
@@ -31,14 +32,22 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
     lost=$active
     case $((round % 3)) in
     0) how=killed && done_by kill-$round kill "$lost" ;;
-    1) how=taken-over && { control volume take-over data --yes || bad take-over-$round "$answer"; } ;;
-    2) how=handed-over && { control volume hand-over data || bad hand-over-$round "$answer"; } ;;
+    1) how=taken-over && done_by take-over-$round control volume take-over data --yes ;;
+    2) how=handed-over && done_by hand-over-$round control volume hand-over data ;;
     esac
-    if eventually 30 served_by_another data "$lost"; then ok $how-$round "$active"; else bad $how-$round "$answer"; fi
+    moved $how-$round "$lost"
     before=$(written)
-    if eventually 30 more_files $((before + 3)); then ok writes-$round "$(written) files"; else bad writes-$round "$before"; fi
-    if [[ $how == killed ]]; then done_by start-$round start "$lost"; fi
-    redundant round-$round
+    if eventually 30 more_files $((before + 3)); then
+        ok writes-$round "$(written) files"
+    else
+        bad writes-$round "no more than $before"
+    fi
+    if [[ $how == killed ]]; then
+        done_by start-$round start "$lost"
+        redundant round-$round
+    else
+        eventually 60 whole data || bad round-$round-whole "$answer"
+    fi
 done
 touch /run/enough
 wait $writer

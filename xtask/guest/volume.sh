@@ -61,7 +61,26 @@ redundant() {
     else
         bad "$1-whole" "$answer"
     fi
-    if eventually 40 all_paths; then ok "$1-paths" "$(ways | xargs)"; else bad "$1-paths" "$(ways | xargs)"; fi
+    known "$1-paths" 40
+}
+
+# known NAME SECONDS: within the time the host knows every path, and each as it is.
+known() {
+    if eventually "$2" all_paths; then
+        ok "$1" "$(ways | xargs)"
+    else
+        bad "$1" "$(ways | xargs)"
+    fi
+}
+
+# moved NAME ENGINE: another engine than that one comes to serve it.
+moved() {
+    local began=${EPOCHREALTIME/./}
+    if eventually 60 served_by_another data "$2"; then
+        ok "$1" "$active instead of $2, $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
+    else
+        bad "$1" "$answer"
+    fi
 }
 
 # ways: the engines by which the host reaches $nqn, and how it may take them.

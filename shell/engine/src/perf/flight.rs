@@ -22,7 +22,7 @@ pub struct Geometry {
 /// One place for a command.
 #[derive(Debug)]
 pub struct Flight {
-    /// Position of its association.
+    /// Position of its connection.
     pub host: usize,
     /// Its I/O queue.
     pub queue: u16,

@@ -8,11 +8,13 @@
 
 mod arrival;
 mod departure;
+mod lanes;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use braid_block::{Instant, Key};
-use braid_nvme::host;
+use braid_nvme::host::{self, Multipath};
 use braid_reactor::{Application, World};
 use braid_shard::{HostConfig, Note, Shard};
 use rustix::time::{ClockId, clock_gettime};
@@ -58,10 +60,14 @@ pub struct Progress {
 pub struct Load {
     options: Options,
     progress: UnboundedSender<Progress>,
-    address: std::net::SocketAddr,
+    /// The target's, and of its other paths.
+    addresses: Vec<SocketAddr>,
     config: host::Config,
     phase: Phase,
+    /// Of each connection one for each path.
     hosts: Vec<Association>,
+    /// The connections, if they have several paths, once a namespace is known.
+    lanes: Vec<Multipath>,
     flights: Vec<Flight>,
     /// Flights without a command.
     idle: Vec<usize>,
@@ -121,21 +127,23 @@ struct Job {
 }
 
 impl Load {
-    /// A load that has not begun to connect. `config` is that of every association.
+    /// A load that has not begun to connect. There is an address for each path; `config` is that
+    /// of every association.
     #[must_use]
     pub fn new(
         options: Options,
-        address: std::net::SocketAddr,
+        addresses: Vec<SocketAddr>,
         config: host::Config,
         progress: UnboundedSender<Progress>,
     ) -> Self {
         Self {
             options,
             progress,
-            address,
+            addresses,
             config,
             phase: Phase::Connecting,
             hosts: Vec::new(),
+            lanes: Vec::new(),
             flights: Vec::new(),
             idle: Vec::new(),
             parked: Vec::new(),
@@ -175,8 +183,10 @@ impl Load {
     }
 
     fn open(&mut self, machine: &mut Shard, now: Instant) {
-        for _ in 0..self.options.connections {
-            let config = HostConfig { address: 0, controller: self.config.clone() };
+        let paths = self.options.paths();
+        for host in 0..usize::from(self.options.connections) * paths {
+            let address = u32::try_from(host % paths).unwrap_or(0);
+            let config = HostConfig { address, controller: self.config.clone() };
             match machine.host_open(now, config) {
                 Some(key) => {
                     self.hosts.push(Association { key, live: false, closing: false, closed: false })
@@ -255,7 +265,8 @@ impl Application for Load {
         // would begin another turn.
         loop {
             self.act(machine, world);
-            if !self.listen(machine, world) {
+            let ended = self.drive(machine, world);
+            if !self.listen(machine, world) && !ended {
                 break;
             }
         }
@@ -263,7 +274,9 @@ impl Application for Load {
     }
 
     fn timeout(&self) -> Option<Instant> {
+        let due = self.lanes.iter().filter_map(Multipath::deadline).min();
         let tick = self.told.at + TICK;
+        let tick = due.map_or(tick, |due| due.min(tick));
         match self.phase {
             Phase::Connecting | Phase::Closing => None,
             _ if !self.parked.is_empty() => Some(tick.min(braid_reactor::now() + RETRY)),

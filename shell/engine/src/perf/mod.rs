@@ -18,7 +18,7 @@ use braid_reactor::{Reactor, Remote};
 use braid_shard::Shard;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::client::uri::HostName;
+use crate::client::uri::{HostName, Portal};
 use crate::client::{Needs, Output, reactor};
 use crate::error::{Error, Result};
 use crate::perf::load::{Load, Progress};
@@ -33,6 +33,10 @@ its address, how often it was written and a checkable filling; whatever is read 
 it, and what was written is read back at the end. A mismatch names the LBA, what was expected and
 what was found, and the exit code is not 0.
 
+A volume of several engines is loaded by all its paths with a --path for each of the others; what
+was in flight on a path that fails is sent again by another one. A path that stays away for longer
+than --give-up is forgotten.
+
 A target that gives out fixed controller ids is written with controller=static in its URI.
 
 Ctrl-C ends it early, with a report.
@@ -42,6 +46,7 @@ Examples:
   braid-engine perf nvme+tcp://node1/nqn.2026-01.io.braid:disk1?nsid=2 --rw mixed:70 \\
       --queues 4 --queue-depth 32 --time 60s --verify --fsync-every 32
   braid-engine perf URI --rw write --sequential --block-size 128KiB --total 1GiB --verify
+  braid-engine perf URI --path node2 --path node3 --rw mixed --verify --keep-alive 2s
   braid-engine perf URI --rw read --queue-depth 1 --poll always -o json";
 
 /// Beside the commands' buffers: what the stream receivers and batches need.
@@ -55,13 +60,14 @@ const ARENA_MAX: u64 = 8 << 30;
 /// When the target cannot be loaded, a command failed, or data was not what it should be.
 pub fn perf(options: &Options) -> Result<()> {
     options.check()?;
-    let address = options.target.portal.resolve()?;
-    let (reactor, shard) = reactor(needs(options)?, vec![address])?;
+    let portals = std::iter::once(&options.target.portal).chain(&options.path);
+    let addresses = portals.map(Portal::resolve).collect::<Result<Vec<_>>>()?;
+    let (reactor, shard) = reactor(needs(options)?, addresses.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::run(format!("cannot start: {error}")))?;
-    let mut load = runtime.block_on(run(options, address, reactor, shard))?;
+    let mut load = runtime.block_on(run(options, addresses, reactor, shard))?;
     let failure = load.take_failure();
     if load.tallies().commands() > 0 || failure.is_none() {
         crate::command::print(&text(&report(options, &load), options.output)?);
@@ -81,7 +87,8 @@ fn needs(options: &Options) -> Result<Needs> {
             "so many commands need over 8GiB of buffers; lower --queue-depth",
         ));
     }
-    let connections = u32::from(options.connections) * (u32::from(options.queues) + 1);
+    let paths = u32::try_from(options.paths()).unwrap_or(u32::MAX);
+    let connections = paths * u32::from(options.connections) * (u32::from(options.queues) + 1);
     Ok(Needs { connections, arena, polling: options.poll.into() })
 }
 
@@ -99,6 +106,7 @@ fn config(options: &Options) -> host::Config {
         queue_entries: options.queue_depth + 1,
         digests: Digests { header: options.header_digest, data: options.data_digest },
         reconnect,
+        kato: options.keep_alive.0,
         ..host::Config::new(options.target.nqn, name.nqn, name.id)
     }
 }
@@ -106,13 +114,13 @@ fn config(options: &Options) -> host::Config {
 /// Runs the load on a thread of its own; this one prints progress and listens to Ctrl-C.
 async fn run(
     options: &Options,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     reactor: Reactor<()>,
     shard: Shard,
 ) -> Result<Load> {
     let (sender, mut progress) = mpsc::unbounded_channel();
     let (end, mut ended) = oneshot::channel();
-    let load = Load::new(options.clone(), address, config(options), sender);
+    let load = Load::new(options.clone(), addresses, config(options), sender);
     let remote = reactor.remote();
     thread::Builder::new()
         .name("braid-shard-0".into())
@@ -168,9 +176,13 @@ fn report(options: &Options, load: &Load) -> Report {
         0 => "write".into(),
         percent => format!("mixed ({percent} % reads)"),
     };
+    let by = match options.paths() {
+        1 => String::new(),
+        paths => format!(" by {paths} paths"),
+    };
     let how = format!(
         "{order} {kind} of {block_size}, depth {queue_depth} x {queues} queues x {connections} \
-         connections"
+         connections{by}"
     );
     let (took, cpu) = load.took();
     Report::new(options.target.to_string(), how, load.tallies(), took, cpu)

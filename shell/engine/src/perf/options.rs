@@ -2,8 +2,11 @@
 
 use std::str::FromStr;
 
+use braid_nvme::host;
+use clap::ValueEnum;
+
 use crate::client::Output;
-use crate::client::uri::TargetUri;
+use crate::client::uri::{Portal, TargetUri};
 use crate::error::{Error, Result};
 use crate::perf::generator::Mix;
 use crate::quantity::{Bytes, Name, Period};
@@ -15,6 +18,15 @@ pub struct Options {
     /// What to load: nvme+tcp://HOST:PORT/NQN?nsid=N; without nsid, the first namespace
     #[arg(value_name = "URI")]
     pub target: TargetUri,
+
+    /// Another address of the same subsystem; repeatable. Commands take the paths that the target
+    /// says are best, and another one when one fails
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub path: Vec<Portal>,
+
+    /// Which of several paths that are equally good a command takes
+    #[arg(long, default_value = "round-robin", value_name = "POLICY")]
+    pub policy: Policy,
 
     /// What to do: read, write, mixed, or mixed:PERCENT with so many of 100 commands reads
     #[arg(long, default_value = "read", value_name = "KIND")]
@@ -69,6 +81,10 @@ pub struct Options {
     #[arg(long, default_value = "30s", value_name = "TIME")]
     pub give_up: Period,
 
+    /// A path that says nothing for so long is lost
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    pub keep_alive: Period,
+
     /// Demand a checksum over PDU headers
     #[arg(long)]
     pub header_digest: bool,
@@ -119,6 +135,27 @@ impl FromStr for ReadWrite {
     }
 }
 
+/// Which of several paths a command takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Policy {
+    /// The first one
+    First,
+    /// One after the other
+    RoundRobin,
+    /// The one with the fewest commands in flight
+    QueueDepth,
+}
+
+impl From<Policy> for host::Policy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::First => Self::First,
+            Policy::RoundRobin => Self::RoundRobin,
+            Policy::QueueDepth => Self::QueueDepth,
+        }
+    }
+}
+
 /// The largest command: one buffer of the arena holds it.
 const COMMAND_BYTES_MAX: u64 = 128 << 10;
 /// Commands that one queue takes: its entries less one, of at most 1024.
@@ -141,6 +178,12 @@ impl Options {
         }
         within("--queue-depth", self.queue_depth, QUEUE_DEPTH_MAX)?;
         within("--queues", self.queues, QUEUES_MAX)?;
+        if self.path.len() >= host::PATHS_MAX {
+            return Err(Error::usage(format!(
+                "--path is given over {} times",
+                host::PATHS_MAX - 1
+            )));
+        }
         within("--connections", self.connections, QUEUES_MAX)
     }
 
@@ -148,6 +191,12 @@ impl Options {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         u64::from(self.queue_depth) * u64::from(self.queues) * u64::from(self.connections)
+    }
+
+    /// Associations of a connection: one for each path.
+    #[must_use]
+    pub const fn paths(&self) -> usize {
+        1 + self.path.len()
     }
 
     /// How reads and writes are mixed.
@@ -202,11 +251,12 @@ mod tests {
         let options = parse(
             "--rw mixed:30 --sequential --block-size 128KiB --queue-depth 8 --queues 4 \
              --connections 2 --time 5s --total 1GiB --verify --fsync-every 16 --header-digest \
-             --data-digest --host-nqn nqn.host --poll always --seed 9 -o json",
+             --data-digest --host-nqn nqn.host --poll always --seed 9 -o json --path node2 \
+             --path 127.0.0.1:4421 --policy queue-depth --keep-alive 2s",
         )
         .unwrap();
         assert_eq!(options.mix(), Mix { read_percent: 30, random: false, flush_every: 16 });
-        assert_eq!(options.in_flight(), 64);
+        assert_eq!((options.in_flight(), options.paths()), (64, 3));
         assert!(options.verify && options.header_digest && options.data_digest);
     }
 
@@ -218,6 +268,7 @@ mod tests {
             ("--block-size 1000", "multiple of 512"),
             ("--block-size 256KiB", "up to 128KiB"),
             ("--queue-depth 0", "between 1 and 1023"),
+            (&" --path a".repeat(8), "over 7 times"),
             ("--queues 1000", "between 1 and 128"),
             ("--random --sequential", "cannot be used with"),
             ("-o yaml", "possible values: table, json"),

@@ -112,6 +112,54 @@ fn an_engine_that_is_killed_and_comes_back_loses_nothing() {
 }
 
 #[test]
+fn several_paths_are_used_as_the_target_says_and_none_fails_a_command() {
+    let engine = Engine::start(&["mem:4MiB", "--listen", "127.0.0.1:0"]);
+    let portals: Vec<String> = engine.listen.iter().map(ToString::to_string).collect();
+    let set = |state: &str, portal: &str| {
+        let ended = engine.ask(&["ana", "set", &engine.nqn, state, "--listen", portal]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        thread::sleep(Duration::from_millis(300));
+    };
+    set("inaccessible", &portals[0]);
+    let (uri, other) = (engine.uri(1), portals[1].clone());
+    let load = thread::spawn(move || {
+        // Nobody listens at port 9: a path that is not there is no reason not to begin.
+        let paths = ["--path", &other, "--path", "127.0.0.1:9", "--give-up", "8s"];
+        let how = ["--rw", "mixed:50", "--verify", "--time", "4s", "--queues", "2", "-o", "json"];
+        run(&[&["perf", &uri], &paths[..], &how[..]].concat())
+    });
+    engine.logs("host connected");
+    set("optimized", &portals[0]);
+    set("inaccessible", &portals[1]);
+    // Now by none: everything waits.
+    set("inaccessible", &portals[0]);
+    set("non-optimized", &portals[1]);
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["verified_blocks"].as_u64().unwrap() > 0, "{report}");
+    let longest = report["write"]["latency_us"]["max"].as_f64().unwrap();
+    assert!(longest > 250_000.0, "nothing waited: {report}");
+    engine.stop();
+}
+
+#[test]
+fn a_load_without_a_path_that_is_left_says_so() {
+    let engine = Engine::start(&["mem:1MiB", "--listen", "127.0.0.1:0"]);
+    let (uri, other) = (engine.uri(1), engine.listen[1].to_string());
+    let load = thread::spawn(move || {
+        run(&["perf", &uri, "--path", &other, "--rw", "mixed", "--time", "30s", "--give-up", "1s"])
+    });
+    engine.logs("host connected");
+    thread::sleep(Duration::from_millis(300));
+    engine.kill();
+    let ended = load.join().unwrap();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("a path is lost"), "{ended:?}");
+    assert!(ended.stderr.lines().last().unwrap().contains("no path is left"), "{ended:?}");
+}
+
+#[test]
 fn an_engine_that_is_stopped_and_comes_back_fails_no_command() {
     let folder = Folder::new();
     let file = format!("file:{}?size=16MiB", folder.path("disk"));

@@ -25,8 +25,10 @@ impl Load {
         let mut heard = false;
         while let Some((key, event)) = machine.host_poll() {
             heard = true;
-            if let Some(host) = self.hosts.iter().position(|host| host.key == key) {
-                self.hear(world, host, event);
+            match self.hosts.iter().position(|host| host.key == key) {
+                Some(host) if self.options.paths() > 1 => self.hear_path(world, host, event),
+                Some(host) => self.hear(world, host, event),
+                None => {}
             }
         }
         heard
@@ -56,7 +58,7 @@ impl Load {
     }
 
     /// Whether the target gives what was asked for.
-    fn check(&self, live: &Live) -> Result<()> {
+    pub(super) fn check(&self, live: &Live) -> Result<()> {
         let Options { queues, queue_depth, block_size, .. } = self.options;
         if live.io_queues < queues {
             return Err(Error::run(format!(
@@ -79,7 +81,7 @@ impl Load {
         Ok(())
     }
 
-    fn job(&self, live: &Live) -> Result<Job> {
+    pub(super) fn job(&self, live: &Live) -> Result<Job> {
         let info = self.namespace(live)?;
         let bytes = u32::try_from(self.options.block_size.0).unwrap_or(u32::MAX);
         let block_bytes = info.geometry.block.bytes();
@@ -108,7 +110,7 @@ impl Load {
         })
     }
 
-    fn namespace(&self, live: &Live) -> Result<NamespaceInfo> {
+    pub(super) fn namespace(&self, live: &Live) -> Result<NamespaceInfo> {
         let nsid = self.options.target.nsid;
         let asked_for = |info: &&NamespaceInfo| nsid.is_none_or(|nsid| nsid == info.nsid);
         live.namespaces.iter().find(asked_for).copied().ok_or_else(|| {
@@ -118,8 +120,8 @@ impl Load {
     }
 
     /// All associations are live: the clock runs.
-    fn begin(&mut self, world: &mut World<'_>, job: Job) {
-        for host in 0..self.hosts.len() {
+    pub(super) fn begin(&mut self, world: &mut World<'_>, job: Job) {
+        for host in 0..usize::from(self.options.connections) {
             for queue in 0..self.options.queues {
                 for _ in 0..self.options.queue_depth {
                     let mut flight = Flight::new(host, queue);
@@ -138,13 +140,18 @@ impl Load {
         self.cpu = cpu_time();
     }
 
-    fn on_completed(&mut self, world: &mut World<'_>, completed: Completed) {
+    pub(super) fn on_completed(&mut self, world: &mut World<'_>, completed: Completed) {
         let Completed { cookie, status, lease, .. } = completed;
         let index = usize::try_from(cookie).unwrap_or(usize::MAX);
         let Some(flight) = self.flights.get_mut(index) else { return };
         flight.take_back(lease);
         let State::Flying(work, begun) = flight.state else { return };
-        if is_worth_a_retry(status) {
+        // Several paths have tried again already; what is left when all is closed is no failure.
+        let again = match self.lanes.is_empty() {
+            true => is_worth_a_retry(status),
+            false => self.phase == Phase::Closing && !status.is_success(),
+        };
+        if again {
             flight.state = State::Parked(work, begun);
             self.tallies.retries += 1;
             return self.parked.push(index);
@@ -199,10 +206,12 @@ impl Load {
     fn on_lost(&mut self, host: usize, why: Why, again: bool) {
         self.hosts[host].live = false;
         match self.phase {
-            Phase::Connecting => self.fail(refused(self.address, self.options.target.nqn, why)),
+            Phase::Connecting => {
+                self.fail(refused(self.addresses[0], self.options.target.nqn, why))
+            }
             Phase::Closing => {}
             _ if again => self.tell(Some(format!("connection lost, connecting again: {why}"))),
-            _ => self.fail(refused(self.address, self.options.target.nqn, why)),
+            _ => self.fail(refused(self.addresses[0], self.options.target.nqn, why)),
         }
     }
 

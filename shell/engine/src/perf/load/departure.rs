@@ -105,8 +105,14 @@ impl Load {
         let Some(job) = &self.job else { return };
         let flight = &mut self.flights[index];
         let submission = flight.submission(job.geometry, work, index as u64);
-        let key = self.hosts[flight.host].key;
-        match machine.host_submit(world.mem, world.now, key, submission) {
+        let taken = match self.lanes.get_mut(flight.host) {
+            Some(lane) => lane.submit(world.now, submission),
+            None => {
+                let key = self.hosts[flight.host].key;
+                machine.host_submit(world.mem, world.now, key, submission)
+            }
+        };
+        match taken {
             Ok(()) => flight.state = State::Flying(work, begun),
             Err(back) => {
                 flight.take_back(back.lease);
