@@ -28,6 +28,7 @@ mod story;
 mod workload;
 mod world;
 
+pub use cluster::{Deed, History, Number};
 pub use cut::Cuts;
 pub use disk::{Counts, Disk, Flight, Work};
 pub use image::{BLOCK, Image};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod chaos;
 mod cluster;
 mod docs;
 mod engine;
@@ -54,6 +55,8 @@ enum Task {
     Corrupt(simulate::Corrupt),
     /// Simulates clusters with faults, and looks for what must never happen
     Sim(simulate::Sim),
+    /// Lets real engines, networks and disks fail, and looks for what must never happen
+    Chaos(chaos::Options),
     /// Writes and checks numbered records on a block device; runs inside the guest
     #[command(hide = true)]
     Record {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Powercut(options) => simulate::power_cut(&options),
         Task::Corrupt(options) => simulate::corrupt(&options),
         Task::Sim(options) => simulate::sim(&options),
+        Task::Chaos(options) => chaos::main(&options),
         Task::Record { work } => record::main(&work),
     };
     match done {

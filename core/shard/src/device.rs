@@ -523,14 +523,5 @@ fn injected(namespace: &mut Namespace, work: &Work) -> Option<Fault> {
         }
         _ => (0, u64::MAX),
     };
-    let hit = namespace.injections.iter_mut().find(|injection| {
-        let touches = wanted == Operation::Flush
-            || (start < injection.offset.saturating_add(injection.len)
-                && injection.offset < start.saturating_add(len));
-        injection.operation == wanted && injection.count > 0 && touches
-    })?;
-    if hit.count != u32::MAX {
-        hit.count -= 1;
-    }
-    Some(hit.fault)
+    Injection::hit(&mut namespace.injections, wanted, (start, len))
 }

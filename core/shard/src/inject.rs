@@ -19,6 +19,27 @@ pub struct Injection {
     pub count: u32,
 }
 
+impl Injection {
+    /// The fault that hits an operation on a range (of a flush: any), if one does; a spent one is
+    /// gone.
+    pub(crate) fn hit(
+        injections: &mut [Self],
+        operation: Operation,
+        (start, len): (u64, u64),
+    ) -> Option<Fault> {
+        let hit = injections.iter_mut().find(|injection| {
+            let touches = operation == Operation::Flush
+                || (start < injection.offset.saturating_add(injection.len)
+                    && injection.offset < start.saturating_add(len));
+            injection.operation == operation && injection.count > 0 && touches
+        })?;
+        if hit.count != u32::MAX {
+            hit.count -= 1;
+        }
+        Some(hit.fault)
+    }
+}
+
 /// What an injected fault does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

@@ -31,6 +31,7 @@ mod counters;
 mod deadline;
 mod device;
 mod directory;
+mod disk_fault;
 mod effect;
 mod event;
 mod fused;

@@ -28,8 +28,10 @@ use braid_pool::{
     State,
 };
 
+use crate::disk_fault::DiskFaults;
 use crate::effect::Effect;
 use crate::event::Disk;
+use crate::inject::Injection;
 use crate::mirror::Errand;
 use crate::note::Note;
 use crate::outbox::Outbox;
@@ -91,6 +93,7 @@ pub(crate) struct Entry {
     opened: bool,
     /// Nobody waits any more for its disk to answer.
     given_up: bool,
+    faults: DiskFaults,
     pub(crate) latency: Latency,
 }
 
@@ -120,11 +123,25 @@ impl Entry {
         self.pool.submit_summed(mem, now, request, sums);
     }
 
+    /// Tells the pool of what failed without its disk having heard of it.
+    fn fail<M: Memory>(&mut self, mem: &mut M, now: Instant) {
+        while let Some((token, error)) = self.faults.failed() {
+            self.in_flight -= 1;
+            let event = braid_pool::Event::Done { token, result: Err(error) };
+            self.pool.handle(mem, now, event);
+        }
+    }
+
     /// Hands the pool's effects and notes to the shell.
-    fn drain(&mut self, outbox: &mut Outbox) {
+    fn drain(&mut self, outbox: &mut Outbox, now: Instant) {
+        while let Some(effect) = self.faults.due(now) {
+            outbox.emit(effect_on(self.disk, effect));
+        }
         while let Some(effect) = self.pool.poll_effect() {
             self.in_flight += 1;
-            outbox.emit(effect_on(self.disk, effect));
+            if let Some(effect) = self.faults.pass(now, effect) {
+                outbox.emit(effect_on(self.disk, effect));
+            }
         }
         while let Some(note) = self.pool.poll_note() {
             self.opened |= matches!(note, braid_pool::Note::Opened { .. });
@@ -202,6 +219,7 @@ impl Pools {
             closing: false,
             opened: false,
             given_up: false,
+            faults: DiskFaults::default(),
             latency: Latency::default(),
         });
         true
@@ -216,11 +234,13 @@ impl Pools {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.iter().any(|entry| entry.asked || entry.is_over() || entry.pool.has_work())
+        let has_work = |entry: &Entry| entry.pool.has_work() || entry.faults.has_work();
+        self.iter().any(|entry| entry.asked || entry.is_over() || has_work(entry))
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.iter().filter_map(|entry| entry.pool.poll_timeout()).min()
+        let own = |entry: &Entry| [entry.pool.poll_timeout(), entry.faults.deadline()];
+        self.iter().flat_map(own).flatten().min()
     }
 
     pub(crate) fn on_elapsed<M: Memory>(&mut self, mem: &mut M, now: Instant) {
@@ -368,6 +388,15 @@ impl Shard {
         }
     }
 
+    /// Replaces the faults of a pool's disk, for tests; what older ones hold up goes on. False:
+    /// there is no such pool.
+    pub fn set_disk_faults(&mut self, id: PoolId, faults: &[Injection]) -> bool {
+        let Some(entry) = self.pools.find_mut(id) else { return false };
+        entry.faults.replace(faults);
+        entry.asked = true;
+        true
+    }
+
     /// A pool, for what it tells of itself.
     #[must_use]
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
@@ -404,11 +433,12 @@ impl Shard {
             if entry.closing && matches!(entry.pool.state(), State::Open | State::Opening) {
                 entry.pool.stop(mem, now);
             }
+            entry.fail(mem, now);
             entry.pool.end_turn(mem, now);
         }
         self.take_completions(mem);
         for entry in self.pools.iter_mut() {
-            entry.drain(&mut self.outbox);
+            entry.drain(&mut self.outbox, now);
             if core::mem::take(&mut entry.opened) {
                 self.members.look(entry.id);
             }

@@ -12,7 +12,7 @@ use crate::oracle::{Tick, Violation};
 use crate::payload::{self, SECTOR, Said};
 
 /// Number of an operation, counted from 1; a write's is what it writes.
-pub(crate) type Number = u32;
+pub type Number = u32;
 
 /// No time at all.
 pub(super) const NEVER: Tick = Tick::MAX;
@@ -21,7 +21,7 @@ pub(super) const ZERO: Number = 0;
 
 /// What a host asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub enum Deed {
     /// Read.
     Read,
     /// Write its own number.
@@ -159,7 +159,7 @@ pub(super) type Flushed = (Tick, Tick);
 
 /// The history of one volume.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     /// Of which volume: part of what its writes write.
     volume: u8,
     now: Tick,
@@ -181,14 +181,14 @@ const NUMBER_BITS: u32 = 26;
 impl History {
     /// Of this volume, at most 63.
     #[must_use]
-    pub(crate) fn new(volume: u8) -> Self {
+    pub fn new(volume: u8) -> Self {
         assert!(volume < 64, "a volume that cannot be named");
         Self { volume, ..Self::default() }
     }
 
     /// What an operation writes: its number, and its volume's.
     #[must_use]
-    pub(crate) fn named(&self, number: Number) -> u32 {
+    pub fn named(&self, number: Number) -> u32 {
         assert!(number >> NUMBER_BITS == 0, "more operations than can be named");
         u32::from(self.volume) << NUMBER_BITS | number
     }
@@ -219,7 +219,7 @@ impl History {
     }
 
     /// A host wants something. It is not sent yet.
-    pub(crate) fn begin(
+    pub fn begin(
         &mut self,
         at: Instant,
         host: usize,
@@ -240,7 +240,7 @@ impl History {
     }
 
     /// It is sent, for the first time or again; gives the attempt's number.
-    pub(crate) fn send(&mut self, number: Number) -> usize {
+    pub fn send(&mut self, number: Number) -> usize {
         let tick = self.tick();
         let op = self.operation_mut(number);
         op.sent.push(tick);
@@ -249,12 +249,12 @@ impl History {
     }
 
     /// An attempt was answered, and not for good.
-    pub(crate) fn bounced(&mut self, number: Number) {
+    pub fn bounced(&mut self, number: Number) {
         self.operation_mut(number).unanswered -= 1;
     }
 
     /// An attempt was acknowledged: that is the final answer.
-    pub(crate) fn acknowledged(&mut self, at: Instant, number: Number, attempt: usize) {
+    pub fn acknowledged(&mut self, at: Instant, number: Number, attempt: usize) {
         let tick = self.end(at, number, End::Done { attempt });
         let op = self.operation_mut(number);
         op.unanswered -= 1;
@@ -268,7 +268,7 @@ impl History {
     ///
     /// # Errors
     /// If a sector says what no write put there.
-    pub(crate) fn was_read(
+    pub fn was_read(
         &mut self,
         at: Instant,
         number: Number,
@@ -283,14 +283,14 @@ impl History {
     }
 
     /// An operation failed for good. `answered`: the attempt that failed was.
-    pub(crate) fn failed(&mut self, at: Instant, number: Number, answered: bool) {
+    pub fn failed(&mut self, at: Instant, number: Number, answered: bool) {
         self.end(at, number, End::Failed);
         let op = self.operation_mut(number);
         op.unanswered -= u32::from(answered);
     }
 
     /// A checker looked into a replica, which holds what hosts would read now.
-    pub(super) fn looked(&mut self, slot: u8, values: &BTreeMap<u64, Number>) {
+    pub fn looked(&mut self, slot: u8, values: &BTreeMap<u64, Number>) {
         let now = self.tick();
         for (sector, value) in values {
             let by = Eye::Replica(slot);
@@ -321,11 +321,19 @@ impl History {
         }
     }
 
+    /// Whether what was read may be so, sector by sector: see [`register`](super::register).
+    ///
+    /// # Errors
+    /// *BlockLinearizable* and its kin: the first sector whose reads have no explanation.
+    pub fn check(&self) -> Result<(), Violation> {
+        super::register::check(self)
+    }
+
     /// What a sector's bytes say, if they belong there.
     ///
     /// # Errors
     /// If it does not.
-    pub(crate) fn value(&self, bytes: &[u8], sector: u64) -> Result<Number, Violation> {
+    pub fn value(&self, bytes: &[u8], sector: u64) -> Result<Number, Violation> {
         let wrong = |text: String| Violation::new("NeverWrongData", text);
         match payload::said(bytes) {
             Said::Zero => Ok(ZERO),

@@ -71,6 +71,7 @@ pub use clock::Spread;
 pub use drive::Pace;
 pub use fault::DiskFault;
 pub use format::Layer;
+pub use history::{Deed, History, Number};
 pub use host::Habits;
 pub use net::{LineId, Place, Trace, Weather};
 pub use nexus::{Maker, Nexus, Shape, volume};

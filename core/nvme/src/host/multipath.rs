@@ -264,6 +264,12 @@ impl Multipath {
         if self.waiting.is_empty() { None } else { rests.chain(late).min() }
     }
 
+    /// The cookie that a command was submitted with, by the one that its association knows it by.
+    #[must_use]
+    pub fn cookie_of(&self, sent: u64) -> Option<u64> {
+        self.flights.get(key_of(sent)).map(|flight| flight.cookie)
+    }
+
     /// Commands in work.
     #[must_use]
     pub const fn in_work(&self) -> usize {

@@ -167,6 +167,9 @@ pub trait Host: Send + Sync + 'static {
         nsid: u32,
         faults: Vec<Injection>,
     ) -> impl Future<Output = bool> + Send;
+
+    /// Replaces the faults of a pool's disk. False: it is not there.
+    fn inject_disk(&self, home: Home, faults: Vec<Injection>) -> impl Future<Output = bool> + Send;
 }
 
 /// What a pool has to tell.

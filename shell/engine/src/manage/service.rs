@@ -5,6 +5,7 @@ use std::sync::Arc;
 use braid_api::v1::engine_server::Engine;
 use braid_api::v1::event::{FaultsSet, What};
 use braid_api::v1::{self};
+use braid_shard::{Fault, Injection};
 use tonic::{Request, Response, Status};
 
 use super::convert;
@@ -258,17 +259,20 @@ impl<H: Host> Manager<H> {
         &self,
         request: v1::SetFaultsRequest,
     ) -> Result<v1::SetFaultsResponse, Status> {
-        let v1::SetFaultsRequest { nqn, nsid, faults } = request;
+        let v1::SetFaultsRequest { nqn, nsid, faults, pool } = request;
         if !self.settings.allows_injection {
             return Err(Status::failed_precondition(
                 "faults are injected into tests only; start the engine with --allow-injection",
             ));
         }
+        let faults = faults.iter().map(convert::fault).collect::<Result<Vec<_>, _>>()?;
+        if nqn.is_empty() && !pool.is_empty() {
+            return self.set_disk_faults(&pool, faults).await;
+        }
         if nqn.is_empty() {
             return Err(Status::invalid_argument("nqn is missing: which subsystem?"));
         }
         let nsid = if nsid == 0 { NSID } else { nsid };
-        let faults = faults.iter().map(convert::fault).collect::<Result<Vec<_>, _>>()?;
         let count = u32::try_from(faults.len()).unwrap_or(u32::MAX);
         if !self.host.inject(&nqn, nsid, faults).await {
             return Err(Status::not_found(format!("namespace {nsid} of {nqn} is not served here")));
@@ -276,6 +280,28 @@ impl<H: Host> Manager<H> {
         let text = format!("{count} faults are set for namespace {nsid} of {nqn}");
         let what = What::FaultsSet(FaultsSet { nqn, nsid, faults: count });
         self.hub.tell(About::default(), text, what);
+        Ok(v1::SetFaultsResponse {})
+    }
+
+    async fn set_disk_faults(
+        &self,
+        pool: &str,
+        faults: Vec<Injection>,
+    ) -> Result<v1::SetFaultsResponse, Status> {
+        if faults.iter().any(|injection| injection.fault == Fault::Corrupt) {
+            return Err(Status::invalid_argument(
+                "a pool's disk cannot be made to lie: change its file while no engine has it",
+            ));
+        }
+        let pool = self.pool(pool)?;
+        let count = u32::try_from(faults.len()).unwrap_or(u32::MAX);
+        let path = pool.path.display();
+        if !self.host.inject_disk(pool.home, faults).await {
+            return Err(Status::not_found(format!("pool {path} has been closed")));
+        }
+        let text = format!("{count} faults are set for the disk of pool {path}");
+        let what = What::FaultsSet(FaultsSet { nqn: String::new(), nsid: 0, faults: count });
+        self.hub.tell(About::pool(pool.uuid), text, what);
         Ok(v1::SetFaultsResponse {})
     }
 

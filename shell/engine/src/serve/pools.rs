@@ -7,7 +7,7 @@
 use braid_block::{Geometry, IoError};
 use braid_pool::{Command, Config, Done, Failure, Format, Refusal};
 use braid_reactor::{OpenDisk, World};
-use braid_shard::{Note, PoolId, Shard, SubsystemConfig};
+use braid_shard::{Injection, Note, PoolId, Shard, SubsystemConfig};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::manage::host::{Home, NotOpened, Picture, Told};
@@ -56,6 +56,8 @@ pub enum Request {
         /// Who waits.
         answer: oneshot::Sender<()>,
     },
+    /// Replace the faults of a pool's disk; whether it is there.
+    Faults(u16, Vec<Injection>, oneshot::Sender<bool>),
     /// A namespace has another size.
     Resize(String, u32, Geometry, oneshot::Sender<bool>),
 }
@@ -149,6 +151,9 @@ impl Pools {
                 } else {
                     let _ = answer.send(());
                 }
+            }
+            Request::Faults(pool, faults, answer) => {
+                let _ = answer.send(machine.set_disk_faults(PoolId(pool), &faults));
             }
             Request::Resize(nqn, nsid, geometry, answer) => {
                 let _ = answer.send(machine.namespace_resize(&nqn, nsid, geometry));

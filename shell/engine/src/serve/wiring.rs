@@ -204,4 +204,9 @@ impl Host for Wires {
         }
         false
     }
+
+    async fn inject_disk(&self, home: Home, faults: Vec<Injection>) -> bool {
+        let inject = |answer| Control::Pools(Request::Faults(home.pool, faults, answer));
+        self.ask(home.shard, inject).await.unwrap_or(false)
+    }
 }

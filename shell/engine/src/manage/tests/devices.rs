@@ -49,8 +49,12 @@ async fn a_scrub_is_started_looked_after_and_stopped() {
 #[tokio::test]
 async fn faults_are_set_where_they_are_allowed() {
     let fault = v1::Fault { operation: 1, kind: 1, count: 3, ..v1::Fault::default() };
-    let request =
-        |nqn: &str, nsid| v1::SetFaultsRequest { nqn: nqn.into(), nsid, faults: vec![fault] };
+    let request = |nqn: &str, nsid| v1::SetFaultsRequest {
+        nqn: nqn.into(),
+        nsid,
+        faults: vec![fault],
+        pool: String::new(),
+    };
     let mut bench = Bench::new().await;
     ok(bench.client.set_faults(request(NQN, 0)).await);
     assert_eq!(bench.manager.host.world().faults[0].count, 3);
@@ -63,6 +67,16 @@ async fn faults_are_set_where_they_are_allowed() {
     let none = v1::SetFaultsRequest { faults: Vec::new(), ..request(NQN, 1) };
     ok(bench.client.set_faults(none).await);
     assert!(bench.manager.host.world().faults.is_empty());
+
+    let pool = bench.pool("a").await;
+    let below = |pool: &str| v1::SetFaultsRequest { pool: pool.into(), ..request("", 0) };
+    ok(bench.client.set_faults(below(&pool.path)).await);
+    let set = bench.manager.host.world().disk_faults.clone();
+    assert_eq!(set.map(|(home, faults)| (home.pool, faults[0].count)), Some((1, 3)));
+    refused(bench.client.set_faults(below(OTHER)).await, Code::NotFound, OTHER);
+    let mut lie = below(&pool.path);
+    lie.faults[0].kind = v1::FaultKind::Corrupt.into();
+    refused(bench.client.set_faults(lie).await, Code::InvalidArgument, "lie");
 
     let mut strict = Bench::with(Settings::default()).await;
     let answer = strict.client.set_faults(request(NQN, 0)).await;

@@ -30,6 +30,7 @@ pub(super) struct World {
     open: BTreeMap<Home, (OpenDisk, bool)>,
     pub(super) exposed: BTreeMap<String, Exposure>,
     pub(super) faults: Vec<Injection>,
+    pub(super) disk_faults: Option<(Home, Vec<Injection>)>,
     pub(super) access: Option<AnaState>,
     /// What the next open ends with.
     pub(super) refusal: Option<Refusal>,
@@ -181,6 +182,12 @@ impl Host for Model {
             world.faults = faults;
         }
         known
+    }
+
+    async fn inject_disk(&self, home: Home, faults: Vec<Injection>) -> bool {
+        let mut world = self.world();
+        world.disk_faults = Some((home, faults));
+        true
     }
 }
 
