@@ -17,12 +17,12 @@ const TOOLS: [Tool; 5] = [
 /// What `chaos` may be told.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A control plane and three engines run in network namespaces of their own; two hosts write and read \
-a few blocks of a volume with three replicas. Processes are killed and paused, the network is cut, \
-loses packets, is slow and breaks connections, disks stall, fail and are full. At the end nothing \
-is wrong any more: all replicas must be there again within 60 s, equal block by block, and what the \
-hosts were answered must be linearizable for each block. The seed decides what goes wrong and when; \
-what comes of it is up to the machine. Needs root, and leaves nothing behind.")]
+A control plane and three engines run in network namespaces of their own; two hosts write and \
+read a few blocks of a volume with three replicas. Processes are killed and paused, the network \
+is cut, loses packets, is slow and breaks connections, disks stall, fail and are full. At the end \
+nothing is wrong any more: all replicas must be there again within 60 s, equal block by block, and \
+what the hosts were answered must be linearizable for each block. The seed decides what goes wrong \
+and when; what comes of it is up to the machine. Needs root, and leaves nothing behind.")]
 pub(crate) struct Options {
     /// How long things go wrong
     #[arg(long, default_value_t = 5.0)]

@@ -103,7 +103,7 @@ impl Load {
             Deed::Read => Operation::Read { lba, blocks },
             Deed::Write { durable } => Operation::Write { lba, blocks, durable },
             Deed::Zero { .. } => {
-                Operation::WriteZeroes { lba, blocks, deallocate: number % 2 == 0 }
+                Operation::WriteZeroes { lba, blocks, deallocate: number.is_multiple_of(2) }
             }
             Deed::Flush => Operation::Flush,
         };
