@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::Pool;
 use crate::layout::{BLOCK, CLUSTER_BLOCKS};
+use crate::map::PageId;
 use crate::op::{Step, Waiter};
 use crate::request::Work;
 use crate::store::{binding, mask};
@@ -71,7 +72,10 @@ impl Pool {
             return;
         }
         // Under the lock nothing is on its way: what does not match now never will.
-        let unverified = self.unadopted_of(key, odd);
+        let unverified = match self.unadopted_of(key, odd) {
+            Ok(unverified) => unverified,
+            Err(page) => return self.wait_for_page(mem, now, key, page),
+        };
         let lost = odd & !unverified;
         if bits(lost).any(|block| self.has_moved(key, block)) {
             return self.map_again(mem, now, key);
@@ -112,15 +116,18 @@ impl Pool {
         Ok(odd)
     }
 
-    /// Those of a piece's blocks that are in regions nobody has adopted.
-    fn unadopted_of(&self, key: Key, blocks: u64) -> u64 {
-        let Some(piece) = self.pieces.get(key) else { return 0 };
-        let of = |block: u32| u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block);
-        piece.runs.iter().fold(0, |all, run| {
-            let here = bits(blocks & mask(run.at.into(), run.count.into()));
-            let here = here.filter(|block| self.is_unadopted(run.layer, of(*block)));
-            here.fold(all, |all, block| all | 1 << block)
-        })
+    /// Those of a piece's blocks that are in regions nobody has adopted, or the page of the map that
+    /// is to be read first.
+    fn unadopted_of(&self, key: Key, blocks: u64) -> Result<u64, PageId> {
+        let Some(piece) = self.pieces.get(key) else { return Ok(0) };
+        let mut unadopted = 0;
+        for run in piece.runs.iter() {
+            for block in bits(blocks & mask(run.at.into(), run.count.into())) {
+                let lblock = u64::from(piece.lcluster) * CLUSTER_BLOCKS + u64::from(block);
+                unadopted |= u64::from(self.is_unadopted(run.layer, lblock)?) << block;
+            }
+        }
+        Ok(unadopted)
     }
 
     /// Puts what a piece's blocks hold into the answer.

@@ -39,6 +39,8 @@ enum Verdict {
     Good(u32),
     /// A checksum page is to be read first.
     Wait(u64),
+    /// A page of the map is.
+    WaitMap(PageId),
     /// The block at this position in the cluster does not match.
     Bad(u32),
 }
@@ -296,6 +298,7 @@ impl Pool {
         }
         match self.compare(mem, key) {
             Verdict::Wait(page) => self.fetch_sums(mem, now, page, Waiter::Piece(key)),
+            Verdict::WaitMap(page) => self.wait_for_page(mem, now, key, page),
             Verdict::Good(unverified) => {
                 if !self.waits_for_write(mem, now, key) {
                     self.give(mem, now, key, unverified);
@@ -342,10 +345,11 @@ impl Pool {
                     continue;
                 }
                 // Under the lock nothing is on its way: what does not match now never will.
-                if !locked || !self.is_unadopted(run.layer, lblock) {
-                    return Verdict::Bad(at);
+                match self.is_unadopted(run.layer, lblock) {
+                    Ok(true) if locked => unverified += 1,
+                    Err(page) if locked => return Verdict::WaitMap(page),
+                    _ => return Verdict::Bad(at),
                 }
-                unverified += 1;
             }
         }
         Verdict::Good(unverified)
@@ -360,11 +364,15 @@ impl Pool {
         }
     }
 
-    /// Whether a block is in a region that was open when the pool was not stopped in order.
-    pub(crate) fn is_unadopted(&self, layer: u32, lblock: u64) -> bool {
+    /// Whether a block is in a region that was open when the pool was not stopped in order. Where
+    /// it is may be known without its leaf, which knows this; then that is to be read first.
+    pub(crate) fn is_unadopted(&self, layer: u32, lblock: u64) -> Result<bool, PageId> {
         let (index, ..) = crate::store::place(lblock);
+        if let Look::Missing(page) = self.store.map.look(layer, index) {
+            return Err(page);
+        }
         let leaf = self.store.map.leaves.get(&(layer, index));
-        leaf.is_some_and(|leaf| leaf.unadopted >> (lblock / REGION_BLOCKS % 64) & 1 != 0)
+        Ok(leaf.is_some_and(|leaf| leaf.unadopted >> (lblock / REGION_BLOCKS % 64) & 1 != 0))
     }
 
     /// Hands a piece's bytes over.
@@ -591,8 +599,13 @@ impl Pool {
             let Some(lease) = &piece.side else { continue };
             let crc = mem.crc(lease, at..at + BLOCK_BYTES, 0) ^ binding(tree, lblock);
             self.counters.crc_blocks += 1;
-            if stored != Some(crc) && !self.is_unadopted(run.layer, lblock) {
-                return self.report(mem, now, key, u32::from(run.at));
+            if stored == Some(crc) {
+                continue;
+            }
+            match self.is_unadopted(run.layer, lblock) {
+                Ok(true) => {}
+                Ok(false) => return self.report(mem, now, key, u32::from(run.at)),
+                Err(page) => return self.wait_for_page(mem, now, key, page),
             }
         }
         self.overlay_ends(mem, key);
@@ -652,7 +665,7 @@ mod tests {
     use braid_block::{Class, Memory};
 
     use crate::rig::Rig;
-    use crate::{Failure, Note, Work};
+    use crate::{Bearing, Command, Failure, Handle, Note, Work};
 
     #[test]
     fn a_read_asks_for_a_checksum_once() {
@@ -743,6 +756,48 @@ mod tests {
             assert_eq!(rig.take_ended(), [Err(Failure::Media(named * 4096))]);
             let (handle, offset, device) = (Some(fine), named * 4096, place * 4096);
             assert_eq!(rig.notes, [Note::Media { handle, offset, device }]);
+        }
+    }
+
+    /// A replica that sees a snapshot's block 0, which an unfinished overwrite left: it does not
+    /// match its checksum, in a region that was open when the process was killed.
+    fn above_an_unfinished_overwrite() -> (Rig, Handle) {
+        let (mut rig, handle) = Rig::new();
+        // A member's regions are adopted when its mirror says that it is like the others.
+        let bearing = Bearing { member: Some(true), ..Bearing::default() }.into();
+        rig.pool.command(&mut rig.mem, rig.now, 2, Command::Bear { uuid: [1; 16], bearing });
+        rig.run();
+        for fill in [1, 2] {
+            rig.write(handle, 0, fill);
+            rig.run();
+        }
+        rig.pool.want_checkpoint();
+        rig.run();
+        let is_it = |(_, bytes): &(&u64, &Vec<u8>)| bytes.iter().all(|byte| *byte == 2);
+        let place = *rig.blocks.iter().find(is_it).expect("it was written").0;
+        rig.blocks.insert(place, alloc::vec![5; 4096]);
+        let mut rig = rig.reopen();
+        let (replica, uuid) = ([1; 16], [3; 16]);
+        let snapshot = Command::Snapshot { replica, uuid, name: "s".into(), created: 2 };
+        rig.pool.command(&mut rig.mem, rig.now, 3, snapshot);
+        rig.run();
+        rig.take_ended();
+        let handle = rig.pool.find(&[1; 16]).expect("a replica");
+        (rig, handle)
+    }
+
+    #[test]
+    fn what_nobody_adopted_is_no_media_error_although_its_leaf_was_let_go() {
+        let (mut rig, handle) = above_an_unfinished_overwrite();
+        for _ in 0..2 {
+            rig.read(handle, 0);
+            rig.run();
+            assert_eq!(rig.take_ended(), [Ok(5)]);
+            // The chain of the cluster's owners stays.
+            let leaves = &mut rig.pool.store.map.leaves;
+            let sealed = leaves.iter().find(|(_, leaf)| leaf.unadopted != 0);
+            let sealed = *sealed.expect("nobody has adopted it").0;
+            leaves.remove(&sealed);
         }
     }
 }

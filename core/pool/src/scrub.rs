@@ -358,7 +358,7 @@ impl Pool {
         check.stage = Stage::Locking;
         let lblock = u64::from(check.lcluster) * CLUSTER_BLOCKS + u64::from(at);
         // Its content counts after an unclean stop, whatever it is.
-        if !lost || self.is_unadopted(check.layer, lblock) {
+        if !lost || self.is_unadopted(check.layer, lblock) != Ok(false) {
             return;
         }
         self.counters.checksum_errors += 1;

@@ -157,10 +157,13 @@ impl Pool {
             let crc = mem.crc(lease, place..place + BLOCK_BYTES, 0) ^ binding(tree, lblock);
             self.counters.crc_blocks += 1;
             if stored != Some(crc) {
-                if self.is_unadopted(work.layer, lblock) {
-                    copy.unverified = true;
-                } else {
-                    bad |= 1 << at;
+                match self.is_unadopted(work.layer, lblock) {
+                    Ok(true) => copy.unverified = true,
+                    Ok(false) => bad |= 1 << at,
+                    Err(page) => {
+                        self.fetch(mem, now, page, Waiter::Job);
+                        return Step::Wait;
+                    }
                 }
             }
             // What does not match goes on not to match.
