@@ -85,6 +85,7 @@ impl Volume {
         let link = &mut nexus.links[usize::from(slot)];
         let had = link.association().is_some();
         (link.line, link.asked, link.leased, link.reads) = (line, false, Instant::ZERO, 0);
+        link.unread = 0;
         let adding = nexus.joiner.as_ref().is_some_and(|joiner| joiner.adding);
         let joins = nexus.joiner_slot() == Some(slot);
         if matches!(nexus.phase, Phase::Fencing { .. }) {

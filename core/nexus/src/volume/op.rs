@@ -4,12 +4,17 @@ use alloc::boxed::Box;
 
 use braid_block::{Instant, Key, Lease};
 
+use crate::record::REPLICAS_MAX;
 use crate::wire::{Answer, Refusal};
 use crate::{Completion, Request, Status, Work};
 
 use super::Volume;
 use super::state::bit;
 use super::write::regions;
+
+/// How often something is tried that a bad block is in the way of: every other replica may leave
+/// once meanwhile.
+pub(crate) const TRIES_MAX: u8 = REPLICAS_MAX as u8;
 
 /// A host's command, from its admission until its buffer is free.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Op {
     pub(crate) out: u8,
     /// A bad block in it was tried to be written anew.
     pub(crate) repaired: bool,
+    /// Tries of that which came to nothing.
+    pub(crate) undone: u8,
     /// Members that could not read it.
     pub(crate) avoid: u8,
     /// The byte that a member could not read to write a part of its block.
@@ -70,6 +77,7 @@ impl Op {
             state: State::Queued,
             out: 0,
             repaired: false,
+            undone: 0,
             avoid: 0,
             bad: None,
             stale: false,
@@ -86,6 +94,13 @@ impl Op {
             Work::Zero { offset, len, .. } => (offset, offset + len),
             Work::Flush => (0, 0),
         }
+    }
+
+    /// Bad blocks of it were to be written anew. What came of nothing is tried again, for somebody
+    /// may have left meanwhile, but not without an end.
+    pub(crate) const fn count_repair(&mut self, done: bool) {
+        self.undone += !done as u8;
+        self.repaired = done || self.undone >= TRIES_MAX;
     }
 
     /// The regions that it touches: the first, and the one after the last.

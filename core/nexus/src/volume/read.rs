@@ -138,18 +138,16 @@ impl Volume {
         }
     }
 
-    /// A bad block was written anew, or could not be: reads on, or writes again.
-    pub(crate) fn repaired(&mut self, now: Instant, key: Key, done: bool) {
+    /// Bad blocks up to this byte were written anew, or could not be: reads on, or writes again.
+    pub(crate) fn repaired(&mut self, now: Instant, key: Key, upto: u64, done: bool) {
         let Some(op) = self.ops.get_mut(key) else { return };
         match op.state {
             State::Repairing => {
-                (op.repaired, op.state) = (done, State::Reading);
+                op.count_repair(done);
+                op.state = State::Reading;
                 self.advance(now, key);
             }
-            State::Mending => {
-                op.repaired = done;
-                self.send_write(now, key);
-            }
+            State::Mending => self.mended(now, key, upto, done),
             _ => {}
         }
     }

@@ -11,6 +11,8 @@
 //!    that can be read at all; what it has is written to all others that differ, and to itself if
 //!    its checksum lags behind.
 //! 3. What the winner does not hold is made a hole.
+//! 4. Who cannot take a copy has failed, for a copy needs nothing of what was there; so has who
+//!    cannot read what it said it could, time and again.
 
 use alloc::vec::Vec;
 
@@ -24,7 +26,7 @@ use crate::{Note, Plant};
 
 use super::Volume;
 use super::call::Purpose;
-use super::op::State;
+use super::op::{State, TRIES_MAX};
 use super::ranges::Holder;
 use super::rebuild::Ended;
 use super::state::{bit, slots};
@@ -341,10 +343,18 @@ impl Volume {
             return self.end_segment(mem, now, key);
         }
         if let Err(refusal) = result {
-            segment.stage = Stage::Ending(false);
+            let mut broken = false;
             if let Refusal::Media(at) = refusal {
-                segment.unreadable.get_or_insert(*at);
+                broken = segment.was_copied_to(slot);
+                if !broken {
+                    segment.unreadable.get_or_insert(*at);
+                }
+                let nexus = self.nexus.as_mut().expect("it is its owner");
+                let unread = &mut nexus.links[usize::from(slot)].unread;
+                *unread += u8::from(segment.kind == Kind::Resync);
+                broken |= *unread >= TRIES_MAX;
             }
+            segment.stage = Stage::Ending(false);
             // A full one cannot be made equal; one that cannot be read after it was compared is
             // compared again.
             // A snapshot may be deleted while it is read.
@@ -354,7 +364,7 @@ impl Volume {
                     refusal,
                     Refusal::Gone | Refusal::Failed | Refusal::Conflict { .. } | Refusal::Media(_)
                 );
-            if fatal {
+            if fatal || broken {
                 self.fail(now, slot, *refusal);
             }
             return self.end_segment(mem, now, key);
@@ -516,16 +526,17 @@ impl Volume {
                 let nexus = self.nexus.as_mut().expect("it is its owner");
                 nexus.suspect.remove(region, region + 1);
                 nexus.wanted.regions.remove(region, region + 1);
+                nexus.links.iter_mut().for_each(|link| link.unread = 0);
                 self.stirred = true;
                 self.note(Note::Resynced { region, copied });
             }
             Kind::Resync => self.stirred = true,
             Kind::Repair(op) => {
                 let blocks = u32::try_from(copied / BLOCK).unwrap_or(u32::MAX);
-                if blocks > 0 {
+                if blocks > 0 && done {
                     self.note(Note::Repaired { blocks });
                 }
-                self.repaired(now, op, done);
+                self.repaired(now, op, end, done);
             }
             Kind::Rebuild { attempt, snapshot, .. } => {
                 let ended = match unreadable {
@@ -557,6 +568,14 @@ impl Segment {
     /// Whether what it asks this slot for is a snapshot.
     const fn reads_snapshot_of(&self, from: u8) -> bool {
         matches!(self.kind, Kind::Rebuild { slot, snapshot: Some(_), .. } if slot != from)
+    }
+
+    /// Whether this slot answers to a copy. A joiner does, whatever it answers: it is never read,
+    /// and a comparison tells of bad blocks without failing.
+    fn was_copied_to(&self, from: u8) -> bool {
+        let joins = matches!(self.kind, Kind::Rebuild { slot, .. } if slot == from);
+        let reads = matches!(self.stage, Stage::Reading(_));
+        joins || (self.touched & bit(from) != 0 && !reads)
     }
 
     /// The slot whose blocks it is copying to other members.

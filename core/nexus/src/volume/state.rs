@@ -64,6 +64,8 @@ pub(crate) struct Link {
     pub(crate) asked: bool,
     /// Reads that are out.
     pub(crate) reads: u32,
+    /// Times that a region could not be made equal for what it could not read, since one was.
+    pub(crate) unread: u8,
 }
 
 /// An association, from our side.

@@ -5,6 +5,8 @@
 //! 2. It is acknowledged, and its lock given back, when everybody who counts has applied it and
 //!    every command of it has ended.
 //! 3. One that failed everywhere leaves its regions suspect: members may differ there.
+//! 4. A member that cannot take a write which others took, not even after its blocks were written
+//!    anew, has failed: nobody waits for it without an end.
 
 use braid_block::{Instant, Key};
 
@@ -26,6 +28,12 @@ pub(crate) fn regions(first: u64, end: u64) -> (u32, u32) {
 /// The whole blocks of a range.
 pub(crate) fn blocks(first: u64, end: u64) -> (u64, u64) {
     (first & !(crate::wire::BLOCK - 1), end.next_multiple_of(crate::wire::BLOCK))
+}
+
+/// Where the part of a range ends that begins here and is made equal at once: no comparison spans
+/// more than a region.
+fn part_end(first: u64, end: u64) -> u64 {
+    ((first / REGION + 1) * REGION).min(end)
 }
 
 impl Volume {
@@ -101,8 +109,14 @@ impl Volume {
         if lacking == 0 {
             return self.settled(now, key, Status::Success);
         }
-        if let Some(at) = op.bad {
-            return self.mend_first(now, key, at);
+        // Who has left holds nothing up but its exclusion.
+        let bad = nexus.good() & targets & !applied & !full;
+        if let Some(at) = op.bad.filter(|_| bad != 0) {
+            return match (op.repaired, applied & nexus.good()) {
+                (false, _) => self.mend_first(key),
+                (true, 0) => self.settled(now, key, Status::Media(at)),
+                (true, _) => slots(bad).for_each(|slot| self.fail(now, slot, Refusal::Media(at))),
+            };
         }
         // Who has left needs no space any more.
         let full = full & targets & !nexus.failing;
@@ -120,15 +134,25 @@ impl Volume {
     /// A member holds a bad block of which this write changes a part. Others have it: so its blocks
     /// are made equal under its lock, and it is sent once more. It took effect on some already, but
     /// who reads waits for it, and who writes comes after it: to them it takes effect once.
-    fn mend_first(&mut self, now: Instant, key: Key, at: u64) {
+    fn mend_first(&mut self, key: Key) {
         let op = self.ops.get_mut(key).expect("it is in work");
-        if core::mem::replace(&mut op.repaired, true) {
-            return self.settled(now, key, Status::Media(at));
-        }
         (op.bad, op.state) = (None, State::Mending);
         let (first, end) = op.range();
         let (first, end) = blocks(first, end);
-        self.want_repair(first, end, key);
+        self.want_repair(first, part_end(first, end), key);
+    }
+
+    /// The blocks of a write up to this byte were made equal, or could not be: goes on with the
+    /// next ones, or writes again.
+    pub(crate) fn mended(&mut self, now: Instant, key: Key, upto: u64, done: bool) {
+        let op = self.ops.get_mut(key).expect("it is being mended");
+        let (first, end) = op.range();
+        let (_, end) = blocks(first, end);
+        if done && upto < end {
+            return self.want_repair(upto, part_end(upto, end), key);
+        }
+        op.count_repair(done);
+        self.send_write(now, key);
     }
 
     fn settled(&mut self, now: Instant, key: Key, status: Status) {
