@@ -5,7 +5,8 @@
 //! 1. A layer is left when every segment over it has ended: layers of snapshots are copied without
 //!    locks, and a late copy would be written over what belongs to the next one.
 //! 2. A block that nobody can read is never made up: of a snapshot the joiner does without the
-//!    whole of it, and without one of the volume it stays away.
+//!    whole of it, and without one of the volume it stays away. It does without a snapshot, too,
+//!    that no member holds.
 
 use braid_block::Instant;
 
@@ -42,7 +43,8 @@ impl Volume {
         let mut asked = nexus.good() & holders;
         if asked == 0 {
             // There is nobody to tell what it lacks, nor to copy it from.
-            return self.joiner_failed(now);
+            let gone = snapshot.filter(|_| nexus.members & holders == 0);
+            return if gone.is_some() { self.do_without(gone) } else { self.joiner_failed(now) };
         }
         let joiner = nexus.joiner.as_mut().expect("it returns");
         let (slot, attempt) = (joiner.slot, joiner.attempt);
@@ -138,6 +140,15 @@ impl Volume {
             self.joiner_failed(now);
             self.put_off_stuck(now, slot, region);
         }
+    }
+
+    /// No member has this snapshot: who had it is away, and may never come back. The volume must
+    /// not wait for that.
+    fn do_without(&mut self, layer: Option<Uuid>) {
+        let slot = self.nexus.as_ref().and_then(|nexus| nexus.joiner_slot());
+        let slot = slot.expect("it returns");
+        self.note(Note::Unreadable { slot, snapshot: layer, offset: 0 });
+        self.skip_layer(layer);
     }
 
     /// Of a snapshot that nobody can read in full there are as many copies as there were; that
