@@ -7,6 +7,7 @@
 //!    membership did not change.
 //! 3. At most one command to each member, and one region, per [`WRITES`] writes: marking it again
 //!    costs a flush of the replica. An idle volume clears all.
+//! 4. What is looked at in a turn does not grow with the volume.
 
 use braid_block::Instant;
 
@@ -16,7 +17,7 @@ use crate::wire::{Answer, Command, Refusal};
 use super::Volume;
 use super::call::Purpose;
 use super::state::{Nexus, Phase, bit, slots};
-use super::written::Runs;
+use super::written::{Runs, Sweep};
 
 /// Writes of hosts for which one region may be cleared.
 const WRITES: u64 = 128;
@@ -28,8 +29,8 @@ pub(crate) struct Cleaning {
     calm: Option<u64>,
     /// The last flush that counts, and succeeded everywhere.
     flush: Option<u64>,
-    /// The next region to look at.
-    next: u32,
+    /// Where the search for regions to be cleared stands.
+    sweep: Sweep,
     /// What is being cleared, and by whom not yet.
     asked: Option<(u64, Runs, u8)>,
     /// An idle volume's own flush: its number, and who did not answer.
@@ -84,24 +85,29 @@ impl Volume {
         }
         let is_idle = now.since(cleaning.written.0) >= idle || nexus.leaving.is_some();
         let most = if is_idle { u64::MAX } else { written.writes / WRITES };
-        let runs = cleaning.flush.filter(|_| most > 0).map(|flush| {
-            let runs = written.quiet(flush, cleaning.next, most, early);
-            let again = runs.is_empty() && cleaning.next > 0;
-            (flush, if again { written.quiet(flush, 0, most, early) } else { runs })
-        });
-        match runs {
-            Some((flush, runs)) if !runs.is_empty() => self.clean(now, flush, runs),
-            _ if is_idle && !works && cleaning.own.is_none() && cleaning.calm.is_some() => {
-                self.own_flush(now);
+        if let Some(flush) = cleaning.flush.filter(|_| most > 0) {
+            let mut runs = cleaning.sweep.look(written, flush, most, early);
+            if runs.is_empty() {
+                // Behind where it was cleared last there may be none.
+                runs = cleaning.sweep.look(written, flush, most, early);
             }
-            _ => {}
+            if !runs.is_empty() {
+                return self.clean(now, flush, runs);
+            }
+            if is_idle && !cleaning.sweep.is_over(flush) {
+                // Nothing else would look on.
+                self.stepped = true;
+                return;
+            }
+        }
+        if is_idle && !works && cleaning.own.is_none() && cleaning.calm.is_some() {
+            self.own_flush(now);
         }
     }
 
     fn clean(&mut self, now: Instant, flush: u64, runs: Runs) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let members = nexus.members;
-        nexus.cleaning.next = runs.last().map_or(0, |(first, count)| first + count);
         nexus.written.writes = 0;
         nexus.cleaning.written.1 = 0;
         let regions: alloc::boxed::Box<[(u32, u32)]> = runs.iter().copied().collect();
