@@ -107,7 +107,7 @@ impl Volume {
         let Some(nexus) = self.nexus.as_ref() else { return };
         let unsettled = nexus.ranges.is_unsettled(first, end, grants);
         if unsettled && self.config.plant != Some(Plant::ReadUnsettled) {
-            return self.wait(key);
+            return self.wait_open(key);
         }
         let suspect = nexus.suspect.overlaps(from, to);
         if suspect && self.config.plant != Some(Plant::NoWriteBack) {
@@ -117,10 +117,17 @@ impl Volume {
         let plants = [Plant::NoLeaseCheck, Plant::LeaseOfOne];
         let unchecked = self.config.plant.is_some_and(|plant| plants.contains(&plant));
         if !unchecked && !self.is_leased(now, None) {
-            self.want_lease(now);
-            return self.wait(key);
+            if self.is_optimized() {
+                self.want_lease(now);
+            }
+            return self.wait_open(key);
         }
         self.conclude(key, Status::Success);
+    }
+
+    /// Waits, unless the path was closed while the read was out: then nobody knows for how long.
+    fn wait_open(&mut self, key: Key) {
+        if self.is_optimized() { self.wait(key) } else { self.conclude(key, Status::Inaccessible) }
     }
 
     /// What was read of a range may be taken back: reads that are under way read again.
