@@ -31,7 +31,7 @@ more_than() { (($(served) > $1)); }
 goes_on() {
     local before began=${EPOCHREALTIME/./}
     before=$(served)
-    if eventually 60 more_than $((before + 20)); then
+    if eventually 120 more_than $((before + 20)); then
         ok "$1-goes-on" "after $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
     else
         bad "$1-goes-on" "$(paths | xargs): $(dmesg | tail -n 1)"

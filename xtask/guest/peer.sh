@@ -1,4 +1,4 @@
-# Our own host against the kernel's target: verified I/O, with and without digests. The same
+# Our own host against the kernel's target: verified I/O, digests, access that changes. The same
 # program, against itself, would not notice what both its sides get wrong.
 . "$HERE/check.sh"
 . "$HERE/nvmet.sh"
@@ -40,6 +40,30 @@ wait $perf
 same away-and-back 0 $?
 cat /run/perf
 shows away-and-back-checked '[1-9][0-9]* blocks checked' "$(cat /run/perf)"
+
+# Two ports, whose access changes: our host takes the one that it may, by turns the one and the
+# other, and waits while it may take neither.
+nvmet_listen $name 4421
+nvmet_access 4420 inaccessible
+"$ENGINE" perf "$uri" --path 127.0.0.1:4421 --rw mixed --time 9s --verify --queue-depth 8 \
+    --queues 2 --header-digest --data-digest -o json >/run/perf 2>/run/perf.err &
+perf=$!
+sleep 2
+nvmet_access 4420 optimized
+nvmet_access 4421 inaccessible
+sleep 2
+nvmet_access 4420 inaccessible
+sleep 1.5
+nvmet_access 4421 non-optimized
+wait $perf
+same access 0 $?
+cat /run/perf /run/perf.err
+shows access-checked '"verified_blocks": *[1-9]' "$(cat /run/perf)"
+shows access-mismatches '"mismatches": *0' "$(cat /run/perf)"
+longest=$(grep -o '"max": *[0-9]*' /run/perf | grep -o '[0-9]*' | sort -n | tail -n 1)
+holds access-waited "${longest:-0} > 1000000"
+nvmet_leave $name 4421
+nvmet_access 4420 optimized
 
 fails not-there 'refused: .*invalid' "$ENGINE" identify "nvme+tcp://127.0.0.1:4420/$name.not"
 nvmet_end $name 4420

@@ -26,7 +26,7 @@ at() {
 volume() {
     control volume create "$1" --size "$2" --replica engine1 --replica engine2 --replica engine3 ||
         { bad "create-$1" "$answer"; return 1; }
-    eventually 60 whole "$1" || { bad "whole-$1" "$answer"; return 1; }
+    eventually 120 whole "$1" || { bad "whole-$1" "$answer"; return 1; }
     nqn=$(value nqn)
     ok "whole-$1" "served by $active"
 }
@@ -56,7 +56,7 @@ served_by_another() {
 # redundant NAME: waits until the volume is whole again, and the host knows its paths.
 redundant() {
     local began=${EPOCHREALTIME/./}
-    if eventually 60 whole data; then
+    if eventually 120 whole data; then
         ok "$1-whole" "after $(((${EPOCHREALTIME/./} - began) / 1000)) ms, served by $active"
     else
         bad "$1-whole" "$answer"

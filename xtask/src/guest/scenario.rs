@@ -158,7 +158,7 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "peer",
-        about: "our own host against the kernel's target: verified I/O, with and without digests",
+        about: "our own host against the kernel's target: I/O, digests, access that changes",
         engines: &[],
         seconds: 240,
     },
@@ -208,19 +208,19 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "volume-discovery",
         about: "connect-all; events that lead a host to new volumes and to new paths",
         engines: CLUSTER,
-        seconds: 800,
+        seconds: 1200,
     },
     Scenario {
         name: "volume-faults",
         about: "fio on a volume whose engine is killed, stopped and cut off, without an error",
         engines: CLUSTER,
-        seconds: 800,
+        seconds: 1200,
     },
     Scenario {
         name: "volume-ext4",
         about: "ext4 on a volume, through ten fail-overs",
         engines: CLUSTER,
-        seconds: 800,
+        seconds: 1200,
     },
 ];
 
