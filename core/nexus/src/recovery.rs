@@ -15,7 +15,9 @@
 //! 4. It says from which store and copy it was made, and is pending until its first owner has
 //!    fenced all whom it names: what was heard of a replica is old when it arrives. One that got a
 //!    newer copy since refuses, and the record is made anew; a pending copy then counts as what it
-//!    was made from.
+//!    was made from, also when the store is lost once more.
+//! 5. A record that was served is not made anew of older copies of the same store: what was heard
+//!    of a replica may be from before its exclusion.
 
 use alloc::boxed::Box;
 
@@ -47,6 +49,8 @@ pub enum Recovery {
         /// Epoch and version of that copy.
         newest: (u64, u64),
     },
+    /// The store's own record is as new as every copy of it: there is nothing to recover.
+    Current,
     /// Nobody who was heard has a copy: the volume is new, or all who know of it are missing.
     Unknown,
 }
@@ -73,13 +77,22 @@ pub fn recover(
     if !missing.is_empty() && !force {
         return Recovery::Waiting { missing, newest: rank(newest) };
     }
+    let is_current = |stored: &Record| {
+        let same = stored.store == *store && newest.store == *store;
+        same && !stored.is_pending() && !newest.newer_than(stored.epoch, stored.version)
+    };
+    if missing.is_empty() && stored.is_some_and(is_current) {
+        return Recovery::Current;
+    }
     let fenced = heard.iter().map(|heard| heard.fence).max().unwrap_or(0);
     let version = copies.map(|copy| copy.version).max().unwrap_or(0);
     let mut record = Box::new(newest.clone());
     // In a store that is still the same the next record is but a later one.
     if newest.store != *store {
+        let made_from = newest.recovered.filter(|from| from.pending);
         let newest = (newest.epoch, newest.version);
-        record.recovered = Some(Recovered { store: record.store, newest, pending: true });
+        let from = Recovered { store: record.store, newest, pending: true };
+        record.recovered = Some(made_from.unwrap_or(from));
     }
     if let Some(from) = &mut record.recovered {
         from.pending = missing.is_empty();
@@ -248,6 +261,33 @@ mod tests {
         let again = made(None, &heard);
         let known = second.recovered.map(|from| Recovered { pending: true, ..from });
         assert_eq!(again.recovered, known, "the store is the same, and so is its origin");
+    }
+
+    #[test]
+    fn a_store_that_is_lost_before_anybody_served_leaves_what_its_record_was_made_from() {
+        let (first, third): (Record, Uuid) = (record(3, 21, &[0, 1], &[]), [3; 16]);
+        let all = heard(&[(0, Some(&first)), (1, Some(&first))]);
+        let claimed = Record { owner: [5; 16], epoch: 4, version: 23, ..made(None, &all) };
+        // One was fenced under the second store already, the other one was not reached.
+        for pair in [[&claimed, &first], [&first, &claimed]] {
+            let heard = heard(&[(0, Some(pair[0])), (1, Some(pair[1]))]);
+            let found = recover(&VOLUME, &third, None, &heard, false);
+            let Recovery::Recovered(found) = found else { panic!("{found:?}") };
+            assert_eq!(found.recovered, recovered(OLD, (3, 21)));
+            assert_eq!((found.store, found.epoch, found.version), (third, 4, 24));
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_served_is_not_made_anew_of_copies_from_before_an_exclusion() {
+        let before = Record { store: NEW, ..record(3, 21, &[0, 1], &[]) };
+        let stored = Record { store: NEW, ..record(3, 22, &[1], &[0]) };
+        let old = heard(&[(0, Some(&before)), (1, Some(&before))]);
+        assert_eq!(recover(&VOLUME, &NEW, Some(&stored), &old, false), Recovery::Current);
+        let waiting = recover(&VOLUME, &NEW, Some(&stored), &old[..1], false);
+        assert!(matches!(waiting, Recovery::Waiting { .. }), "{waiting:?}");
+        // One that was put back is older than they are.
+        assert_eq!(made(Some(&before), &heard(&[(0, None), (1, Some(&stored))])).version, 23);
     }
 
     #[test]

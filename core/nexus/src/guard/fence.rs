@@ -106,18 +106,7 @@ impl Guard {
             if record.volume != copy.volume {
                 return Err(Refusal::Invalid);
             }
-            let base = record.recovered.filter(|from| from.store == copy.store);
-            if record.store != copy.store && base.is_none() {
-                return Err(Refusal::StoreDiffers);
-            }
-            // A store that was put back counts epochs up from where it is: its version gives it
-            // away, which only grows. One that was recovered says from which version: what came
-            // here after that was heard of is not in it.
-            let known = base.filter(|_| record.store != copy.store);
-            let behind = copy.version > known.map_or(record.version, |from| from.newest.1);
-            if behind || copy.newer_than(record.epoch, record.version) {
-                return Err(Refusal::CopyNewer { epoch: copy.epoch, version: copy.version });
-            }
+            compare(record, copy)?;
         }
         Ok(())
     }
@@ -233,4 +222,29 @@ impl Guard {
             result: Ok(Answer::Fenced(Box::new(fenced))),
         });
     }
+}
+
+/// Whether a record is not older than a copy of this volume's, as far as it can tell.
+fn compare(record: &Record, copy: &Record) -> Result<(), Refusal> {
+    let newer = Refusal::CopyNewer { epoch: copy.epoch, version: copy.version };
+    if record.store != copy.store {
+        let Some(from) = record.recovered else { return Err(Refusal::StoreDiffers) };
+        // Nobody relied on a pending copy: it counts as what it was made from.
+        let origin = copy.recovered.filter(|origin| origin.pending && origin.store == from.store);
+        let known = match origin {
+            _ if from.store == copy.store => copy.version,
+            Some(origin) => origin.newest.1,
+            None => return Err(Refusal::StoreDiffers),
+        };
+        // A record that was recovered says from which version: what came here after that was
+        // heard of is not in it. If it is served already, an operator has given it up.
+        if known > from.newest.1 {
+            return Err(if from.pending { newer } else { Refusal::Invalid });
+        }
+    } else if copy.version > record.version {
+        // A store that was put back counts epochs up from where it is: its version gives it away,
+        // which only grows.
+        return Err(newer);
+    }
+    if copy.newer_than(record.epoch, record.version) { Err(newer) } else { Ok(()) }
 }

@@ -122,7 +122,7 @@ impl Nexus {
     }
 
     /// Whether a return that is due has to wait for something that will be told.
-    const fn begins_no_return(&self) -> bool {
-        self.swap.is_some() || self.failing != 0 || self.leaving.is_some() || self.barrier
+    fn begins_no_return(&self) -> bool {
+        self.is_changing() || self.failing != 0 || self.leaving.is_some() || self.barrier
     }
 }

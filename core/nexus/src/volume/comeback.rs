@@ -279,7 +279,7 @@ impl Volume {
         let late = self.planted(Plant::JoinerLate);
         let nexus = self.nexus.as_mut().expect("it is serving");
         // What the record says of holders must be as it was found here.
-        if nexus.swap.is_some() || !nexus.changes.is_empty() || nexus.barrier {
+        if nexus.is_changing() || !nexus.changes.is_empty() || nexus.barrier {
             return;
         }
         // What a snapshot takes from the marks of members is below it.
@@ -317,6 +317,7 @@ impl Volume {
     /// Adds it, once it has promised a lease and nothing is in the way.
     fn add_joiner(&mut self, now: Instant) {
         let nexus = self.nexus.as_mut().expect("it is serving");
+        let changing = nexus.is_changing();
         let joiner = nexus.joiner.as_mut().expect("it returns");
         let (slot, instance, whole) = (joiner.slot, joiner.instance, joiner.whole);
         let link = &mut nexus.links[usize::from(slot)];
@@ -326,7 +327,7 @@ impl Volume {
             }
             return;
         }
-        let busy = nexus.swap.is_some() || nexus.failing != 0 || nexus.barrier;
+        let busy = changing || nexus.failing != 0 || nexus.barrier;
         if busy || nexus.leaving.is_some() || nexus.resizing.is_some() {
             return;
         }

@@ -131,9 +131,8 @@ impl Volume {
         };
         let is_new =
             |change: &Change| !matches!(change, Change::Told { host: h } if *h == host.host);
-        let swap = nexus.swap.as_ref();
-        let telling =
-            !nexus.changes.iter().all(is_new) || swap.is_some_and(|swap| !is_new(&swap.change));
+        let swap = nexus.swap.as_ref().map(|swap| &swap.change);
+        let telling = !nexus.changes.iter().chain(&nexus.committed).chain(swap).all(is_new);
         if excused || (told && !telling) {
             return false;
         }

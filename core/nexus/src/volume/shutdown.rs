@@ -50,7 +50,7 @@ impl Volume {
         let cleaning = self.is_cleaning();
         let nexus = self.nexus.as_mut().expect("it is leaving");
         let stage = match leaving.stage {
-            Stage::Draining if works || nexus.failing != 0 || nexus.swap.is_some() => return,
+            Stage::Draining if works || nexus.failing != 0 || nexus.is_changing() => return,
             Stage::Draining => {
                 let marked = nexus.written.len() > 0;
                 self.detach(now);

@@ -114,7 +114,7 @@ impl Volume {
             Stage::Waiting(deadline) => {
                 let adds = nexus.joiner.as_ref().is_some_and(|joiner| joiner.adding);
                 let sizes = nexus.resizing.is_some();
-                let changes = nexus.swap.is_some() || !nexus.changes.is_empty() || sizes;
+                let changes = nexus.is_changing() || !nexus.changes.is_empty() || sizes;
                 let busy = changes || adds || nexus.failing != 0 || !nexus.suspect.is_empty();
                 if !busy {
                     nexus.barrier = true;
@@ -195,7 +195,8 @@ impl Volume {
 
     fn taken_on(&mut self, now: Instant, deadline: Instant, waiting: u8, taken: u8) {
         let nexus = self.nexus.as_mut().expect("it is serving");
-        if waiting == 0 && taken == nexus.members && nexus.failing == 0 && nexus.swap.is_none() {
+        let all = waiting == 0 && taken == nexus.members;
+        if all && nexus.failing == 0 && !nexus.is_changing() {
             let uuid = nexus.snapshot.as_ref().expect("one is on its way").uuid;
             // The change is sent before commands are admitted: nothing comes between.
             nexus.changes.push_front(Change::Snapshot { uuid, holders: taken });

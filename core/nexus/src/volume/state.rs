@@ -134,6 +134,9 @@ pub(crate) struct Nexus {
     pub(crate) links: [Link; REPLICAS_MAX],
     pub(crate) swap: Option<Swap>,
     pub(crate) changes: VecDeque<Change>,
+    /// Changes that are committed, and of which a member that failed has no copy: they are relied
+    /// on when its exclusion is.
+    pub(crate) committed: VecDeque<Change>,
     pub(crate) joiner: Option<Joiner>,
     /// Regions in which members may differ.
     pub(crate) suspect: Regions,
@@ -196,6 +199,7 @@ impl Nexus {
             links: Default::default(),
             swap: None,
             changes: VecDeque::new(),
+            committed: VecDeque::new(),
             joiner: None,
             suspect: Regions::default(),
             winners: ArrayVec::new(),
@@ -249,6 +253,11 @@ impl Nexus {
     /// Whether a command went out by an association that still stands.
     pub(crate) fn is_current(&self, call: &Call) -> bool {
         self.links[usize::from(call.slot)].association() == Some(call.association)
+    }
+
+    /// Whether the record is being changed, or was and is not relied on yet.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.swap.is_some() || !self.committed.is_empty()
     }
 
     /// Which slot has this association.

@@ -31,7 +31,8 @@ impl Volume {
         }
         self.note(Note::Stopped { epoch: nexus.epoch, why });
         let swap = nexus.swap.map(|swap| swap.change);
-        let tags = swap.iter().chain(&nexus.changes).filter_map(tag_of).chain(nexus.tag);
+        let changes = swap.iter().chain(&nexus.changes).chain(&nexus.committed);
+        let tags = changes.filter_map(tag_of).chain(nexus.tag);
         let drops = nexus.drops.iter().filter_map(|drop| drop.tag);
         let excluding = nexus.excluding.iter().map(|(_, tag)| *tag);
         let snapshot = nexus.snapshot.as_ref().map(super::snapshot::Barrier::tag);

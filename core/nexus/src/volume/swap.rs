@@ -1,7 +1,9 @@
 //! Changes of the record: compare-and-swap, one at a time, then copies to the members.
 //!
 //! Invariants:
-//! 1. A change is relied on when it is committed and every remaining member has the copy.
+//! 1. A change is relied on when it is committed and every remaining member has the copy. One that
+//!    failed is a member until it is excluded: if it has no copy, what was changed is relied on
+//!    together with its exclusion, in the order of the changes, and nothing else is changed before.
 //! 2. A change of unknown outcome is asked for again, as it was, until it is committed or the
 //!    record has another version: reading the old one proves nothing.
 //! 3. Somebody else's change ends this owner.
@@ -71,8 +73,8 @@ enum Stage {
     Asked,
     /// Nobody knows: to be asked for again then.
     Again(Instant),
-    /// Committed; these do not have the copy yet.
-    Copying(u8),
+    /// Committed; these do not have the copy yet, and of those that failed these.
+    Copying { waiting: u8, lacking: u8 },
 }
 
 impl Swap {
@@ -80,7 +82,7 @@ impl Swap {
     pub(crate) const fn again(&self) -> Option<Instant> {
         match self.stage {
             Stage::Again(at) => Some(at),
-            Stage::Asked | Stage::Copying(_) => None,
+            Stage::Asked | Stage::Copying { .. } => None,
         }
     }
 }
@@ -159,10 +161,10 @@ impl Volume {
         }
         let stays = swap.new.members() & !nexus.failing;
         let up = |slot: &u8| matches!(nexus.links[usize::from(*slot)].line, Line::Up(_));
-        let copying = slots(stays).filter(up).fold(0, |mask, slot| mask | bit(slot));
-        swap.stage = Stage::Copying(copying);
+        let waiting = slots(stays).filter(up).fold(0, |mask, slot| mask | bit(slot));
+        swap.stage = Stage::Copying { waiting, lacking: swap.new.members() & !waiting };
         let record = swap.new.clone();
-        for slot in slots(copying) {
+        for slot in slots(waiting) {
             self.send(now, slot, Purpose::Copy, Command::CopyRecord(record.clone()), None);
         }
         self.copied(now);
@@ -170,29 +172,50 @@ impl Volume {
 
     pub(crate) fn on_copied(&mut self, now: Instant, slot: u8, result: Result<Answer, Refusal>) {
         match result {
-            Ok(_) => self.uncopied(now, slot),
+            Ok(_) => self.awaited(now, slot, 0),
             // A failure was seen already; what else there is means that it is not what we think.
             Err(refusal) => self.fail(now, slot, refusal),
         }
     }
 
-    /// No copy is awaited from a slot any more.
+    /// A slot failed: no copy is awaited from it any more.
     pub(crate) fn uncopied(&mut self, now: Instant, slot: u8) {
+        self.awaited(now, slot, bit(slot));
+    }
+
+    /// Nothing is awaited from a slot any more; those in the mask do not have the copy.
+    fn awaited(&mut self, now: Instant, slot: u8, without: u8) {
         let swap = self.nexus.as_mut().and_then(|nexus| nexus.swap.as_mut());
-        if let Some(Swap { stage: Stage::Copying(mask), .. }) = swap {
-            *mask &= !bit(slot);
+        if let Some(Swap { stage: Stage::Copying { waiting, lacking }, .. }) = swap {
+            *lacking |= without & *waiting;
+            *waiting &= !bit(slot);
             self.copied(now);
         }
     }
 
-    /// Relies on a change when everybody has the copy. A member that failed meanwhile still
-    /// counts, and its exclusion is the next change.
+    /// Relies on what was changed when everybody has the copy. A member that failed meanwhile
+    /// still counts, and its exclusion is the next change: a store that is lost now is recovered
+    /// from the copies, and if none of them says who was excluded, he is a member again.
     fn copied(&mut self, now: Instant) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        if !nexus.swap.as_ref().is_some_and(|swap| swap.stage == Stage::Copying(0)) {
+        let Some(swap) = nexus.swap.as_ref() else { return };
+        let Stage::Copying { waiting: 0, lacking } = swap.stage else { return };
+        // That it is clean decides nothing: nobody relies on it.
+        let relied = lacking == 0 || swap.change == Change::Clean;
+        nexus.committed.extend(nexus.swap.take().map(|swap| swap.change));
+        if !relied {
             return;
         }
-        let Some(Swap { change, .. }) = nexus.swap.take() else { return };
+        for change in core::mem::take(&mut nexus.committed) {
+            self.rely(now, change);
+        }
+    }
+
+    /// A change counts from now on.
+    fn rely(&mut self, now: Instant, change: Change) {
+        if self.nexus.is_none() {
+            return;
+        }
         match change {
             Change::Claim | Change::Begin => {}
             Change::Activate(_) => self.activated(now),
@@ -248,7 +271,8 @@ impl Volume {
             }
             return;
         }
-        if !matches!(nexus.phase, Phase::Leasing | Phase::Serving) {
+        let excludes = !nexus.committed.is_empty();
+        if !matches!(nexus.phase, Phase::Leasing | Phase::Serving) && !excludes {
             return;
         }
         while let Some(change) = self.next_change() {
@@ -273,7 +297,8 @@ impl Volume {
         if let Some(slots) = self.excludable() {
             return Some(Change::Exclude { slots });
         }
-        self.nexus.as_mut()?.changes.pop_front()
+        let nexus = self.nexus.as_mut()?;
+        if nexus.committed.is_empty() { nexus.changes.pop_front() } else { None }
     }
 
     /// A change that the record does not allow.

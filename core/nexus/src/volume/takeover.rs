@@ -292,11 +292,14 @@ impl Volume {
     /// Whether the record says that something can be lost from now on, and every member knows.
     fn begins(&mut self) -> bool {
         let nexus = self.nexus.as_mut().expect("it takes over");
-        if nexus.swap.is_none() && nexus.record().unused {
-            nexus.changes.push_back(Change::Begin);
+        if nexus.is_changing() {
             return false;
         }
-        nexus.swap.is_none()
+        let unused = nexus.record().unused;
+        if unused {
+            nexus.changes.push_back(Change::Begin);
+        }
+        !unused
     }
 
     fn serve(&mut self) {

@@ -167,6 +167,46 @@ fn a_record_that_was_recovered_before_the_newest_copy_came_here_is_refused() {
 }
 
 #[test]
+fn a_copy_that_nobody_relied_on_counts_as_what_it_was_made_from() {
+    let mut bench = Bench::held();
+    let mut second = record(6, BERT);
+    (second.store, second.recovered) = ([3; 16], recovered(2, 50));
+    bench.fence(2, 2, &second);
+    bench.kept(2);
+    // That store is lost too, before all had been fenced who were to be.
+    let mut third = record(7, ANNA);
+    (third.store, third.recovered) = ([4; 16], recovered(2, 49));
+    assert_eq!(bench.fence(3, 3, &third), ["answer 3/3 copy newer 6 v60"], "not heard of");
+    third.recovered = recovered(2, 50);
+    let kept = bench.fence(4, 4, &third);
+    assert_eq!(kept, ["answer 2/2 conflict 7", "keep 4 fence 7 v70 complete"]);
+}
+
+#[test]
+fn a_copy_that_was_served_is_of_its_own_store() {
+    let mut bench = Bench::held();
+    let mut second = record(6, BERT);
+    (second.store, second.recovered) = ([3; 16], recovered(2, 50));
+    second.recovered.as_mut().unwrap().pending = false;
+    bench.fence(2, 2, &second);
+    bench.kept(2);
+    let mut third = record(7, ANNA);
+    (third.store, third.recovered) = ([4; 16], recovered(2, 50));
+    assert_eq!(bench.fence(3, 3, &third), ["answer 3/3 storediffers"]);
+}
+
+#[test]
+fn who_was_given_up_by_force_knows_nothing_that_counts() {
+    let mut bench = Bench::held();
+    bench.copy(1, 10, &later(&record(5, ANNA), 3));
+    bench.kept(10);
+    let mut forced = record(9, BERT);
+    (forced.store, forced.recovered) = ([3; 16], recovered(2, 50));
+    forced.recovered.as_mut().unwrap().pending = false;
+    assert_eq!(bench.fence(2, 2, &forced), ["answer 2/2 invalid"], "its owner goes on without it");
+}
+
+#[test]
 fn a_record_of_another_volume_or_without_this_replica_is_no_fence() {
     let mut bench = Bench::held();
     let mut foreign = record(9, BERT);

@@ -53,6 +53,10 @@ impl Control {
                     newest.0
                 )));
             }
+            Recovery::Current => {
+                self.inside().stale.remove(&volume);
+                return self.volume(&volume);
+            }
             Recovery::Unknown => {
                 return Err(Status::failed_precondition(
                     "no replica that was heard of has a copy of its record",
