@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use braid_block::Instant;
 use braid_nexus::{Command, Record, Step, Uuid};
 use braid_pool::Operation;
 
@@ -48,6 +49,8 @@ pub(super) enum After {
 
 /// Within which two things happen "at once".
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// Who answers within this does not fail before a death is noticed.
+const PROMPT: Duration = Duration::from_millis(100);
 /// Snapshots of a volume at once, at most.
 const SNAPSHOTS_MAX: usize = 4;
 /// One copy in so many is its source's last, where members are pursued.
@@ -126,6 +129,7 @@ impl Run {
             | Fault::Snapshot
             | Fault::DeleteSnapshot
             | Fault::Resize
+            | Fault::GiveUp
             | Fault::Exclude => self.order(fault),
         }
         Ok(())
@@ -133,14 +137,13 @@ impl Run {
 
     /// The store is lost; an owner dies then, sometimes, and a member whom nobody tells of.
     fn strike_store(&mut self, fault: Fault) {
-        if !self.may_lose_store() {
-            return;
-        }
         let commits = self.cluster.commits().len();
         if fault == Fault::StoreLost {
             self.cluster.lose_store();
         } else {
-            self.cluster.restore_store(commits - self.random.index(commits.min(COMMITS_LOST)));
+            let lost = self.random.index(commits.min(COMMITS_LOST));
+            let renamed = self.random.once_in(2);
+            self.cluster.restore_store(commits - lost, renamed);
         }
         self.seen.mark_if(self.cluster.knows_less(), "replicas knew more than the store");
         if self.random.once_in(2) {
@@ -151,17 +154,6 @@ impl Run {
             self.later(soon, After::Kill(node));
             self.later(soon + time, After::Start(node));
         }
-    }
-
-    /// Whether every replica follows the store that there is: a record says of one store only that
-    /// it was made from its copies.
-    fn may_lose_store(&self) -> bool {
-        let replicas = self.cluster.sites().volumes.iter().flat_map(|volume| &volume.replicas);
-        let store = self.cluster.store_id();
-        replicas.into_iter().all(|(uuid, _)| {
-            let kept = self.cluster.replica(uuid).and_then(|(_, kept)| kept);
-            kept.is_some_and(|kept| kept.copy.store == store && !kept.copy.is_pending())
-        })
     }
 
     fn strike_process(&mut self, fault: Fault) {
@@ -215,12 +207,13 @@ impl Run {
     }
 
     /// Whether nothing is lost for good with a node's disk: the other replicas of its volumes are
-    /// members, none of these lost its disk since it became one, and none is about to be excluded.
+    /// members, none of these lost its disk since it became one, and none is about to be excluded,
+    /// nor will be for something that it did not answer up to now.
     pub(super) fn may_wipe(&self, node: u8) -> bool {
         if self.cluster.has_cuts() {
             return false;
         }
-        let sites = self.cluster.sites();
+        let (now, sites) = (self.cluster.now(), self.cluster.sites());
         (0..sites.volumes.len()).all(|volume| {
             let replicas = &sites.volumes[volume].replicas;
             if replicas.iter().all(|(_, at)| *at != node) {
@@ -228,8 +221,11 @@ impl Run {
             }
             let Some(record) = self.cluster.record(volume) else { return false };
             let owner = self.owner_of(volume).and_then(|owner| self.cluster.view(owner, volume));
-            let relies =
-                owner.is_some_and(|view| view.failing == 0 && view.record.as_ref() == Some(record));
+            let relies = owner.is_some_and(|view| {
+                let prompt = |sent: Instant| now.since(sent) < PROMPT;
+                let answers = view.oldest.is_none_or(prompt);
+                answers && view.failing == 0 && view.record.as_ref() == Some(record)
+            });
             if !relies {
                 return false;
             }
@@ -444,6 +440,15 @@ impl Run {
                 Command::DeleteSnapshot { uuid: self.random.pick(&record.snapshots).uuid }
             }
             Fault::Resize => Command::Resize { bytes: record.bytes + GROWTH },
+            Fault::GiveUp => {
+                let away = (0..8).filter(|slot| record.away() >> slot & 1 == 1);
+                let away = away.filter_map(|slot| record.replica(slot));
+                let away: Vec<Uuid> = away.map(|replica| replica.uuid).collect();
+                if away.is_empty() {
+                    return;
+                }
+                Command::GiveUp { replica: *self.random.pick(&away) }
+            }
             _ => {
                 let members: Vec<Uuid> = (0..8)
                     .filter(|slot| record.members() >> slot & 1 == 1)
@@ -649,6 +654,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::DeleteSnapshot => "snapshot deleted",
         Fault::Resize => "resize",
         Fault::Exclude => "member taken out",
+        Fault::GiveUp => "replica given up",
         Fault::Look => "look",
     }
 }

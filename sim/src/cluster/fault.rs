@@ -282,9 +282,13 @@ impl Cluster {
     }
 
     /// The store is lost, and comes back as it was after so many commits, with another identity.
-    pub fn restore_store(&mut self, commits: usize) {
-        self.clock.tell(|| format!("== store: restored as it was after {commits} commits"));
-        self.store.restore(commits);
+    /// Its records may bear that one, as if they were its own.
+    pub fn restore_store(&mut self, commits: usize, renamed: bool) {
+        self.clock.tell(|| {
+            let how = if renamed { ", and renamed" } else { "" };
+            format!("== store: restored as it was after {commits} commits{how}")
+        });
+        self.store.restore(commits, renamed);
     }
 
     /// The store is lost, and an empty one is in its place.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use braid_block::Instant;
 use braid_nexus::recovery::{self, Recovery};
-use braid_nexus::{Command, Ended, Failure, Note, Uuid};
+use braid_nexus::{Command, Ended, Failure, Note, Record, Uuid};
 
 use super::clock::Clock;
 use super::net::{Body, Kept, Net, Place, Standing};
@@ -160,13 +160,33 @@ impl Planner {
             return;
         }
         for volume in 0..self.plans.len() {
-            if self.plans[volume].stale || store.record(volume).is_none() {
+            if self.is_stale(clock.now(), store, sites, volume) {
                 self.recover(clock, store, sites, volume);
                 continue;
             }
             self.see_to_owner(clock, net, store, volume);
-            self.see_to_replicas(clock, net, store, volume);
+            self.see_to_replicas(clock, net, store, sites, volume);
         }
+    }
+
+    /// Whether the store's record is not one to be followed: it is of another store, replicas know
+    /// more, or there is none.
+    fn is_stale(&self, now: Instant, store: &Store, sites: &Sites, volume: usize) -> bool {
+        let Some(record) = store.record(volume) else { return true };
+        let member = |uuid: &Uuid| record.slot_of(uuid).and_then(|slot| record.instance(slot));
+        let replicas = sites.volumes[volume].replicas.iter();
+        let replicas = replicas.filter(|(uuid, _)| member(uuid).is_some());
+        let copies = replicas
+            .filter_map(|(uuid, _)| self.kept(now, uuid))
+            .filter_map(|kept| kept.copy.as_ref());
+        let from = record.recovered.map(|from| from.store);
+        let follows = |copy: &Record| {
+            let origin = copy.recovered.filter(|origin| origin.pending);
+            let origins = [Some(copy.store), origin.map(|origin| origin.store)];
+            copy.store == record.store || (from.is_some() && origins.contains(&from))
+        };
+        let renamed = copies.into_iter().any(|copy| !follows(copy));
+        self.plans[volume].stale || record.store != store.id() || renamed
     }
 
     fn is_heard(&self, now: Instant, node: u8) -> bool {
@@ -241,8 +261,16 @@ impl Planner {
         tag
     }
 
-    /// Asks for returns of replicas that are away and were heard of.
-    fn see_to_replicas(&mut self, clock: &mut Clock, net: &mut Net, store: &Store, volume: usize) {
+    /// Asks for returns of replicas that are away and were heard of, and names those that are not
+    /// named.
+    fn see_to_replicas(
+        &mut self,
+        clock: &mut Clock,
+        net: &mut Net,
+        store: &Store,
+        sites: &Sites,
+        volume: usize,
+    ) {
         let now = clock.now();
         let Some(appointed) = self.plans[volume].appointed else { return };
         let standing = self.standing(appointed.node, volume);
@@ -250,17 +278,18 @@ impl Planner {
         if !standing.serving || standing.owner != record.owner {
             return;
         }
-        let away: Vec<Uuid> = (0..8)
-            .filter(|slot| record.away() >> slot & 1 == 1)
-            .filter_map(|slot| record.replica(slot).map(|replica| replica.uuid))
-            .collect();
-        for replica in away {
+        for (replica, _) in sites.volumes[volume].replicas.iter().copied() {
+            let command = match record.slot_of(&replica) {
+                Some(slot) if record.instance(slot).is_some() => continue,
+                Some(_) => Command::Return { replica },
+                None => Command::Add { replica },
+            };
             let asked = self.plans[volume].returning.get(&replica).copied();
             let pause = Duration::from_millis(self.random.within(1000, 5000));
             let due = asked.is_none_or(|asked| now.since(asked) > pause);
             if due && self.kept(now, &replica).is_some() {
                 self.plans[volume].returning.insert(replica, now);
-                self.order(clock, net, appointed.node, volume, Command::Return { replica });
+                self.order(clock, net, appointed.node, volume, command);
             }
         }
     }
@@ -285,7 +314,14 @@ impl Planner {
             .collect();
         let stored = store.record(volume);
         let found = recovery::recover(&site.uuid, &store.id(), stored, &heard, false);
-        let Recovery::Recovered(record) = found else { return };
+        let record = match found {
+            Recovery::Recovered(record) => record,
+            Recovery::Current => {
+                self.plans[volume].stale = false;
+                return;
+            }
+            Recovery::Waiting { .. } | Recovery::Unknown => return,
+        };
         clock.tell(|| format!("planner: v{volume} is recovered: {}", tell(&record)));
         store.put(volume, *record);
         self.plans[volume] = Plan::default();

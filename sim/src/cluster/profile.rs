@@ -83,6 +83,8 @@ pub enum Fault {
     Resize,
     /// A member is taken out.
     Exclude,
+    /// A replica that is away is given up; it is named again later.
+    GiveUp,
     /// Replicas are laid side by side.
     Look,
 }
@@ -293,7 +295,7 @@ pub fn kind(profile: &'static str, seed: u64) -> &'static str {
 }
 
 /// What may befall a cluster whose disks keep what they have.
-const FAULTS: [Fault; 25] = [
+const FAULTS: [Fault; 28] = [
     Fault::Kill,
     Fault::KillOwner,
     Fault::KillTwo,
@@ -319,6 +321,9 @@ const FAULTS: [Fault; 25] = [
     Fault::DeleteSnapshot,
     Fault::Resize,
     Fault::Exclude,
+    Fault::GiveUp,
+    Fault::StoreLost,
+    Fault::StoreRestore,
 ];
 
 /// What may befall one whose disks rot. No power is cut and no process dies: what was not durable
@@ -337,7 +342,7 @@ const ROT: [Fault; 6] = [
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 33] = [
+const NAMED: [(&str, Make); 34] = [
     ("rebuild-chain", |mut profile| {
         // Three snapshots and a clone are rebuilt on an empty disk; the source dies half-way.
         profile.rebuilds_chain = true;
@@ -369,6 +374,22 @@ const NAMED: [(&str, Make); 33] = [
             (Fault::Split, 2),
             (Fault::Snapshot, 1),
             (Fault::TakeOver, 2),
+        ])
+    }),
+    ("given-up", |mut profile| {
+        // Replicas are given up and named again, in whatever slot is free, with what they had.
+        profile.pause = Spread::millis(100, 1500);
+        profile.lasts = Spread::millis(100, 3000);
+        profile.faulty = Duration::from_secs(20);
+        profile.with(&[
+            (Fault::Exclude, 5),
+            (Fault::GiveUp, 5),
+            (Fault::Kill, 2),
+            (Fault::Snapshot, 2),
+            (Fault::DeleteSnapshot, 1),
+            (Fault::TakeOver, 1),
+            (Fault::Wipe, 1),
+            (Fault::StoreLost, 1),
         ])
     }),
     ("copies-in-flight", |mut profile| {

@@ -432,7 +432,8 @@ impl Run {
         let name = self.volumes[volume].passage.names.get(&node);
         let mut own = commits.filter(|(of, record)| *of == volume && Some(&record.owner) == name);
         let own = own.next().map(|(_, record)| record);
-        let lost = own.filter(|own| stored.is_none_or(|stored| stored.store != own.store));
+        let store = self.cluster.store_id();
+        let lost = own.filter(|own| stored.is_none() || own.store != store);
         lost.or(stored).cloned()
     }
 

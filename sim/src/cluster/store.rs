@@ -7,6 +7,8 @@
 //! Invariants:
 //! 1. A swap compares the whole record, whoever asks; but for a blind one, which is planted.
 //! 2. What is restored is a state that was committed, under another store's identity.
+//! 3. It changes no record that is not its own: what a restored one has is to be recovered. One
+//!    that does not know that, and renamed its records, is told of by replicas alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -104,6 +106,10 @@ impl Store {
             return Some(Told::Record(Box::new(current.clone())));
         };
         if *blind || *current == **old {
+            if new.store != self.id {
+                clock.tell(|| format!("store: v{volume} is of another store: {}", tell(new)));
+                return None;
+            }
             clock.tell(|| format!("store: v{volume} is {}", tell(new)));
             self.put(volume, (**new).clone());
             Some(Told::Committed)
@@ -123,16 +129,19 @@ impl Store {
     }
 
     /// All is lost; an older state comes back under another identity: that after so many commits.
-    pub(crate) fn restore(&mut self, commits: usize) {
+    /// Its records may bear the new name as if they were its own.
+    pub(crate) fn restore(&mut self, commits: usize, renamed: bool) {
         self.restores += 1;
         self.id = identity(self.restores);
         let mut records = BTreeMap::new();
         for (volume, record) in self.log.iter().take(commits) {
-            records.insert(*volume, Record { store: self.id, ..record.clone() });
+            let store = if renamed { self.id } else { record.store };
+            records.insert(*volume, Record { store, ..record.clone() });
         }
         // A volume that was made later has to be there, as its first record said.
         for (volume, record) in &self.log {
-            records.entry(*volume).or_insert_with(|| Record { store: self.id, ..record.clone() });
+            let store = if renamed { self.id } else { record.store };
+            records.entry(*volume).or_insert_with(|| Record { store, ..record.clone() });
         }
         self.records = records;
     }
@@ -180,7 +189,7 @@ mod tests {
     }
 
     fn three() -> [Record; 3] {
-        let first = Record { version: 1, ..Record::default() };
+        let first = Record { store: identity(0), version: 1, ..Record::default() };
         let second = Record { owner: [1; 16], ..*first.next() };
         let other = Record { owner: [2; 16], ..*first.next() };
         [first, second, other]
@@ -217,7 +226,10 @@ mod tests {
         swap(&mut store, &first, &second, false);
         store.put(1, other.clone());
         let before = store.id();
-        store.restore(1);
+        store.restore(1, false);
+        assert_eq!(store.record(0), Some(&first));
+        assert!(swap(&mut store, &first, &second, false).is_none(), "it is another store's");
+        store.restore(1, true);
         assert_ne!(store.id(), before);
         assert_eq!(store.record(0), Some(&Record { store: store.id(), ..first }));
         assert_eq!(store.record(1), Some(&Record { store: store.id(), ..other }));

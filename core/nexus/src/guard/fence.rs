@@ -106,7 +106,7 @@ impl Guard {
             if record.volume != copy.volume {
                 return Err(Refusal::Invalid);
             }
-            compare(record, copy)?;
+            compare(record, copy, &self.durable.replica)?;
         }
         Ok(())
     }
@@ -225,26 +225,40 @@ impl Guard {
 }
 
 /// Whether a record is not older than a copy of this volume's, as far as it can tell.
-fn compare(record: &Record, copy: &Record) -> Result<(), Refusal> {
+fn compare(record: &Record, copy: &Record, replica: &Uuid) -> Result<(), Refusal> {
     let newer = Refusal::CopyNewer { epoch: copy.epoch, version: copy.version };
     if record.store != copy.store {
-        let Some(from) = record.recovered else { return Err(Refusal::StoreDiffers) };
-        // Nobody relied on a pending copy: it counts as what it was made from.
-        let origin = copy.recovered.filter(|origin| origin.pending && origin.store == from.store);
-        let known = match origin {
-            _ if from.store == copy.store => copy.version,
-            Some(origin) => origin.newest.1,
-            None => return Err(Refusal::StoreDiffers),
-        };
-        // A record that was recovered says from which version: what came here after that was
-        // heard of is not in it. If it is served already, an operator has given it up.
-        if known > from.newest.1 {
-            return Err(if from.pending { newer } else { Refusal::Invalid });
-        }
+        let member = record.slot_of(replica).and_then(|slot| record.instance(slot));
+        descends(record, copy, member.is_some(), newer)?;
     } else if copy.version > record.version {
         // A store that was put back counts epochs up from where it is: its version gives it away,
         // which only grows.
         return Err(newer);
     }
     if copy.newer_than(record.epoch, record.version) { Err(newer) } else { Ok(()) }
+}
+
+/// Whether a record was recovered from what is not older than a copy of another store; `member`:
+/// it names this replica as one that holds everything.
+fn descends(record: &Record, copy: &Record, member: bool, newer: Refusal) -> Result<(), Refusal> {
+    let Some(from) = record.recovered else { return Err(Refusal::StoreDiffers) };
+    // Nobody relied on a pending copy: it counts as what it was made from. But whoever served a
+    // record had fenced all its members.
+    let origin = copy.recovered.filter(|origin| origin.pending && from.store != copy.store);
+    let (store, (epoch, version)) = match origin {
+        Some(_) if member && !from.pending => return Err(Refusal::StoreDiffers),
+        Some(origin) => (origin.store, origin.newest),
+        None => (copy.store, (copy.epoch, copy.version)),
+    };
+    // Epochs and versions grow from store to store, for each was recovered from copies of the one
+    // before: what is below knows no more, though nobody fenced it meanwhile.
+    let below = epoch <= from.newest.0 && version < from.newest.1;
+    match from.store == store {
+        // What came here after it was heard of is not in the record. If that is served already, an
+        // operator has given it up.
+        true if version > from.newest.1 && from.pending => Err(newer),
+        true if version > from.newest.1 => Err(Refusal::Invalid),
+        false if !below => Err(Refusal::StoreDiffers),
+        _ => Ok(()),
+    }
 }

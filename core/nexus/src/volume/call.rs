@@ -93,6 +93,13 @@ impl Volume {
         self.effects.push_back(Effect::Send { association, token, command, span });
     }
 
+    /// When the command was sent that is out for the longest time.
+    pub(crate) fn oldest_call(&self) -> Option<Instant> {
+        let sent = |(_, key): &(Instant, Key)| self.calls.get(*key).map(|call| call.sent);
+        let first = [&self.due, &self.due_walks].map(|due| due.iter().find_map(sent));
+        first.into_iter().flatten().min()
+    }
+
     /// The earliest deadline of a command that is out.
     pub(crate) fn first_due(&self) -> Option<Instant> {
         let out = |(_, key): &&(Instant, Key)| self.calls.get(*key).is_some();

@@ -153,6 +153,8 @@ pub struct View {
     pub requests: usize,
     /// Commands to replicas that have not ended.
     pub calls: usize,
+    /// When the oldest of them was sent: who takes long with it will have failed.
+    pub oldest: Option<Instant>,
     /// Ranges that are being made equal, with their buffers.
     pub segments: usize,
     /// Regions that may be marked on members.
@@ -321,6 +323,7 @@ impl Volume {
             locks: nexus.ranges.len(),
             requests,
             calls,
+            oldest: self.oldest_call(),
             segments,
             marked: nexus.written.len(),
             rebuild: nexus.progress(),

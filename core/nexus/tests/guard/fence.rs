@@ -178,8 +178,26 @@ fn a_copy_that_nobody_relied_on_counts_as_what_it_was_made_from() {
     (third.store, third.recovered) = ([4; 16], recovered(2, 49));
     assert_eq!(bench.fence(3, 3, &third), ["answer 3/3 copy newer 6 v60"], "not heard of");
     third.recovered = recovered(2, 50);
+    third.recovered.as_mut().unwrap().pending = false;
+    let refused = bench.fence(5, 5, &third);
+    assert_eq!(refused, ["answer 5/5 storediffers"], "whoever served fenced this one before");
+    third.recovered = recovered(2, 50);
     let kept = bench.fence(4, 4, &third);
     assert_eq!(kept, ["answer 2/2 conflict 7", "keep 4 fence 7 v70 complete"]);
+}
+
+#[test]
+fn who_was_given_up_before_anybody_served_may_be_named_again() {
+    let mut bench = Bench::held();
+    let mut second = record(6, BERT);
+    (second.store, second.recovered) = ([3; 16], recovered(2, 50));
+    bench.fence(2, 2, &second);
+    bench.kept(2);
+    let mut third = record_with(7, ANNA, Standing::Away { whole: true });
+    (third.store, third.recovered) = ([4; 16], recovered(2, 50));
+    third.recovered.as_mut().unwrap().pending = false;
+    let kept = bench.fence(3, 3, &third);
+    assert_eq!(kept, ["answer 2/2 conflict 7", "keep 3 fence 7 v70 complete"]);
 }
 
 #[test]
@@ -193,6 +211,18 @@ fn a_copy_that_was_served_is_of_its_own_store() {
     let mut third = record(7, ANNA);
     (third.store, third.recovered) = ([4; 16], recovered(2, 50));
     assert_eq!(bench.fence(3, 3, &third), ["answer 3/3 storediffers"]);
+}
+
+#[test]
+fn who_was_not_named_while_stores_were_lost_knows_no_more_than_what_was_recovered_last() {
+    let mut bench = Bench::held();
+    let mut third = record(9, BERT);
+    (third.store, third.recovered) = ([4; 16], recovered(3, 50));
+    assert_eq!(bench.fence(2, 2, &third), ["answer 2/2 storediffers"], "it may be another one");
+    third.recovered.as_mut().unwrap().newest = (4, 51);
+    assert_eq!(bench.fence(3, 3, &third), ["answer 3/3 storediffers"]);
+    third.recovered = recovered(3, 51);
+    assert_eq!(bench.fence(4, 4, &third), ["keep 4 fence 9 v90 complete"]);
 }
 
 #[test]
