@@ -85,7 +85,7 @@ struct Create {
     /// Which replicas are shared without being asked for
     #[arg(long, default_value = "all", value_name = "WHICH")]
     share: Share,
-    /// Take a disk that holds something, or is in use
+    /// Take a disk that holds something; one that is in use is never taken
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -1,4 +1,8 @@
 //! The disk of a pool: taken for the engine alone, and refused when it is somebody else's.
+//!
+//! Invariants:
+//! 1. The disk of a pool is held alone from before its first byte is written until it is let go,
+//!    whatever was asked for: the description that makes a pool goes on to serve it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -34,7 +38,7 @@ pub struct Making {
     pub bytes: Option<u64>,
     /// How it gets its space.
     pub allocation: Allocation,
-    /// Even if it holds something, or is in use.
+    /// Even if it holds something.
     pub force: bool,
 }
 
@@ -122,16 +126,11 @@ fn kind(path: &Path) -> Result<Kind, Status> {
 }
 
 fn check_device(path: &Path, number: Number, force: bool) -> Result<(), Status> {
-    if force {
-        return Ok(());
-    }
+    // Force gives up what a disk holds, not who has it: he would write into the pool.
     if let Some(user) = usage::find(number) {
-        return Err(precondition(
-            path,
-            &format!("{user}; free it first, or set force to take it anyway"),
-        ));
+        return Err(precondition(path, &format!("{user}; free it first")));
     }
-    check_marks(path, false)
+    if force { Ok(()) } else { check_marks(path, false) }
 }
 
 /// Whether the file has to be filled; refuses one that is not what was asked for.
@@ -204,15 +203,9 @@ fn has_data(disk: &mut File) -> io::Result<bool> {
 }
 
 fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
-    let Making { path, bytes, allocation, force } = making;
+    let Making { path, bytes, allocation, .. } = making;
     let sparse = *allocation == Allocation::Sparse;
-    let options = OpenOptions {
-        create_bytes: *bytes,
-        sparse,
-        // A device that somebody else has open can only be opened by not asking for it alone.
-        exclusive: !*force || !matches!(kind(path)?, Kind::Device(_)),
-        patience: PATIENCE,
-    };
+    let options = OpenOptions { create_bytes: *bytes, sparse, exclusive: true, patience: PATIENCE };
     let open = open(path, &options).inspect_err(|_| forget_new(path, is_new))?;
     if is_new
         && *allocation == Allocation::Prefilled

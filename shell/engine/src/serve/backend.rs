@@ -180,9 +180,11 @@ fn device(path: &Path, force: bool, block: Option<BlockSize>) -> Result<Backend>
     if !force {
         check_free(path, number)?;
     }
-    // A device that somebody else has can only be opened by not asking for it alone.
+    // A device that is mounted, or that another device is built on, can only be opened by not
+    // asking for it alone. Every other one is held, so that nobody takes it from now on.
+    let exclusive = !force || usage::find(number).is_none();
     let patience = Duration::ZERO;
-    let options = OpenOptions { exclusive: !force, patience, ..OpenOptions::default() };
+    let options = OpenOptions { exclusive, patience, ..OpenOptions::default() };
     let open = open_disk(path, &options, false)?;
     let geometry = device_geometry(open.size, open.logical_block, block)?;
     let bytes = u64::from(geometry.block.bytes());

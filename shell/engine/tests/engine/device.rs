@@ -141,6 +141,48 @@ fn one_device_is_not_served_twice() {
     engine.stop();
 }
 
+/// That a device whose pool an engine serves is refused to all who would write to it.
+fn nobody_else_gets_it(device: &Loop) {
+    let second = Engine::start(&[]);
+    let create = ["pool", "create", &device.name, "--force", "--yes"];
+    for command in [&["pool", "import", &device.name][..], &create[..]] {
+        let ended = second.ask(command);
+        assert!(ended.code == Some(1) && ended.stderr.contains("in use"), "{ended:?}");
+    }
+    second.stop();
+    let served = run(&["serve", &device.name, "--listen", "127.0.0.1:0", "--force"]);
+    assert!(served.code == Some(1) && served.stderr.contains("in use"), "{served:?}");
+    for command in [&["verify", "--repair", &device.name][..], &["inspect", &device.name]] {
+        let ended = run(command);
+        assert!(ended.code == Some(1) && ended.stderr.contains("in use"), "{ended:?}");
+    }
+    assert!(!tool("mkfs.ext4", &["-q", "-F", &device.name]), "mkfs got in");
+    let folder = Folder::new();
+    assert!(!tool("mount", &[&device.name, folder.path("").trim_end_matches('/')]), "mounted");
+}
+
+#[test]
+fn a_mounted_device_becomes_no_pool_even_by_force() {
+    let Some(device) = Loop::new(64, &[]) else { return };
+    let folder = Folder::new();
+    let place = folder.path("");
+    let place = place.trim_end_matches('/');
+    let mounted =
+        tool("mkfs.ext4", &["-q", "-F", &device.name]) && tool("mount", &[&device.name, place]);
+    if !mounted {
+        return eprintln!("skipped: cannot mount here");
+    }
+    let engine = Engine::start(&[]);
+    let forced = engine.ask(&["pool", "create", &device.name, "--force", "--yes"]);
+    let told = forced.stderr.contains("mounted on") && forced.stderr.contains("free it");
+    assert!(forced.code == Some(1) && told, "{forced:?}");
+    assert!(tool("umount", &[place]));
+    let create = ["pool", "create", &device.name, "--force", "--yes"];
+    let taken = engine.ask(&create);
+    assert_eq!(taken.code, Some(0), "{taken:?}");
+    engine.stop();
+}
+
 #[test]
 fn a_pool_on_a_device() {
     let Some(device) = Loop::new(64, &[]) else { return };
@@ -153,6 +195,7 @@ fn a_pool_on_a_device() {
     assert!(blind.code == Some(2) && blind.stderr.contains("--yes"), "{blind:?}");
     let forced = engine.ask(&[&create[..], &["--force", "--yes"]].concat());
     assert_eq!(forced.code, Some(0), "{forced:?}");
+    nobody_else_gets_it(&device);
     let state = || {
         let listed = engine.ask(&["device", "list", "-o", "json"]);
         let listed: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap();
