@@ -16,8 +16,12 @@ impl Confirmation {
     /// Goes on if `--yes` says so, or if a person types `name`. `loss` says what is lost.
     ///
     /// # Errors
-    /// When nobody is there to type, or types something else.
+    /// When nobody is there to type, or types something else; when there is no name to type.
     pub fn demand(self, loss: &str, name: &str) -> Result<()> {
+        // An empty line must not lose data, nor `--yes` what nobody named.
+        if name.is_empty() {
+            return Err(Error::usage(format!("{loss} would be lost, and it has no name; name it")));
+        }
         if self.yes {
             return Ok(());
         }
@@ -53,5 +57,7 @@ mod tests {
             assert!(error.to_string().contains("nothing was done"), "{error}");
         }
         Confirmation { yes: true }.demand("everything", "vm1").unwrap();
+        let error = Confirmation { yes: true }.demand("everything", "").unwrap_err();
+        assert!(error.to_string().contains("no name"), "{error}");
     }
 }

@@ -24,7 +24,7 @@ Examples:
   braid-engine pool grow /dev/sdb
   braid-engine pool destroy /var/lib/braid/pool1
 
-POOL is a path or a UUID, and can be left out where there is only one.
+POOL is a path or a UUID, and can be left out where there is only one, but not to destroy it.
 
 Exit codes: 0 done, 1 refused, 2 asked for what makes no sense, 3 no engine answers.";
 
@@ -160,7 +160,8 @@ pub async fn run(options: Options) -> Result<()> {
 impl Create {
     async fn run(self, common: &Common) -> Result<()> {
         let path = absolute(&self.path)?;
-        if self.force && self.path.exists() {
+        // What is there only the engine can see, which may be on another machine.
+        if self.force {
             self.confirmation.demand(&format!("What is on {path}"), &path)?;
         }
         let allocation = match (self.sparse, self.prefill) {
@@ -219,6 +220,9 @@ impl Grow {
 
 impl Destroy {
     async fn run(self, common: &Common) -> Result<()> {
+        if self.pool.is_empty() {
+            return Err(Error::usage("POOL is empty; name the pool that is to be destroyed"));
+        }
         let loss = format!("Everything in pool {}", self.pool);
         self.confirmation.demand(&loss, &self.pool)?;
         let request = v1::DestroyPoolRequest { pool: reference(&self.pool), force: self.force };

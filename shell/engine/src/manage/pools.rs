@@ -104,6 +104,13 @@ impl<H: Host> Manager<H> {
 
     /// `DestroyPool`.
     pub(crate) async fn destroy_pool(&self, reference: &str, force: bool) -> Result<bool, Status> {
+        // The only one is meant where nothing is lost by it. A variable of a script that is not
+        // set must not name a pool to be destroyed.
+        if reference.is_empty() {
+            return Err(Status::invalid_argument(
+                "pool is missing: what is destroyed has to be named, even if there is one alone",
+            ));
+        }
         let Some(mut held) = self.hold_if_there(reference).await? else { return Ok(false) };
         let layers = self.picture(&held.pool).await?.layers.len();
         if layers > 0 && !force {

@@ -184,6 +184,9 @@ async fn a_pool_with_replicas_is_only_destroyed_by_force() {
     let destroy = |force| v1::DestroyPoolRequest { pool: pool.uuid.clone(), force };
     let code = Code::FailedPrecondition;
     refused(bench.client.destroy_pool(destroy(false)).await, code, "1 replicas");
+    let unnamed = v1::DestroyPoolRequest { pool: String::new(), force: true };
+    refused(bench.client.destroy_pool(unnamed).await, Code::InvalidArgument, "has to be named");
+    assert_eq!(ok(bench.client.list_pools(v1::ListPoolsRequest {}).await).pools.len(), 1);
     assert!(ok(bench.client.destroy_pool(destroy(true)).await).existed);
     assert!(!ok(bench.client.destroy_pool(destroy(true)).await).existed);
     assert!(ok(bench.client.list_pools(v1::ListPoolsRequest {}).await).pools.is_empty());
