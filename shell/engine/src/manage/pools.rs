@@ -29,10 +29,8 @@ const TOKEN_BASE: u8 = 0;
 const JOURNAL_BLOCK_BYTES: u64 = 4096;
 /// The bounds of a journal that a request may ask for.
 const JOURNAL_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=256 << 20;
-/// Bytes of a cluster.
-const CLUSTER_BYTES: u64 = 256 << 10;
-/// Clusters of a slab: as many as a bitmap page can tell of.
-const SLAB_CLUSTERS: u32 = 32_512;
+/// The shortest journal that nobody asked for, where a disk has room for it.
+const JOURNAL_LEAST_BYTES: u64 = 4 << 20;
 /// Bytes at both ends of a disk that are zeroed when it is to be no pool any more, or a new one:
 /// the marks of other formats stand there too.
 const MARK_BYTES: u64 = 1 << 20;
@@ -334,25 +332,20 @@ impl<H: Host> Manager<H> {
     }
 }
 
-/// The shape of a pool on a disk of this size.
+/// The shape of a pool on a disk of this size: what suits it, but for the journal that was asked
+/// for, if one was.
 pub(crate) fn format(uuid: [u8; 16], bytes: u64, journal_bytes: u64) -> Format {
-    const JOURNAL_MIN: u64 = 4 << 20;
-    const JOURNAL_MAX: u64 = 256 << 20;
-    let usual = (bytes / 256).clamp(JOURNAL_MIN, JOURNAL_MAX);
-    // A small pool has to keep room for data.
-    let usual = usual.min((bytes / 16).next_multiple_of(JOURNAL_BLOCK_BYTES));
-    let journal = if journal_bytes == 0 { usual } else { journal_bytes };
-    let clusters = bytes / CLUSTER_BYTES;
-    // Half a per cent, at least 64 clusters, but of a small pool not more than an eighth.
-    let reserve = (clusters / 200).max(64).min(clusters / 8);
-    let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-    Format {
-        uuid,
-        bytes,
-        ring_blocks: small(journal / JOURNAL_BLOCK_BYTES),
-        slab_clusters: SLAB_CLUSTERS,
-        reserve_clusters: small(reserve),
-    }
+    let small = |blocks: u64| u32::try_from(blocks).unwrap_or(u32::MAX);
+    let suited = Format::for_device(uuid, bytes);
+    let ring_blocks = if journal_bytes == 0 {
+        // What suits a disk that is so small is a ring that is soon full. But it has to keep room
+        // for data.
+        let least = JOURNAL_LEAST_BYTES.min((bytes / 16).next_multiple_of(JOURNAL_BLOCK_BYTES));
+        suited.ring_blocks.max(small(least / JOURNAL_BLOCK_BYTES))
+    } else {
+        small(journal_bytes / JOURNAL_BLOCK_BYTES)
+    };
+    Format { ring_blocks, ..suited }
 }
 
 fn check_journal(bytes: u64) -> Result<(), Status> {
@@ -488,12 +481,25 @@ mod tests {
     #[test]
     fn a_pool_is_shaped_by_its_size() {
         let tib = format([1; 16], 1 << 40, 0);
-        assert_eq!((tib.ring_blocks, tib.reserve_clusters), (65_536, 20_971));
+        assert_eq!((tib.ring_blocks, tib.reserve_clusters), (32_768, 20_971));
         let gib = format([1; 16], 1 << 30, 0);
         assert_eq!((gib.ring_blocks, gib.reserve_clusters), (1024, 64));
         let least = format([1; 16], POOL_BYTES_MIN, 0);
         assert_eq!((least.ring_blocks, least.reserve_clusters), (256, 8));
         assert_eq!(format([1; 16], 1 << 30, 64 << 10).ring_blocks, 16);
+        assert_eq!(format([1; 16], 1 << 40, 256 << 20).ring_blocks, 65_536);
+    }
+
+    #[test]
+    fn a_journal_that_nobody_asked_for_is_read_in_a_second_after_a_crash() {
+        for bits in 24..=50 {
+            for bytes in [1_u64 << bits, (1 << bits) + (3 << (bits - 2))] {
+                let ring = u64::from(format([1; 16], bytes, 0).ring_blocks) * JOURNAL_BLOCK_BYTES;
+                // At 200 MB/s, which leaves the second second to the maps.
+                assert!(ring <= 128 << 20, "{bytes}: {ring}");
+                assert!(ring >= 4 << 20 || ring == bytes / 16, "{bytes}: {ring}");
+            }
+        }
     }
 
     #[test]
