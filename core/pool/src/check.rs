@@ -140,6 +140,12 @@ impl Finding {
     pub const fn is_mendable(&self) -> bool {
         matches!(self, Self::Superblock { .. } | Self::Slot { .. })
     }
+
+    /// Whether it is a bad copy that was written again.
+    #[must_use]
+    pub const fn is_mended(&self) -> bool {
+        matches!(self, Self::Superblock { mended: true, .. } | Self::Slot { mended: true, .. })
+    }
 }
 
 /// What a check found.
@@ -151,6 +157,8 @@ pub struct Report {
     pub errors: u64,
     /// How many bad copies there are of what has a good one.
     pub bad_copies: u64,
+    /// How many of those were written again, whether they are listed or not.
+    pub mended: u64,
     /// Layers seen.
     pub layers: u64,
     /// Pages seen.
@@ -236,6 +244,7 @@ impl<M: Buffers, I: Image> Check<'_, M, I> {
     fn tell(&mut self, finding: Finding) {
         if finding.is_mendable() {
             self.report.bad_copies += 1;
+            self.report.mended += u64::from(finding.is_mended());
         } else {
             self.report.errors += 1;
         }

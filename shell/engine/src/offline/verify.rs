@@ -110,7 +110,7 @@ impl View {
         Self {
             errors: report.errors,
             bad_copies: report.bad_copies,
-            mended: findings.iter().filter(|finding| finding.mended).count() as u64,
+            mended: report.mended,
             layers: report.layers,
             pages: report.pages,
             data_bytes: report.clusters * CLUSTER_BYTES,
@@ -146,12 +146,8 @@ const CLUSTER_BYTES: u64 = 256 << 10;
 
 impl From<&Finding> for FindingView {
     fn from(finding: &Finding) -> Self {
-        let mended = matches!(
-            finding,
-            Finding::Superblock { mended: true, .. } | Finding::Slot { mended: true, .. }
-        );
         let (kind, text) = told(*finding);
-        Self { kind, text, mended }
+        Self { kind, text, mended: finding.is_mended() }
     }
 }
 

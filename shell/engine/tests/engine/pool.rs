@@ -249,7 +249,27 @@ fn a_bad_copy_is_told_of_and_mended() {
     let mended = json(&run(&["verify", "--repair", &path, "-o", "json"]));
     assert_eq!((&mended["bad_copies"], &mended["mended"]), (&Value::from(1), &Value::from(1)));
     assert_eq!(mended["findings"][0]["kind"], "superblock");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 4096).unwrap();
+    let unlisted = ["verify", "--repair", &path, "--findings", "0", "-o", "json"];
+    let mended = json(&run(&unlisted));
+    assert_eq!((&mended["bad_copies"], &mended["mended"]), (&Value::from(1), &Value::from(1)));
     done(&run(&["verify", "--no-data", &path]));
+}
+
+#[test]
+fn data_is_lost_only_by_name_and_after_a_question() {
+    let bench = Bench::new(&[]);
+    // Whether there is something the engine knows, not the machine that asks.
+    let path = bench.folder.path("elsewhere");
+    let create = ["pool", "create", &path, "--size", "64MiB", "--sparse", "--force"];
+    let blind = bench.engine.ask(&create);
+    assert!(blind.code == Some(2) && blind.stderr.contains("--yes"), "{blind:?}");
+    for sure in [&["--yes"][..], &["--yes", "--force"], &[]] {
+        let unnamed = bench.engine.ask(&[&["pool", "destroy", ""], sure].concat());
+        assert!(unnamed.code == Some(2) && unnamed.stderr.contains("name the pool"), "{unnamed:?}");
+    }
+    assert_eq!(bench.ask(&["pool", "list"])["pools"].as_array().unwrap().len(), 1);
+    bench.engine.stop();
 }
 
 #[test]
