@@ -5,13 +5,13 @@ use std::sync::Arc;
 use braid_api::v1;
 use braid_api::v1::event::{ReplicaCreated, ReplicaDestroyed, ReplicaResized, What};
 use braid_block::{BlockSize, Geometry};
-use braid_pool::{Command, Create, LayerInfo};
+use braid_pool::{Command, Create, Failure, LayerInfo};
 use tonic::Status;
 
 use super::convert;
 use super::host::Host;
 use super::hub::{About, unix_s};
-use super::manager::{Held, Manager};
+use super::manager::{Held, Manager, refused};
 use super::names::{self, Names, Reference};
 
 /// What the size of a replica is a multiple of.
@@ -47,28 +47,45 @@ impl<H: Host> Manager<H> {
         let held = self.hold(self.pool(&request.pool)?).await?;
         let layers = self.picture(&held.pool).await?.layers;
         let present = taken(&layers, uuid, &request.name)?;
-        if let Some(present) = present {
-            let asked = (bytes, block, request.thick, &request.name, None);
-            let found =
-                (present.bytes, present.block, present.thick, &present.name, present.source);
-            return if asked == found && uuid.is_none_or(|uuid| uuid == present.uuid) {
-                Ok(convert::replica(&held.pool, present))
-            } else {
-                Err(differs("replica", present))
-            };
-        }
-        let uuid = uuid.map_or_else(names::random, Ok)?;
-        let create = Create {
-            uuid,
-            name: request.name,
-            bytes,
-            block,
-            thick: request.thick,
-            created: unix_s(),
+        let uuid = match (uuid, present) {
+            (Some(uuid), _) => uuid,
+            (None, Some(present)) => present.uuid,
+            (None, None) => names::random()?,
         };
+        let thick = request.thick;
+        let create = Create { uuid, name: request.name, bytes, block, thick, created: unix_s() };
+        if let Some(present) = present {
+            return self.repeated(&held, present, create).await;
+        }
         let command = Command::Create(Box::new(create));
         self.command(&held.pool, "make the replica", command).await?;
         self.made(&held, uuid, shares).await
+    }
+
+    /// Answers a call that finds its replica made already, if it is what was asked for.
+    async fn repeated(
+        &self,
+        held: &Held,
+        present: &LayerInfo,
+        create: Create,
+    ) -> Result<v1::Replica, Status> {
+        let asked = (create.uuid, create.bytes, create.block, &create.name, None);
+        let found = (present.uuid, present.bytes, present.block, &present.name, present.source);
+        if asked != found {
+            return Err(differs("replica", present));
+        }
+        if create.thick != present.thick {
+            // Whether it was made so, and a snapshot has made it thin since, its pool knows.
+            let command = Command::Create(Box::new(create));
+            match self.host.command(held.pool.home, command).await {
+                Ok(_) => {}
+                Err(Failure::Exists) => return Err(differs("replica", present)),
+                Err(failure) => {
+                    return Err(refused(failure, "make the replica", &held.pool.path));
+                }
+            }
+        }
+        Ok(convert::replica(&held.pool, present))
     }
 
     /// `ShareReplica`, `ShareSnapshot`.

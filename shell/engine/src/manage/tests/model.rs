@@ -195,6 +195,14 @@ impl Saved {
     fn command(&mut self, command: Command) -> Result<(), Failure> {
         match command {
             Command::Create(create) => {
+                if let Some(layer) = self.layers.iter().find(|layer| layer.uuid == create.uuid) {
+                    // Of what it asks for the service compares all but how it gets its space. One
+                    // with a snapshot may have been either.
+                    let uuid = Some(layer.uuid);
+                    let parted = self.layers.iter().any(|l| l.snapshot && l.source == uuid);
+                    let same = layer.thick == create.thick || parted;
+                    return if same { Ok(()) } else { Err(Failure::Exists) };
+                }
                 let available = self.info().available;
                 if create.thick && create.bytes > available {
                     return Err(Failure::NoSpace);

@@ -53,6 +53,26 @@ async fn a_snapshot_is_taken_and_taken_again_without_a_change() {
 }
 
 #[tokio::test]
+async fn a_thick_replica_is_made_again_without_a_change_though_a_snapshot_made_it_thin() {
+    let mut bench = Bench::new().await;
+    bench.pool("a").await;
+    let request = v1::CreateReplicaRequest { uuid: UUID.into(), thick: true, ..replica("r") };
+    assert!(ok(bench.client.create_replica(request.clone()).await).thick);
+    ok(bench.client.create_snapshot(take("r", "daily")).await);
+    let unnamed = v1::CreateReplicaRequest { uuid: String::new(), ..request.clone() };
+    for again in [request.clone(), unnamed] {
+        let made = ok(bench.client.create_replica(again).await);
+        assert_eq!((made.uuid.as_str(), made.thick), (UUID, false));
+    }
+    for other in [
+        v1::CreateReplicaRequest { size_bytes: 2 << 20, ..request.clone() },
+        v1::CreateReplicaRequest { uuid: OTHER.into(), ..request },
+    ] {
+        refused(bench.client.create_replica(other).await, Code::AlreadyExists, "differs");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_a_snapshot_is_refused() {
     let (mut bench, _) = bench().await;
     for (request, code, word) in [
