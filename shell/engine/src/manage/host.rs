@@ -181,4 +181,6 @@ pub struct Told {
     pub note: Note,
     /// Of what replica or snapshot, where the note names one.
     pub layer: Option<[u8; 16]>,
+    /// Notes that were left out before it: there were too many to tell all.
+    pub left_out: u64,
 }

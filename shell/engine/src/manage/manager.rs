@@ -7,7 +7,7 @@
 //! 2. A pool is in the table from before its first event until after its last one.
 //! 3. No lock of the table is held across an await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,8 @@ use super::host::{Home, Host, Picture, Told};
 use super::hub::Hub;
 use super::names::{self, Reference};
 
-/// Notes of pools that are being opened, kept at most: one with more is badly damaged, and what
-/// is kept says so.
+/// Notes of a pool that is being opened, kept at most: one with more is badly damaged, and what
+/// is kept says so. The last are kept: they tell how it went.
 const EARLY_MAX: usize = 256;
 
 /// What the management is told at start.
@@ -51,7 +51,7 @@ pub struct Manager<H> {
     pub(crate) opening: Gate<()>,
     pools: Mutex<BTreeMap<[u8; 16], Arc<Pool>>>,
     /// What pools told before they were in the table.
-    early: Mutex<Vec<Told>>,
+    early: Mutex<VecDeque<Told>>,
     /// Number of the last pool: none is used again, so that a late note finds nothing.
     last: AtomicU16,
 }
@@ -202,10 +202,17 @@ impl<H: Host> Manager<H> {
     /// Keeps what a pool tells that is not in the table: it may be on its way there. What pools
     /// told that never came is forgotten with the next one that does.
     pub(crate) fn keep_early(&self, told: Told) {
-        let mut early = locked(&self.early);
-        if early.len() < EARLY_MAX {
-            early.push(told);
+        // One pool is opened at a time, under the last number: one with another was here, and
+        // what it tells late must not take the place of what the next one tells.
+        let last = self.last.load(Ordering::Relaxed);
+        if told.home.pool.saturating_add(1) < last {
+            return;
         }
+        let mut early = locked(&self.early);
+        if early.len() == EARLY_MAX {
+            early.pop_front();
+        }
+        early.push_back(told);
     }
 
     pub(crate) fn remove(&self, uuid: [u8; 16]) {

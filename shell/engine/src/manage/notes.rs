@@ -34,12 +34,16 @@ impl<H: Host> Manager<H> {
         }
         let Some((what, text)) = event(told.note) else { return };
         let of = told.layer.map(|uuid| format!(" of {}", names::text(uuid))).unwrap_or_default();
+        let left_out = match told.left_out {
+            0 => String::new(),
+            more => format!("; {more} notes before it were left out: they were too many"),
+        };
         if is_bad(told.note) {
-            tracing::error!(pool = %path, "{text}{of}");
+            tracing::error!(pool = %path, left_out = told.left_out, "{text}{of}");
         } else {
-            tracing::info!(pool = %path, "{text}{of}");
+            tracing::info!(pool = %path, left_out = told.left_out, "{text}{of}");
         }
-        self.hub.tell(about, format!("pool {path}: {text}{of}"), what);
+        self.hub.tell(about, format!("pool {path}: {text}{of}{left_out}"), what);
     }
 }
 

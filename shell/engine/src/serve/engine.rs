@@ -33,7 +33,7 @@ use crate::volumes;
 /// Beyond the drain time that the shards keep themselves: for what is in flight in the kernel.
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
-/// Notes of pools that wait for the management thread; more are lost.
+/// Notes of pools that wait for the management thread, half of them of floods at most.
 const NOTES_WAITING_MAX: usize = 1024;
 
 /// Volumes have so long to leave in order before an engine ends: their hosts wait meanwhile.

@@ -19,6 +19,7 @@ pub mod server;
 pub mod signature;
 pub mod snapshot;
 pub mod state;
+pub mod teller;
 pub mod threads;
 pub mod uri;
 pub mod usage;

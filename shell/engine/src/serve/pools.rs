@@ -4,13 +4,14 @@
 //! A pool that does not come to life, or that was only made, is closed before anybody is answered:
 //! its disk goes back with the answer, or is let go.
 
-use braid_block::{Geometry, IoError};
+use braid_block::{Geometry, Instant, IoError};
 use braid_pool::{Command, Config, Done, Failure, Format, Refusal};
 use braid_reactor::{OpenDisk, World};
 use braid_shard::{Injection, Note, PoolId, Shard, SubsystemConfig};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::manage::host::{Home, NotOpened, Picture, Told};
+use crate::serve::teller::Teller;
 
 /// What the management asks of a shard's pools and subsystems.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Pools {
     shard: u16,
-    told: mpsc::Sender<Told>,
+    teller: Teller,
     starting: Vec<Start>,
     commands: Vec<(u64, oneshot::Sender<Result<Done, Failure>>)>,
     closing: Vec<(PoolId, oneshot::Sender<Option<OpenDisk>>)>,
@@ -106,7 +107,7 @@ impl Pools {
     pub const fn new(shard: u16, told: mpsc::Sender<Told>) -> Self {
         Self {
             shard,
-            told,
+            teller: Teller::new(told),
             starting: Vec::new(),
             commands: Vec::new(),
             closing: Vec::new(),
@@ -164,7 +165,7 @@ impl Pools {
     /// Takes what the shard tells of pools and subsystems that came or went.
     pub fn note(&mut self, machine: &Shard, world: &mut World<'_>, note: Note) {
         match note {
-            Note::Pool { pool, note } => self.pool_note(machine, pool, note),
+            Note::Pool { pool, note } => self.pool_note(machine, world.now, pool, note),
             Note::PoolCommand { tag, result, .. } => {
                 if let Some(answer) = take(&mut self.commands, |(of, _)| *of == tag) {
                     let _ = answer.1.send(result);
@@ -188,12 +189,14 @@ impl Pools {
         for pool in self.to_close.drain(..) {
             machine.pool_close(world.mem, world.now, pool);
         }
+        self.teller.turn(world.now);
     }
 
-    /// Whether [`Pools::turn`] has something to do.
+    /// When [`Pools::turn`] has something to do, if no note comes before.
     #[must_use]
-    pub const fn has_work(&self) -> bool {
-        !self.to_close.is_empty()
+    pub fn due(&self) -> Option<Instant> {
+        // At once: a note came when the turn was nearly over.
+        if self.to_close.is_empty() { self.teller.due() } else { Some(Instant::ZERO) }
     }
 
     fn start(
@@ -228,8 +231,8 @@ impl Pools {
         machine.pool_close(world.mem, world.now, pool);
     }
 
-    fn pool_note(&mut self, machine: &Shard, pool: PoolId, note: braid_pool::Note) {
-        self.tell(machine, pool, note);
+    fn pool_note(&mut self, machine: &Shard, now: Instant, pool: PoolId, note: braid_pool::Note) {
+        self.tell(machine, now, pool, note);
         let Some(at) = self.starting.iter().position(|start| start.pool == pool) else { return };
         let start = &mut self.starting[at];
         match (note, &start.answer) {
@@ -251,9 +254,8 @@ impl Pools {
         }
     }
 
-    /// Passes a note on to the management. One that finds its queue full is lost: whoever makes so
-    /// many has said what there is to say.
-    fn tell(&self, machine: &Shard, pool: PoolId, note: braid_pool::Note) {
+    /// Passes a note on to the management.
+    fn tell(&mut self, machine: &Shard, now: Instant, pool: PoolId, note: braid_pool::Note) {
         let handle = match note {
             braid_pool::Note::Media { handle, .. } => handle,
             _ => None,
@@ -261,10 +263,11 @@ impl Pools {
         let layer = handle.and_then(|handle| machine.pool(pool)?.layer(handle));
         let layer = layer.map(|layer| layer.uuid);
         let home = Home { shard: self.shard, pool: pool.0 };
-        let _ = self.told.try_send(Told { home, note, layer });
+        self.teller.tell(now, Told { home, note, layer, left_out: 0 });
     }
 
     fn closed(&mut self, pool: PoolId, disk: Option<OpenDisk>) {
+        self.teller.end(Home { shard: self.shard, pool: pool.0 });
         if let Some(start) = take(&mut self.starting, |start| start.pool == pool) {
             match (start.answer, start.refusal, disk) {
                 (Waiting::Made(answer), None, Some(disk)) => {

@@ -60,7 +60,7 @@ fn reach(info: AnaInfo<'_>) -> Reach {
 /// Where a shard's pools and volumes tell what they have to tell, and reservations go to be kept.
 #[derive(Clone, Debug)]
 pub struct Tellers {
-    /// Notes of pools; more than fit are lost.
+    /// Notes of pools; of floods that do not fit a few are passed on, and the rest is counted.
     pub pools: mpsc::Sender<Told>,
     /// Questions and news of volumes, by shard.
     pub volumes: mpsc::UnboundedSender<(u16, braid_shard::Told)>,
@@ -146,8 +146,7 @@ impl Application for Server {
     }
 
     fn timeout(&self) -> Option<Instant> {
-        // At once: a note came when the turn was nearly over.
-        self.pools.has_work().then_some(Instant::ZERO)
+        self.pools.due()
     }
 
     fn finished(&self, _: &Shard) -> bool {

@@ -37,8 +37,8 @@ async fn a_scrub_is_started_looked_after_and_stopped() {
         assert!(!ok(bench.client.stop_scrub(stop(&pool.path)).await).running);
     }
     let note = braid_pool::Note::Scrubbed { blocks: 7, errors: 1 };
-    bench.manager.told(Told { home: Home { shard: 0, pool: 2 }, note, layer: None });
-    bench.manager.told(Told { home: Home { shard: 0, pool: 1 }, note, layer: None });
+    bench.manager.told(Told { home: Home { shard: 0, pool: 2 }, note, layer: None, left_out: 0 });
+    bench.manager.told(Told { home: Home { shard: 0, pool: 1 }, note, layer: None, left_out: 0 });
     let scrub = ok(bench.client.get_scrub(get()).await);
     assert_eq!((scrub.finished_blocks, scrub.finished_errors), (7, 1));
     assert!(scrub.finished_unix_s > 0);

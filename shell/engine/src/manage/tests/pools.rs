@@ -220,7 +220,7 @@ async fn a_pool_that_failed_says_why_and_does_nothing() {
         offset: 4096,
         error: braid_block::IoError::Device,
     };
-    bench.manager.told(crate::manage::host::Told { home, note, layer: None });
+    bench.manager.told(crate::manage::host::Told { home, note, layer: None, left_out: 0 });
     let listed = ok(bench.client.list_pools(v1::ListPoolsRequest {}).await).pools;
     assert_eq!(listed[0].state, i32::from(PoolState::Failed));
     assert!(listed[0].reason.contains("a flush at byte 4096"), "{}", listed[0].reason);
