@@ -6,7 +6,9 @@ use std::process::ExitCode;
 pub(crate) use braid_terminal::output::print;
 use clap::{Parser, Subcommand};
 
-use crate::admin::{self, ana, device, events, fault, pool, replica, scrub, snapshot, status};
+use crate::admin::{
+    self, ana, device, events, fault, nexus, pool, replica, scrub, snapshot, status,
+};
 use crate::client::{discover, identify};
 use crate::error::Result;
 use crate::offline::{inspect, verify};
@@ -59,6 +61,9 @@ enum Command {
     /// Show and change how hosts reach what a running engine serves
     #[command(after_help = ana::HELP)]
     Ana(Box<ana::Options>),
+    /// Show volumes that a running engine serves or stands by for, and pace their rebuilds
+    #[command(after_help = nexus::HELP)]
+    Nexus(Box<nexus::Options>),
     /// Inject faults into a running engine, for tests
     #[command(after_help = fault::HELP)]
     Fault(Box<fault::Options>),
@@ -109,6 +114,7 @@ fn run(command: Command) -> Result<()> {
         Command::Device(options) => admin::run(device::run(*options)),
         Command::Scrub(options) => admin::run(scrub::run(*options)),
         Command::Ana(options) => admin::run(ana::run(*options)),
+        Command::Nexus(options) => admin::run(nexus::run(*options)),
         Command::Fault(options) => admin::run(fault::run(*options)),
         Command::Events(options) => admin::run(events::run(*options)),
         Command::Status(options) => admin::run(status::run(*options)),

@@ -10,7 +10,9 @@ use alloc::vec::Vec;
 
 use braid_block::{Geometry, Instant, Key, Memory, Slab};
 use braid_nexus::record::{Record, Uuid};
-use braid_nexus::{Command, Config, Effect as Wanted, Ended, Event, Limits, Timing, View, Volume};
+use braid_nexus::{
+    Command, Config, Effect as Wanted, Ended, Event, Limits, Pace, Timing, View, Volume,
+};
 use braid_nvme::ana::AnaState;
 use braid_nvme::connect::Nqn;
 
@@ -287,6 +289,16 @@ impl Shard {
             return false;
         }
         served.volume.command(now, tag, command);
+        served.asked = true;
+        true
+    }
+
+    /// Sets how fast replicas of a volume that return are brought up to date. False: it is not
+    /// there.
+    pub fn volume_pace(&mut self, now: Instant, id: &Uuid, pace: Pace) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.volume.set_pace(now, pace);
         served.asked = true;
         true
     }

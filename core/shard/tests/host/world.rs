@@ -1,5 +1,5 @@
-//! Three engines with a replica each, and a host: shards, pools, guards, nexuses and NVMe/TCP as they
-//! ship, with a store and a planner that are the test's.
+//! Three engines with a replica each, and a host: shards, pools, guards, nexuses and NVMe/TCP as
+//! they ship, with a store and a planner that are the test's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

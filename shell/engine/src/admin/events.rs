@@ -141,6 +141,12 @@ fn facts(what: What) -> (&'static str, serde_json::Value) {
             });
             ("ana_state_set", facts)
         }
+        What::NexusChanged(e) => (
+            "nexus_changed",
+            json!({
+                "volume": e.volume, "what": e.what, "replica": e.replica, "reason": e.reason,
+            }),
+        ),
         What::FaultsSet(e) => {
             ("faults_set", json!({ "nqn": e.nqn, "nsid": e.nsid, "faults": e.faults }))
         }

@@ -8,6 +8,8 @@ pub mod connection;
 pub mod device;
 pub mod events;
 pub mod fault;
+pub mod nexus;
+mod nexus_views;
 pub mod pool;
 pub mod replica;
 pub mod scrub;

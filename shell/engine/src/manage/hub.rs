@@ -114,7 +114,9 @@ fn missed(events: u64) -> Event {
     }
 }
 
-fn unix_ms() -> u64 {
+/// Milliseconds since 1970.
+#[must_use]
+pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

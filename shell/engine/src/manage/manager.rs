@@ -10,16 +10,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use braid_api::v1::SharePolicy;
 use braid_pool::{Done, Failure, LayerInfo};
-use tokio::sync::{Mutex as Gate, OwnedMutexGuard};
+use tokio::sync::{Mutex as Gate, OwnedMutexGuard, mpsc};
 use tonic::{Code, Status};
 
 use super::host::{Home, Host, Picture, Told};
 use super::hub::Hub;
 use super::names::{self, Reference};
+use super::nexuses::Ask;
 
 /// Notes of a pool that is being opened, kept at most: one with more is badly damaged, and what
 /// is kept says so. The last are kept: they tell how it went.
@@ -52,6 +53,8 @@ pub struct Manager<H> {
     pools: Mutex<BTreeMap<[u8; 16], Arc<Pool>>>,
     /// What pools told before they were in the table.
     early: Mutex<VecDeque<Told>>,
+    /// Whom to ask about volumes, if there is a control plane that orders any.
+    pub(crate) nexuses: OnceLock<mpsc::Sender<Ask>>,
     /// Number of the last pool: none is used again, so that a late note finds nothing.
     last: AtomicU16,
 }
@@ -117,6 +120,7 @@ impl<H: Host> Manager<H> {
             opening: Gate::new(()),
             pools: Mutex::default(),
             early: Mutex::default(),
+            nexuses: OnceLock::new(),
             last: AtomicU16::new(0),
         }
     }

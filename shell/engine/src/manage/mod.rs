@@ -14,6 +14,7 @@ pub mod hub;
 pub mod manager;
 mod members;
 pub mod names;
+pub mod nexuses;
 mod notes;
 mod pools;
 mod replicas;

@@ -246,6 +246,29 @@ impl<H: Host> Engine for Service<H> {
         answer(self.0.set_ana_state(request.into_inner()).await)
     }
 
+    async fn list_nexuses(
+        &self,
+        request: Request<v1::ListNexusesRequest>,
+    ) -> Answer<v1::ListNexusesResponse> {
+        let nexuses = self.0.list_nexuses(request.into_inner().volume).await;
+        answer(nexuses.map(|nexuses| v1::ListNexusesResponse { nexuses }))
+    }
+
+    async fn set_rebuild_pace(
+        &self,
+        request: Request<v1::SetRebuildPaceRequest>,
+    ) -> Answer<v1::Nexus> {
+        answer(self.0.set_rebuild_pace(request.into_inner()).await)
+    }
+
+    async fn get_nexus_history(
+        &self,
+        request: Request<v1::GetNexusHistoryRequest>,
+    ) -> Answer<v1::GetNexusHistoryResponse> {
+        let events = self.0.nexus_history(request.into_inner().volume).await;
+        answer(events.map(|events| v1::GetNexusHistoryResponse { events }))
+    }
+
     type WatchEventsStream = Watch;
 
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Watch> {

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::control::Figures;
-use crate::serve::snapshot::{Controller, Namespace, Pool, Snapshot};
+use crate::serve::snapshot::{Controller, Namespace, Pool, Snapshot, Volume};
 
 /// The media type of what [`encode`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -167,6 +167,75 @@ const POOL: &[Figure<Pool>] = &[
     }),
 ];
 
+/// Milliseconds.
+fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+const VOLUME: &[Figure<Volume>] = &[
+    gauge("serving", "It is served here (1), or not (0)", |v| v.view.serving.into()),
+    gauge("epoch", "Epoch of the owner here; 0: there is none", |v| v.view.epoch),
+    gauge("members", "Replicas that are relied on", |v| v.view.members.count_ones().into()),
+    gauge("failing", "Of these, that failed and are not excluded", |v| {
+        v.view.failing.count_ones().into()
+    }),
+    gauge("away", "Replicas that are not members", |v| {
+        v.view.record.as_ref().map_or(0, |record| record.away().count_ones().into())
+    }),
+    gauge("returning", "1 while a replica is brought back", |v| v.view.joiner.is_some().into()),
+    gauge("suspect_bytes", "What has to be compared before it is read", |v| {
+        v.view.suspect * braid_nexus::wire::REGION
+    }),
+    gauge("marked_bytes", "What may differ between members after a crash", |v| {
+        v.view.marked * braid_nexus::wire::REGION
+    }),
+    gauge("requests", "Commands of hosts in work", |v| v.view.requests as u64),
+    gauge("calls", "Commands to replicas in work", |v| v.view.calls as u64),
+    gauge("rebuild_paused", "1 if rebuilds are paused", |v| v.view.pace.paused.into()),
+    gauge("rebuild_total_bytes", "What the rebuild in work goes through", |v| {
+        v.view.rebuild.map_or(0, |rebuild| rebuild.total)
+    }),
+    gauge("rebuild_done_bytes", "Of that, what it went through", |v| {
+        v.view.rebuild.map_or(0, |rebuild| rebuild.done)
+    }),
+    gauge("rebuild_bytes_per_second", "How fast it went last", |v| {
+        v.view.rebuild.map_or(0, |rebuild| rebuild.rate)
+    }),
+    counter("take_overs", "Owners here that came to accept I/O", |v| v.view.totals.take_overs),
+    counter("take_over_milliseconds", "From their appointment to I/O", |v| {
+        ms(v.view.totals.take_over_time)
+    }),
+    counter("fence_milliseconds", "Of that, while members were fenced", |v| {
+        ms(v.view.totals.fence_time)
+    }),
+    counter("exclusions", "Members that were excluded", |v| v.view.totals.exclusions),
+    counter("returns_begun", "Returns of replicas that were begun", |v| {
+        v.view.totals.returns_begun
+    }),
+    counter("returns", "Replicas that became members again", |v| v.view.totals.returns),
+    counter("held", "Times that hosts had to wait for an exclusion", |v| v.view.totals.held),
+    counter("held_milliseconds", "Time in which writes waited for an exclusion", |v| {
+        ms(v.view.totals.held_time)
+    }),
+    counter("resynced_regions", "Suspect regions that were made equal", |v| {
+        v.view.totals.resynced_regions
+    }),
+    counter("resynced_bytes", "Bytes of these that differed", |v| v.view.totals.resynced_bytes),
+    counter("repaired_blocks", "Blocks that a member could not read, written anew", |v| {
+        v.view.totals.repaired_blocks
+    }),
+    counter("rebuild_bytes", "Bytes gone through for replicas that returned", |v| {
+        v.view.totals.rebuilt
+    }),
+    counter("rebuild_copied_bytes", "Of these, what differed and was copied", |v| {
+        v.view.totals.copied
+    }),
+    counter("degraded_milliseconds", "Time of I/O while a replica was away", |v| {
+        ms(v.view.totals.degraded_time)
+    }),
+    counter("snapshots_taken", "Snapshots that were taken", |v| v.view.totals.snapshots),
+];
+
 /// Writes all snapshots as one page.
 ///
 /// # Errors
@@ -222,6 +291,8 @@ impl Collector for Page {
         family(&mut encoder, "controller", CONTROLLER, controllers)?;
         let pools = || self.0.iter().flat_map(|s| &s.pools).map(|p| (p.labels(), p));
         family(&mut encoder, "pool", POOL, pools)?;
+        let volumes = || self.0.iter().flat_map(|s| &s.volumes).map(|v| (v.labels(), v));
+        family(&mut encoder, "volume", VOLUME, volumes)?;
         latencies(&mut encoder, pools)
     }
 }
@@ -272,6 +343,12 @@ impl Namespace {
 impl Pool {
     fn labels(&self) -> Labels {
         vec![("pool", uuid::Uuid::from_bytes(self.info.uuid).to_string())]
+    }
+}
+
+impl Volume {
+    fn labels(&self) -> Labels {
+        vec![("volume", uuid::Uuid::from_bytes(self.uuid).to_string())]
     }
 }
 
@@ -326,6 +403,19 @@ mod tests {
         assert!(page.contains("braid_shard_reactor_turns_total{shard=\"3\"} 7\n"), "{page}");
         assert!(page.contains("braid_shard_sockets{shard=\"0\"} 0\n"), "{page}");
         assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+
+    #[test]
+    fn a_volume_tells_its_redundancy_and_its_rebuild() {
+        let mut volume = Volume { uuid: [1; 16], ..Volume::default() };
+        volume.view.members = 0b11;
+        volume.view.totals.degraded_time = std::time::Duration::from_millis(1500);
+        let page =
+            encode(vec![Snapshot { volumes: vec![volume], ..Snapshot::default() }], None).unwrap();
+        let of = "{volume=\"01010101-0101-0101-0101-010101010101\"}";
+        assert!(page.contains(&format!("braid_volume_members{of} 2\n")), "{page}");
+        assert!(page.contains(&format!("braid_volume_degraded_milliseconds_total{of} 1500\n")));
+        assert!(page.contains(&format!("braid_volume_rebuild_done_bytes{of} 0\n")));
     }
 
     #[test]

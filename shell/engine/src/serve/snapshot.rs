@@ -1,5 +1,6 @@
 //! What a shard counted, read at one moment on its own thread.
 
+use braid_nexus::View;
 use braid_pool::{PoolInfo, State};
 use braid_reactor::{ArenaCounters, Counters, World};
 use braid_shard::{Latency, NamespaceCounters, PoolId, Shard};
@@ -25,6 +26,17 @@ pub struct Snapshot {
     pub controllers: Vec<Controller>,
     /// The pools that live there.
     pub pools: Vec<Pool>,
+    /// The volumes that are served there, or stood by for.
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume's figures.
+#[derive(Clone, Debug, Default)]
+pub struct Volume {
+    /// Which.
+    pub uuid: [u8; 16],
+    /// Where it stands.
+    pub view: View,
 }
 
 /// A pool's figures.
@@ -83,10 +95,14 @@ impl Snapshot {
             hostnqn: info.hostnqn.to_owned(),
             io_queues: info.io_queues,
         });
+        let volumes = machine
+            .volumes()
+            .filter_map(|uuid| Some(Volume { uuid: *uuid, view: machine.volume_view(uuid)? }));
         let pools = machine.pools().filter_map(|id| pool(machine, id));
         Self {
             shard,
             pools: pools.collect(),
+            volumes: volumes.collect(),
             machine: *machine.counters(),
             reactor: *world.counters,
             arena: world.mem.counters(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use braid_nexus::record::Uuid;
-use braid_nexus::{Command, Event, View};
+use braid_nexus::{Command, Event, Pace, View};
 use braid_reactor::World;
 use braid_shard::{MemberInfo, Shard, Told, VolumeConfig};
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +32,8 @@ pub enum Request {
         /// Its engine's portal; none: it is not known.
         portal: Option<SocketAddr>,
     },
+    /// How fast its replicas that return are brought up to date.
+    Pace(Uuid, Pace),
     /// Where a volume stands.
     View(Uuid, oneshot::Sender<Option<View>>),
     /// What the replicas of this shard know of their volumes.
@@ -81,6 +83,10 @@ impl Volumes {
                     *known.or_insert_with(|| world.net.add_address(portal))
                 });
                 machine.volume_place(&volume, replica, address);
+            }
+            Request::Pace(volume, pace) => {
+                // It may be gone by now.
+                machine.volume_pace(world.now, &volume, pace);
             }
             Request::View(volume, answer) => {
                 let _ = answer.send(machine.volume_view(&volume));

@@ -6,7 +6,9 @@
 //!               <- Swap, Fetch, Paths --      <-- News ------
 //! ```
 
+mod asks;
 mod part;
 mod runner;
+mod words;
 
 pub use runner::{Leave, start};

@@ -22,10 +22,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::Code;
 
 use super::part::Part;
+use super::words::Weight;
 use crate::control::{self, Link, Order, Refused};
 use crate::manage::host::{Exposed, Exposure, Home, Host};
 use crate::manage::manager::Manager;
-use crate::manage::names;
+use crate::manage::nexuses::{ASKS_MAX, Ask};
+use crate::manage::{hub, names};
 use crate::serve::volumes::Request;
 
 /// An order for a volume of which nothing is known waits so long for that.
@@ -66,14 +68,14 @@ enum Purpose {
 
 /// Runs the volumes of this engine.
 #[derive(Debug)]
-struct Runner<H> {
-    manager: Arc<Manager<H>>,
+pub(super) struct Runner<H> {
+    pub(super) manager: Arc<Manager<H>>,
     commands: mpsc::Sender<control::Command>,
     hostnqn: Nqn,
-    parts: BTreeMap<Uuid, Part>,
+    pub(super) parts: BTreeMap<Uuid, Part>,
     /// Where volumes are, also those that are being left: their questions are still answered.
     shards: BTreeMap<Uuid, u16>,
-    topology: BTreeMap<Uuid, wire::VolumeTopology>,
+    pub(super) topology: BTreeMap<Uuid, wire::VolumeTopology>,
     waiting: Vec<Waiting>,
     pending: BTreeMap<u64, Purpose>,
     tags: u64,
@@ -93,6 +95,9 @@ pub fn start<H: Host>(
     told: mpsc::UnboundedReceiver<(u16, Told)>,
 ) -> (Leave, JoinHandle<()>) {
     let (sender, leaves) = mpsc::channel(1);
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    // There is one task for each manager.
+    let _ = manager.nexuses.set(asks);
     let hostnqn = Nqn::parse(&format!("nqn.2026-01.io.braid:engine:{node}"));
     let runner = Runner {
         manager: Arc::clone(manager),
@@ -108,7 +113,7 @@ pub fn start<H: Host>(
         touched: BTreeSet::new(),
         changed: false,
     };
-    (Leave(sender), tokio::spawn(runner.run(link.events, told, leaves)))
+    (Leave(sender), tokio::spawn(runner.run(link.events, told, leaves, asked)))
 }
 
 impl<H: Host> Runner<H> {
@@ -117,6 +122,7 @@ impl<H: Host> Runner<H> {
         mut events: mpsc::Receiver<control::Event>,
         mut told: mpsc::UnboundedReceiver<(u16, Told)>,
         mut leaves: mpsc::Receiver<oneshot::Sender<()>>,
+        mut asks: mpsc::Receiver<Ask>,
     ) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -131,6 +137,7 @@ impl<H: Host> Runner<H> {
                     None => return,
                 },
                 Some(done) = leaves.recv() => self.leave_all(done).await,
+                Some(ask) = asks.recv() => self.asked(ask).await,
                 _ = look.tick() => self.look().await,
             }
             if std::mem::take(&mut self.changed) {
@@ -375,18 +382,17 @@ impl<H: Host> Runner<H> {
 
     fn note(&mut self, volume: Uuid, note: Note) {
         let name = names::text(volume);
-        match note {
-            Note::Resynced { .. } | Note::Repaired { .. } => {
-                return tracing::debug!(volume = name, ?note, "volume");
-            }
-            Note::Lost | Note::Waiting { .. } | Note::Failing { .. } | Note::Held => {
-                tracing::warn!(volume = name, ?note, "volume");
-            }
-            note => tracing::info!(volume = name, ?note, "volume"),
+        let Some(part) = self.parts.get_mut(&volume) else {
+            return tracing::info!(volume = name, ?note, "volume that is being left");
+        };
+        let (told, event) = part.take(&note, hub::unix_ms());
+        let text = told.text;
+        match told.weight {
+            Weight::Detail => return tracing::debug!(volume = name, "{text}"),
+            Weight::News => tracing::info!(volume = name, "{text}"),
+            Weight::Warning => tracing::warn!(volume = name, "{text}"),
         }
-        if let (Note::Returning { slot, step }, Some(part)) = (note, self.parts.get_mut(&volume)) {
-            part.step(slot, step);
-        }
+        self.tell(volume, &event);
         self.touch(volume);
     }
 
@@ -464,7 +470,7 @@ impl<H: Host> Runner<H> {
         self.tell_copies().await;
     }
 
-    async fn look_at(&self, volume: Uuid) -> Option<View> {
+    pub(super) async fn look_at(&self, volume: Uuid) -> Option<View> {
         let part = self.parts.get(&volume)?;
         let (answer, view) = oneshot::channel();
         self.manager.host.volume(part.shard, Request::View(volume, answer));

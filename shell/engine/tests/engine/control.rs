@@ -1,11 +1,13 @@
 //! An engine and its control plane: what it reports, which orders it carries out, how often.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use braid_api::control::from_engine::What;
+use braid_api::control::membership_server::{Membership, MembershipServer};
 use braid_api::control::registry_server::{Registry, RegistryServer};
 use braid_api::control::{self as wire, order, to_engine};
 use tokio::net::TcpListener;
@@ -16,16 +18,52 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::process::{Engine, Folder, run};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const ORDER: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
-const REPLICA: &str = "7ba7b810-9dad-11d1-80b4-00c04fd430c8";
+pub(crate) const ORDER: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+pub(crate) const REPLICA: &str = "7ba7b810-9dad-11d1-80b4-00c04fd430c8";
 
 type ToEngine = tokio::sync::mpsc::Sender<Result<wire::ToEngine, Status>>;
 
-/// A registry that does what the test says.
-struct Control {
-    address: SocketAddr,
+/// A control plane that does what the test says.
+pub(crate) struct Control {
+    pub(crate) address: SocketAddr,
     said: Receiver<What>,
     to: Arc<Mutex<Option<ToEngine>>>,
+    /// The record of the volume.
+    pub(crate) record: Arc<Mutex<Vec<u8>>>,
+    /// Changes of it are not answered.
+    pub(crate) silent: Arc<AtomicBool>,
+}
+
+struct Records {
+    record: Arc<Mutex<Vec<u8>>>,
+    silent: Arc<AtomicBool>,
+}
+
+#[tonic::async_trait]
+impl Membership for Records {
+    async fn fetch(
+        &self,
+        _: Request<wire::FetchRequest>,
+    ) -> Result<Response<wire::FetchResponse>, Status> {
+        let record = self.record.lock().unwrap().clone();
+        Ok(Response::new(wire::FetchResponse { record }))
+    }
+
+    async fn swap(
+        &self,
+        request: Request<wire::SwapRequest>,
+    ) -> Result<Response<wire::SwapResponse>, Status> {
+        if self.silent.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        let wire::SwapRequest { old, new, .. } = request.into_inner();
+        let mut record = self.record.lock().unwrap();
+        let committed = *record == old || *record == new;
+        if committed {
+            *record = new;
+        }
+        Ok(Response::new(wire::SwapResponse { committed, record: record.clone() }))
+    }
 }
 
 struct Service {
@@ -57,13 +95,15 @@ impl Registry for Service {
 }
 
 impl Control {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, said) = channel();
         let to = Arc::default();
         let service = Service { said: Mutex::new(sender), to: Arc::clone(&to) };
+        let (record, silent) = (Arc::default(), Arc::default());
+        let records = Records { record: Arc::clone(&record), silent: Arc::clone(&silent) };
         // Ends with the test's process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -71,15 +111,21 @@ impl Control {
                 let listener = TcpListener::from_std(listener).unwrap();
                 let calls = TcpListenerStream::new(listener);
                 let service = RegistryServer::new(service);
-                Server::builder().add_service(service).serve_with_incoming(calls).await
+                let records = MembershipServer::new(records);
+                let server = Server::builder().add_service(service).add_service(records);
+                server.serve_with_incoming(calls).await
             })
         });
-        Self { address, said, to }
+        Self { address, said, to, record, silent }
     }
 
-    fn order(&self, id: &str, what: order::What) {
+    pub(crate) fn order(&self, id: &str, what: order::What) {
         let order = wire::Order { id: id.into(), volume: ORDER.into(), what: Some(what) };
-        let message = wire::ToEngine { what: Some(to_engine::What::Order(order)) };
+        self.tell(to_engine::What::Order(order));
+    }
+
+    pub(crate) fn tell(&self, what: to_engine::What) {
+        let message = wire::ToEngine { what: Some(what) };
         self.to.lock().unwrap().as_ref().unwrap().blocking_send(Ok(message)).unwrap();
     }
 
@@ -89,7 +135,7 @@ impl Control {
     }
 
     /// Waits until something is said that is meant; what was said before it goes by.
-    fn hears<T>(&self, what: &str, meant: impl Fn(&What) -> Option<T>) -> T {
+    pub(crate) fn hears<T>(&self, what: &str, meant: impl Fn(&What) -> Option<T>) -> T {
         let begun = Instant::now();
         while let Ok(said) = self.said.recv_timeout(PATIENCE) {
             if let Some(found) = meant(&said) {
@@ -100,14 +146,14 @@ impl Control {
         panic!("nothing is said, and no {what}")
     }
 
-    fn hears_hello(&self) -> wire::Hello {
+    pub(crate) fn hears_hello(&self) -> wire::Hello {
         self.hears("Hello", |said| match said {
             What::Hello(hello) => Some(hello.clone()),
             _ => None,
         })
     }
 
-    fn hears_done(&self) -> wire::Done {
+    pub(crate) fn hears_done(&self) -> wire::Done {
         self.hears("Done", |said| match said {
             What::Done(done) => Some(done.clone()),
             _ => None,
@@ -122,7 +168,7 @@ fn state(said: &What) -> Option<&wire::State> {
     }
 }
 
-fn make(pool: &str) -> order::What {
+pub(crate) fn make(pool: &str) -> order::What {
     order::What::MakeReplica(wire::MakeReplica {
         uuid: REPLICA.into(),
         name: "db.0".into(),

@@ -9,3 +9,4 @@ mod pool;
 mod process;
 mod refusal;
 mod service;
+mod volume;
