@@ -4,7 +4,7 @@
 
 use braid_sim::Story;
 use braid_sim::cluster::campaign::{
-    FREE, Level, MIXED, Options, Report, Selection, campaign, never_reached,
+    FREE, Level, MIXED, Options, PLANTS, Report, Selection, campaign, never_reached,
 };
 
 fn options(profile: &'static str, first: u64, seeds: u64) -> Options {
@@ -45,4 +45,25 @@ fn a_seed_of_whole_shards_is_one_run_byte_for_byte() {
     let first = one(21);
     assert_eq!(first, one(21));
     assert_ne!(first.0, one(22).0);
+}
+
+#[test]
+fn rules_that_are_switched_off_are_found_in_whole_shards_too() {
+    let plants = [
+        "ack-before-exclude",
+        "clean-across-change",
+        "clean-early",
+        "mark-after-data",
+        "record-before-fence",
+        "skip-holes",
+    ];
+    for name in plants {
+        let known = PLANTS.iter().find(|(known, ..)| *known == name);
+        let (_, plant, profile) = *known.expect("a plant of that name");
+        let mut options = options(profile, 1, 200);
+        options.selection.plant = Some(plant);
+        options.first_finding_ends = true;
+        let report = campaign(&options);
+        assert!(!report.findings.is_empty(), "{name} is not found; {}", report.seen);
+    }
 }

@@ -771,7 +771,8 @@ impl Cluster {
         let shape = self.pool_shape(number);
         let volumes: Vec<Shape> =
             (0..self.sites.volumes.len()).map(|volume| self.nexus_shape(number, volume)).collect();
-        let (beat, level, maker) = (self.planner.temper.beat, self.config.level, self.config.nexus);
+        let ClusterConfig { seed, level, nexus: maker, .. } = self.config;
+        let beat = self.planner.temper.beat;
         self.with(number, |at, cx| {
             let pool = shape.config(at.boot, at.life);
             let process = match level {
@@ -781,7 +782,7 @@ impl Cluster {
                     Running::Parts(Box::new(Process::new(Pool::open(pool), engines)))
                 }
                 Level::Shard => {
-                    let outset = Outset { node: number, pool, volumes };
+                    let outset = Outset { node: number, seed, pool, volumes };
                     Running::Shard(Box::new(Engine::new(cx, outset)))
                 }
             };

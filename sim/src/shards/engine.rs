@@ -27,6 +27,7 @@ use crate::cluster::nexus::Shape;
 use crate::cluster::process::{Context, Input};
 use crate::cluster::{Happened, Late};
 use crate::memory::SimMemory;
+use crate::random::Random;
 
 /// Rounds of a turn; what is left has another turn.
 const ROUNDS: u32 = 64;
@@ -47,6 +48,8 @@ enum Asked {
 #[derive(Debug)]
 pub(crate) struct Outset {
     pub(crate) node: u8,
+    /// Of the cluster.
+    pub(crate) seed: u64,
     pub(crate) pool: PoolConfig,
     pub(crate) volumes: Vec<Shape>,
 }
@@ -75,9 +78,10 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine that opens its pool, and stands by for its volumes.
     pub(crate) fn new(cx: &Context<'_>, outset: Outset) -> Self {
-        let Outset { node, pool, volumes } = outset;
-        let mut mem = SimMemory::new(names::ARENA);
-        let mut shard = Shard::new(names::shard(vec![names::portal(node)]));
+        let Outset { node, seed, pool, volumes } = outset;
+        let arena = *Random::part(seed, 50 + u64::from(node)).pick(&names::ARENAS);
+        let mut mem = SimMemory::new(arena);
+        let mut shard = Shard::new(names::shard(vec![names::portal(node)], arena));
         let (now, boot_id, seed) = (cx.clock.now(), pool.boot_id, pool.seed);
         shard.handle(&mut mem, now, Event::Start { boot_id, seed });
         shard.rehearse(Rehearsal { timing: cx.timing, plant: cx.plant, watches: true });

@@ -83,7 +83,7 @@ pub(crate) struct Opening {
 impl Machine {
     pub(crate) fn new(host: u8, clock: &mut Clock) -> Self {
         let mut mem = SimMemory::new(names::ARENA);
-        let mut shard = Shard::new(names::shard(Vec::new()));
+        let mut shard = Shard::new(names::shard(Vec::new(), names::ARENA));
         let seed = clock.random.number();
         let start = Event::Start { boot_id: [host; 16], seed };
         shard.handle(&mut mem, clock.now(), start);

@@ -19,8 +19,13 @@ const CONTROLLERS: u16 = 4000;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A step of connecting that takes a host longer has failed.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Bytes of a shard's arena.
+/// Bytes of a shard's arena: what engines are given by default, and hosts here.
 pub(super) const ARENA: u64 = 64 << 20;
+/// Arenas that engines have here: in the smaller ones commands wait for buffers, and for each other.
+pub(super) const ARENAS: [u64; 3] = [2 << 20, 8 << 20, ARENA];
+/// Bytes of an arena for each connection, as an engine reckons; and connections in any arena.
+const ARENA_PER_CONNECTION: u64 = 128 << 10;
+const CONNECTIONS: std::ops::RangeInclusive<u64> = 24..=128;
 
 fn name(text: &str) -> Nqn {
     Nqn::parse(text).expect("a name that is short and plain")
@@ -37,12 +42,14 @@ pub(super) fn engine_nqn(node: u8) -> Nqn {
 }
 
 /// What a shard is told at its start.
-pub(super) fn shard(portals: Vec<Portal>) -> Config {
+pub(super) fn shard(portals: Vec<Portal>, arena_bytes: u64) -> Config {
+    let connections = arena_bytes / ARENA_PER_CONNECTION;
+    let connections = connections.clamp(*CONNECTIONS.start(), *CONNECTIONS.end());
     let limits = Limits {
-        connections_max: 128,
+        connections_max: u32::try_from(connections).expect("few connections"),
         ops_max: 1024,
         effects_max: 4096,
-        arena_bytes: ARENA,
+        arena_bytes,
         ..Limits::default()
     };
     Config { shard: 0, shards: 1, subsystems: Vec::new(), portals, limits }
