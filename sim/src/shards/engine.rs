@@ -317,6 +317,10 @@ impl Engine {
     fn tell_deeds(&mut self, cx: &mut Context<'_>) {
         while let Some(deed) = self.shard.member_deed() {
             cx.out.push_back(match deed {
+                Deed::Taken { socket, cid } => {
+                    self.streams.taken(socket, cid, cx.clock.now());
+                    continue;
+                }
                 Deed::Changed { replica, offset, len, bytes } => {
                     Happened::Changed { replica, offset, len, bytes: bytes.map(Into::into) }
                 }

@@ -4,7 +4,8 @@
 //! Invariants:
 //! 1. A command is known by what its host wrote into CDW2 and CDW3, which mean nothing in I/O
 //!    commands: its line and its tag. What has none there is none of a workload.
-//! 2. A command is received when the last of its data is: before, nobody can carry it out.
+//! 2. A command is received when the last of its data is, and its volume was told of it: before,
+//!    nobody can carry it out, and no rule can see it.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ pub(super) struct Command {
     pub(super) line: LineId,
     pub(super) tag: u64,
     pub(super) received: Instant,
+    /// Its volume has it.
+    taken: bool,
 }
 
 /// Its answer.
@@ -109,7 +112,7 @@ impl Snoop {
                 let line = LineId(word(entry, 8).into());
                 let tag = word(entry, 12).into();
                 if line.0 != 0 {
-                    let command = Command { line, tag, received: now };
+                    let command = Command { line, tag, received: now, taken: false };
                     open.insert(half(entry, 2), command);
                     came.push(command);
                 }
@@ -122,6 +125,13 @@ impl Snoop {
             _ => {}
         });
         came
+    }
+
+    /// The command of this name is its volume's from now on.
+    pub(super) fn taken(&mut self, cid: u16, now: Instant) {
+        if let Some(command) = self.open.get_mut(&cid).filter(|command| !command.taken) {
+            (command.taken, command.received) = (true, now);
+        }
     }
 
     /// Bytes that come from a nexus: how many of its commands change blocks.
@@ -227,6 +237,11 @@ mod tests {
         snoop.commands(&data[100..], at(3));
         let answers = snoop.answers(&response(9, Status::SUCCESS));
         assert_eq!(answers[0].command.received, at(3));
+        snoop.commands(&capsule(9, 7, 31, 0), at(4));
+        snoop.taken(9, at(5));
+        snoop.taken(9, at(6));
+        let answers = snoop.answers(&response(9, Status::SUCCESS));
+        assert_eq!(answers[0].command.received, at(5), "it had waited");
     }
 
     #[test]

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use braid_block::{Class, IoError, Lease, Memory, Span, Token};
+use braid_block::{Class, Instant, IoError, Lease, Memory, Span, Token};
 use braid_nexus::Uuid;
 use braid_shard::{Event, Socket};
 
@@ -123,6 +123,13 @@ impl Streams {
     /// Whether a connect was not answered yet.
     pub(super) fn is_connecting(&self, line: LineId) -> bool {
         self.connecting.contains_key(&line)
+    }
+
+    /// A host's command has reached its volume.
+    pub(super) fn taken(&mut self, socket: Socket, cid: u16, now: Instant) {
+        if let Some(snoop) = self.snoops.get_mut(&socket.0) {
+            snoop.taken(cid, now);
+        }
     }
 
     /// All ends here: whether it is the near one, and where the other is.

@@ -83,6 +83,7 @@ impl Shard {
     /// Asks a volume for what an op needs next.
     pub(crate) fn on_volume<M: Memory>(&mut self, mem: &mut M, key: Key, id: &Uuid) -> Outcome {
         let now = self.now;
+        self.stage_taken(key);
         let Some(op) = self.ops.get_mut(key) else { return Outcome::Emitted };
         let subsystem = &self.subsystems[usize::from(op.subsystem)];
         let geometry = subsystem.namespaces[usize::from(op.namespace)].geometry;

@@ -17,6 +17,7 @@ use braid_pool::Work;
 
 use super::arrivals::Sender;
 use crate::Shard;
+use crate::event::Socket;
 
 /// How a shard's replicas and volumes are to behave in a rehearsal.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +30,7 @@ pub struct Rehearsal {
     pub watches: bool,
 }
 
-/// What a replica has done.
+/// What a replica has done, or what became of a host's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// A range was written, or zeroed.
@@ -42,6 +43,14 @@ pub enum Deed {
         len: u64,
         /// What was written; none: zeros.
         bytes: Option<Box<[u8]>>,
+    },
+    /// A host's command, which may have waited for a buffer, is its volume's now, or a further part
+    /// of it is.
+    Taken {
+        /// By which stream it came.
+        socket: Socket,
+        /// What its host calls it.
+        cid: u16,
     },
     /// Marks were cleared.
     Cleaned {
@@ -85,7 +94,7 @@ impl Shard {
         self.members.stage.plan = plan;
     }
 
-    /// The next thing that a replica of this shard has done, if that is watched.
+    /// The next thing that replicas and volumes of this shard have done, if that is watched.
     pub fn member_deed(&mut self) -> Option<Deed> {
         self.members.stage.done.pop_front()
     }
@@ -115,6 +124,17 @@ impl Shard {
     #[must_use]
     pub fn volume_is_optimized(&self, id: &Uuid) -> bool {
         self.volume(id).is_some_and(braid_nexus::Volume::is_optimized)
+    }
+
+    /// A volume is asked for what a host's command needs.
+    pub(super) fn stage_taken(&mut self, key: Key) {
+        if !self.members.stage.plan.watches {
+            return;
+        }
+        let Some(op) = self.ops.get(key) else { return };
+        if let Some(conn) = self.conns.get(op.conn) {
+            self.members.stage.done.push_back(Deed::Taken { socket: conn.socket, cid: op.cid });
+        }
     }
 
     /// A pool is asked for something by a guard.
