@@ -48,8 +48,9 @@ pub(super) struct Marks {
     cleaning: BTreeMap<u64, Vec<(u32, u32)>>,
     /// Of `cleaned`, those that were marked before.
     were: BTreeSet<u32>,
-    /// Writes that were acknowledged before a `Clean`: where it cleared the mark, they are durable.
-    excused: BTreeMap<u32, Vec<u32>>,
+    /// Writes that were acknowledged before a `Clean`, and whether the mark was on the media then:
+    /// where the `Clean` cleared it, they are durable.
+    excused: BTreeMap<u32, Vec<(u32, bool)>>,
 }
 
 /// What a pool said about the marks of a replica.
@@ -133,14 +134,14 @@ impl Oracle {
         marks.cleaning.insert(tag, regions.to_vec());
         let told: Vec<u32> =
             marks.told.iter().copied().filter(|region| covers(regions, *region)).collect();
-        marks.were.extend(told);
+        marks.were.extend(&told);
         let traces = marks.traces.iter().filter(|(region, _)| covers(regions, **region));
         for (region, traces) in traces {
             let done = |trace: &&Trace| {
                 let op = &self.ops[trace.op as usize];
                 trace.whole && !op.zero && op.finish < NEVER
             };
-            let done = traces.iter().filter(done).map(|trace| trace.op);
+            let done = traces.iter().filter(done).map(|trace| (trace.op, told.contains(region)));
             marks.excused.entry(*region).or_default().extend(done);
         }
         self.excuse(replica, regions);
@@ -175,16 +176,17 @@ impl Oracle {
 
     /// A pool says which regions of a replica are marked: where a `Clean` cleared the mark, what
     /// was acknowledged before is on the media.
-    /// After a crash that counts only where a mark was on the media before: others may be lost with
-    /// their writes.
+    /// After a crash that counts only where the mark was on the media before that `Clean`: another
+    /// one may be lost with its write.
     pub(crate) fn believe_clean(&mut self, replica: &Uuid, own: &[(u32, u32)], crashed: bool) {
         let layer = self.layers.get_mut(replica).expect("a replica");
         let marks = &mut layer.marks;
         for (region, numbers) in std::mem::take(&mut marks.excused) {
             if covers(own, region) {
                 marks.excused.insert(region, numbers);
-            } else if !crashed || marks.were.contains(&region) {
-                numbers.iter().for_each(|number| self.ops[*number as usize].durable = true);
+            } else {
+                let sure = numbers.iter().filter(|(_, marked)| !crashed || *marked);
+                sure.for_each(|(number, _)| self.ops[*number as usize].durable = true);
             }
         }
     }
@@ -435,6 +437,22 @@ mod tests {
         oracle.believe_clean(&V, &[], true);
         let since = oracle.tick();
         assert!(oracle.end_read(&V, 8, &[0; 4096], since).is_ok(), "lost with its mark");
+    }
+
+    #[test]
+    fn a_mark_that_an_earlier_clean_cleared_says_nothing_of_what_is_written_after_that() {
+        let mut oracle = member();
+        write(&mut oracle, 0);
+        assert!(told(&mut oracle, &[(0, 1)], None), "it is on the media");
+        clean(&mut oracle);
+        oracle.trace(&V, (8, 8), false, false);
+        let number = oracle.begin_write(&V, 8, 8, false);
+        oracle.end_write(number, End::Done { durable: false });
+        clean(&mut oracle);
+        oracle.crash(Crash::Power);
+        oracle.believe_clean(&V, &[], true);
+        let since = oracle.tick();
+        assert!(oracle.end_read(&V, 8, &[0; 4096], since).is_ok(), "lost with its own mark");
     }
 
     #[test]
