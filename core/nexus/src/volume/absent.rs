@@ -15,8 +15,9 @@ use super::pace::Gone;
 use super::regions::Regions;
 use super::state::{Nexus, Phase, bit};
 
-/// The longest pause before a return is tried again that met a block which nobody can read. Each
-/// attempt compares everything anew; a write to that region ends the pause.
+/// The longest pause before a return is tried again that met a block which nobody can read, or for
+/// which its replica had no space. Each attempt compares everything anew, and copies as far as the
+/// one before; a write to the region of that block ends the pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A replica that the management wants back, and when it is tried.
@@ -24,7 +25,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Absent {
     slot: u8,
     again: Instant,
-    /// A region in which a block cannot be read, and the pause after that; it doubles.
+    /// A region in which a block cannot be read, and the pause after that, or after it was full; it
+    /// doubles.
     stuck: Option<u32>,
     pause: Duration,
 }
@@ -92,6 +94,15 @@ impl Volume {
         let Some(nexus) = self.nexus.as_mut() else { return };
         for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
             (absent.again, absent.stuck) = (now + absent.pause, Some(region));
+            absent.pause = (absent.pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// It has no space: it is tried again after a pause, for nobody tells when it has.
+    pub(crate) fn put_off_full(&mut self, now: Instant, slot: u8) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        for absent in nexus.absent.iter_mut().filter(|absent| absent.slot == slot) {
+            absent.again = now + absent.pause;
             absent.pause = (absent.pause * 2).min(PAUSE_MAX);
         }
     }

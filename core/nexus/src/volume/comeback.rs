@@ -247,9 +247,13 @@ impl Volume {
             return;
         };
         let slot = joiner.slot;
-        if result.is_err() {
+        if let Err(refusal) = result {
             // An association that ended has ended the return already.
-            return self.joiner_failed(now);
+            self.joiner_failed(now);
+            if *refusal == Refusal::NoSpace {
+                self.put_off_full(now, slot);
+            }
+            return;
         }
         match &mut joiner.stage {
             Stage::Tidying(waiting) => {

@@ -102,6 +102,10 @@ impl Volume {
         if !fits || !whole || buffer != request.lease.is_some() {
             return Err(Status::Invalid);
         }
+        let starved = self.nexus.as_ref().is_some_and(|nexus| nexus.wanted.is_starved());
+        if starved && buffer {
+            return Err(Status::Busy);
+        }
         // A command may need an answer from every member and from the joiner.
         let calls = self.calls.capacity() - self.calls.len();
         if self.ops.is_full() || calls < CALLS_KEPT { Err(Status::Busy) } else { Ok(()) }

@@ -104,6 +104,9 @@ impl Volume {
         self.uncopied(now, slot);
         if joins && !adding && had {
             self.joiner_failed(now);
+            if refusal == Refusal::NoSpace {
+                self.put_off_full(now, slot);
+            }
         }
         let Some(nexus) = self.nexus.as_mut() else { return };
         if nexus.good() == 0 && nexus.members != 0 && !core::mem::replace(&mut nexus.lost, true) {

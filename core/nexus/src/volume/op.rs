@@ -225,6 +225,26 @@ impl Volume {
         self.stirred = true;
     }
 
+    /// Sends commands back of which nothing was sent to a replica, for their buffers: what hosts
+    /// wait for needs memory, and buffers of those that wait for it must not be all there is. The
+    /// last ones first, so that no lock is granted in between.
+    pub(crate) fn make_room(&mut self) {
+        let Some(nexus) = self.nexus.as_ref() else { return };
+        let unsent = |key: Key, op: &Op| match op.state {
+            State::Queued | State::Reading => op.out == 0,
+            State::Locking => !nexus.ranges.holds(super::Holder::Op(key)),
+            _ => false,
+        };
+        let all = self.ops.iter().filter(|(_, op)| op.lease.is_some());
+        let keys: Box<[Key]> =
+            all.filter(|(key, op)| unsent(*key, op)).map(|(key, _)| key).collect();
+        for key in keys.into_iter().rev() {
+            let nexus = self.nexus.as_mut().expect("it is serving");
+            nexus.ranges.unlock(super::Holder::Op(key), &mut self.ready);
+            self.conclude(key, Status::Busy);
+        }
+    }
+
     /// Ends all commands that change nothing and wait: hosts shall ask elsewhere.
     pub(crate) fn refuse_waiting(&mut self) {
         let waits = |op: &Op| {

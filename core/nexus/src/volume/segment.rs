@@ -119,12 +119,28 @@ pub(crate) struct Wanted {
     repairs: Vec<(u64, u64, Key)>,
     /// There was no buffer: looked at again then.
     again: Option<Instant>,
+    /// There was none for what a host waits for.
+    starved: bool,
 }
 
 impl Wanted {
     /// When to look again.
     pub(crate) const fn again(&self) -> Option<Instant> {
         self.again
+    }
+
+    /// Whether what hosts wait for waits for memory: more of their buffers would hold it up.
+    pub(crate) const fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Whether a host's command waits for a segment.
+    fn is_urgent(&self, kind: Kind, first: u64) -> bool {
+        match kind {
+            Kind::Resync => self.regions.contains((first / REGION) as u32),
+            Kind::Repair(_) => true,
+            Kind::Rebuild { .. } => false,
+        }
     }
 }
 
@@ -180,6 +196,7 @@ impl Volume {
             nexus.suspect = super::regions::Regions::default();
             self.stirred = true;
         }
+        nexus.wanted.starved = false;
         while !self.segments.is_full() {
             let Some((kind, first, end)) = self.next_segment() else { break };
             let paced = matches!(kind, Kind::Rebuild { .. });
@@ -190,6 +207,10 @@ impl Volume {
                 let again = now + self.config.timing.retry;
                 let nexus = self.nexus.as_mut().expect("it is serving");
                 nexus.wanted.again = Some(again);
+                nexus.wanted.starved = nexus.wanted.is_urgent(kind, first);
+                if nexus.wanted.starved {
+                    self.make_room();
+                }
                 break;
             }
             if paced {
