@@ -9,6 +9,9 @@ use crate::record::{Record, Uuid};
 pub const REGION: u64 = 1 << 20;
 /// Bytes of a block: what a lock, a comparison and a checksum cover.
 pub const BLOCK: u64 = 4096;
+/// The largest epoch, version or number of a flush that a peer may tell: who counts on from there
+/// comes to no end.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
 /// Bytes of a read or a write, at most.
 pub const TRANSFER_MAX: u32 = 128 << 10;
 

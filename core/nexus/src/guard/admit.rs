@@ -11,7 +11,7 @@ use super::{Act, Association, CARRIED_MAX, Guard, Outcome, Promise, SNAPSHOTS_KN
 use crate::config::Plant;
 use crate::host::ZERO_MAX;
 use crate::record::Uuid;
-use crate::wire::{Answer, BLOCK, Command, REGION, Refusal, TRANSFER_MAX};
+use crate::wire::{Answer, BLOCK, Command, NUMBER_MAX, REGION, Refusal, TRANSFER_MAX};
 
 /// Bytes of a sector: what offsets and lengths are multiples of.
 const SECTOR: u64 = 512;
@@ -181,7 +181,8 @@ impl Guard {
             Command::Snapshot { uuid } => {
                 known(uuid) || self.durable.snapshots.len() < SNAPSHOTS_KNOWN_MAX
             }
-            Command::Flush { .. } | Command::DeleteSnapshot { .. } | Command::Resize { .. } => true,
+            Command::Flush { number } => *number <= NUMBER_MAX,
+            Command::DeleteSnapshot { .. } | Command::Resize { .. } => true,
             // Not for the pool.
             Command::Fence(_) | Command::CopyRecord(_) | Command::Lease | Command::Release => false,
         }

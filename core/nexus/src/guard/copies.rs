@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use super::{Act, COPIES_MAX, Guard, Kept};
 use crate::record::{Record, Standing, Uuid};
-use crate::wire::{Answer, Refusal};
+use crate::wire::{Answer, NUMBER_MAX, Refusal};
 
 /// What is on its way to the media.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ impl Guard {
         (record.volume, record.store) == (copy.volume, copy.store)
             && (record.epoch, record.owner) == self.durable.fence
             && !copy.newer_than(record.epoch, record.version)
+            && record.version <= NUMBER_MAX
             && instance.is_none_or(|instance| instance == self.durable.instance)
     }
 
@@ -84,6 +85,13 @@ impl Guard {
         let Some(keeping) = self.keeping.take_if(|keeping| keeping.tag == tag) else { return };
         if let Some(association) = keeping.copied {
             self.answer(association, tag, result.map(|()| Answer::Done));
+        }
+        if result == Err(Refusal::NoSpace) {
+            // Nothing was kept, and nothing is promised. There may be space another time.
+            let fencing = self.fencing.take_if(|fencing| fencing.tag() == tag);
+            return fencing.into_iter().for_each(|fencing| {
+                self.refuse(fencing.association(), tag, Refusal::NoSpace);
+            });
         }
         if result.is_err() {
             // Whether it is durable is not known: nothing can be promised any more.

@@ -9,7 +9,7 @@ use super::admit::Kind;
 use super::{Act, Guard};
 use crate::config::Plant;
 use crate::record::{Record, Uuid};
-use crate::wire::{Answer, Command, Fenced, Refusal};
+use crate::wire::{Answer, Command, Fenced, NUMBER_MAX, Refusal};
 
 /// A fence in work.
 #[derive(Debug)]
@@ -92,6 +92,9 @@ impl Guard {
         let sends = self.holder == Some(association)
             || self.fencing.as_ref().is_some_and(|f| f.association == association);
         if sends || record.epoch == 0 || record.slot_of(&self.durable.replica).is_none() {
+            return Err(Refusal::Invalid);
+        }
+        if record.epoch.max(record.version) > NUMBER_MAX {
             return Err(Refusal::Invalid);
         }
         let coming = self.fencing.as_ref();

@@ -175,7 +175,8 @@ pub enum Event {
         /// What came of it.
         result: Result<Outcome, Refusal>,
     },
-    /// What [`Act::Keep`] asked for is durable, or failed.
+    /// What [`Act::Keep`] asked for is durable, or failed; with [`Refusal::NoSpace`] nothing was
+    /// done, and it may be asked for again.
     Kept {
         /// Of the command.
         tag: u64,

@@ -148,7 +148,11 @@ impl Volume {
         }
         let full = nexus.record().lossy.as_ref().is_some_and(|lossy| lossy.told.is_full());
         if full {
-            // The next owner tells it once more.
+            // The next owner tells it once more; so does this one, should it go and come back.
+            let connected = |told: &Uuid| self.front.hosts.values().any(|host| host.host == *told);
+            if nexus.told.len() >= self.front.max as usize {
+                nexus.told.retain(connected);
+            }
             nexus.told.push(host.host);
         } else {
             nexus.changes.push_back(Change::Told { host: host.host });

@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 use braid_block::Instant;
 
 use crate::record::{Lossy, Record, Standing, Uuid};
-use crate::wire::{Answer, Fenced, REGION, Refusal};
+use crate::wire::{Answer, Fenced, NUMBER_MAX, REGION, Refusal};
 use crate::{Effect, Failure, Note, Plant, Why};
 
 use super::Volume;
@@ -102,7 +102,8 @@ impl Volume {
     pub(crate) fn on_fenced(&mut self, now: Instant, slot: u8, result: Result<Answer, Refusal>) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let fenced = match result {
-            Ok(Answer::Fenced(fenced)) => fenced,
+            Ok(Answer::Fenced(fenced)) if fenced.flush <= NUMBER_MAX => fenced,
+            Ok(Answer::Fenced(_)) => return self.fail(now, slot, Refusal::Invalid),
             // One that was away while the store was recovered more than once has nothing to say
             // about this one; one that knows a newer record of it has.
             Err(Refusal::StoreDiffers) if nexus.joiner_slot() == Some(slot) => {

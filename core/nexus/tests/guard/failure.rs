@@ -58,3 +58,18 @@ fn bad_blocks_and_a_full_pool_do_not_fail_a_replica() {
     assert_eq!(bench.failed(11, Refusal::NoSpace), ["answer 1/11 nospace"]);
     assert_eq!(bench.read(1, 12), ["carry 12 read"]);
 }
+
+#[test]
+fn a_fence_or_a_copy_for_which_there_is_no_space_is_refused_and_tried_another_time() {
+    let full = |tag| Event::Kept { tag, result: Err(Refusal::NoSpace) };
+    let mut bench = Bench::new();
+    bench.fence(1, 1, &record(5, ANNA));
+    assert_eq!(bench.event(full(1)), ["answer 1/1 nospace"]);
+    assert_eq!(bench.read(1, 2), ["answer 1/2 conflict 0"], "nobody is obeyed yet");
+    assert!(bench.fence(2, 3, &record(5, BERT))[0].starts_with("keep 3 fence 5"), "nor promised");
+
+    let mut bench = Bench::held();
+    bench.copy(1, 10, &later(&record(5, ANNA), 1));
+    assert_eq!(bench.event(full(10)), ["answer 1/10 nospace"]);
+    assert_eq!(bench.read(1, 11), ["carry 11 read"]);
+}

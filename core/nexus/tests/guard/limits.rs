@@ -124,3 +124,22 @@ fn what_ended_twice_or_was_never_asked_for_is_ignored() {
     assert_eq!(bench.close(77), [""; 0]);
     assert_eq!(bench.write(1, 10, 0), ["carry 10 write"]);
 }
+
+#[test]
+fn numbers_from_which_nobody_could_count_on_are_refused() {
+    use braid_nexus::wire::NUMBER_MAX;
+    let mut bench = Bench::held();
+    let number = NUMBER_MAX + 1;
+    assert_eq!(bench.send(1, 10, Command::Flush { number }), ["answer 1/10 invalid"]);
+    assert_eq!(
+        bench.send(1, 11, Command::Flush { number: NUMBER_MAX }),
+        [format!("carry 11 flush {NUMBER_MAX}")]
+    );
+    let mut late = record(5, ANNA);
+    late.version = number;
+    assert_eq!(bench.copy(1, 12, &late), ["answer 1/12 invalid"]);
+    assert_eq!(bench.fence(2, 13, &late).last().unwrap(), "answer 2/13 invalid");
+    late = record(6, BERT);
+    late.epoch = number;
+    assert_eq!(bench.fence(3, 14, &late).last().unwrap(), "answer 3/14 invalid");
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use braid_nexus::{Command, Status, Work};
+use braid_nexus::record::{Lossy, TOLD_MAX};
+use braid_nexus::{Command, Event, Status, Work};
 
 use super::words;
 use super::world::{Setup, World};
@@ -204,4 +205,36 @@ fn a_joiner_gets_what_differs_and_each_new_write_once() {
     world.written.clear();
     world.submit(1, write(0, BLOCK), b'y');
     assert_eq!(world.written, BTreeMap::from([(0, BLOCK), (1, BLOCK)]));
+}
+
+#[test]
+fn hosts_that_were_told_of_a_loss_are_remembered_as_long_as_they_are_connected() {
+    let mut world = World::new(&Setup::default());
+    world.store.record.lossy = Some(Lossy::default());
+    world.take_over('A', false);
+    let name = |n: u32| char::from(u8::try_from(n).unwrap());
+    let flush = |world: &mut World, association: u32| {
+        world.submit(association, Work::Flush, 0);
+        world.completions.pop().map(|(_, _, _, status)| status).unwrap()
+    };
+    let told = Status::WriteFault { dnr: true };
+    // The record has room for so many; the next one stays, the others go.
+    let (first, hosts) = (TOLD_MAX as u32 + 1, 4 * TOLD_MAX as u32);
+    for n in 1..=hosts {
+        world.connect(n, name(n), 1);
+        assert_eq!(flush(&mut world, n), told, "host {n}");
+        if n != first {
+            world.event(Event::HostGone { association: n });
+        }
+    }
+    assert_eq!(flush(&mut world, first), Status::Success, "it was there all the time");
+    let again = |world: &mut World, n: u32| {
+        world.connect(1000 + n, name(n), 1);
+        let status = flush(world, 1000 + n);
+        world.event(Event::HostGone { association: 1000 + n });
+        status
+    };
+    assert_eq!(again(&mut world, 1), Status::Success, "the record remembers it");
+    assert_eq!(again(&mut world, first + 1), told, "it was forgotten, and is told once more");
+    assert_eq!(again(&mut world, first + 1), Status::Success);
 }
