@@ -108,11 +108,18 @@ impl Volume {
                 self.put_off_full(now, slot);
             }
         }
+        if self.nexus.is_some() {
+            self.look_lost();
+            self.settle_all();
+        }
+    }
+
+    /// Tells, once, if no member is left that could go on.
+    pub(crate) fn look_lost(&mut self) {
         let Some(nexus) = self.nexus.as_mut() else { return };
         if nexus.good() == 0 && nexus.members != 0 && !core::mem::replace(&mut nexus.lost, true) {
             self.note(Note::Lost);
         }
-        self.settle_all();
     }
 
     /// Looks at the commands that are out for too long.
@@ -128,13 +135,17 @@ impl Volume {
         }
     }
 
-    /// Members that failed and may be excluded now: one that stays has applied every write that
-    /// they hold up. If none has, nobody is excluded: the truth may be with any of them.
-    pub(crate) fn excludable(&self) -> Option<u8> {
+    /// Members that may be excluded now: those that failed, if one that stays has applied every
+    /// write that they hold up, and those that the management takes out. If none has, nobody is
+    /// excluded: the truth may be with any of them.
+    pub(crate) fn excludable(&mut self) -> Option<u8> {
+        self.keep_last();
         let nexus = self.nexus.as_deref()?;
         let record = nexus.record();
         let failing = nexus.failing & record.members();
-        if failing == 0 {
+        // The change that names a snapshot is the next one when all have taken it.
+        let unwanted = if nexus.snapshot.is_some() { 0 } else { nexus.unwanted() };
+        if failing | unwanted == 0 {
             return None;
         }
         let held = self.ops.iter().filter_map(|(_, op)| match op.state {
@@ -145,8 +156,25 @@ impl Volume {
             }
             _ => None,
         });
-        let staying = held.fold(nexus.good(), |all, applied| all & applied);
-        (staying != 0).then_some(failing)
+        let staying = held.fold(nexus.staying(), |all, applied| all & applied);
+        let leaving = failing | if staying & !unwanted == 0 { 0 } else { unwanted };
+        (staying != 0 && leaving != 0).then_some(leaving)
+    }
+
+    /// Who is left alone meanwhile is not taken out.
+    fn keep_last(&mut self) {
+        let Some(nexus) = self.nexus.as_mut() else { return };
+        let unwanted = nexus.unwanted();
+        if unwanted == 0 || nexus.staying() & !unwanted != 0 {
+            return;
+        }
+        let asked = core::mem::take(&mut nexus.excluding);
+        let (stays, rest) = asked.into_iter().partition(|(slot, _)| unwanted & bit(*slot) != 0);
+        nexus.excluding = rest;
+        let stays: alloc::vec::Vec<(u8, u64)> = stays;
+        for (_, tag) in stays {
+            self.end(tag, Err(crate::Failure::Busy));
+        }
     }
 
     /// Asks again for those whose association did not come about.

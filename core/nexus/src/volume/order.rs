@@ -22,7 +22,7 @@ impl Volume {
                 nexus.changes.push_back(Change::Name { uuid: replica, tag })
             }
             Command::GiveUp { replica } => self.give_up(now, tag, &replica),
-            Command::Exclude { replica } => self.exclude(now, tag, &replica),
+            Command::Exclude { replica } => self.exclude(tag, &replica),
             Command::Snapshot { uuid } => self.snapshot(now, tag, uuid),
             Command::DeleteSnapshot { uuid } => {
                 nexus.changes.push_back(Change::DropSnapshot { uuid, tag });
@@ -31,17 +31,18 @@ impl Volume {
         }
     }
 
-    fn exclude(&mut self, now: Instant, tag: u64, replica: &crate::Uuid) {
+    /// Takes a member out that may be healthy: it applies everything until the change that says so
+    /// is relied on, so that nobody waits for a store that does not answer.
+    fn exclude(&mut self, tag: u64, replica: &crate::Uuid) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let slot = nexus.record().slot_of(replica);
         let Some(slot) = slot.filter(|slot| nexus.members & bit(*slot) != 0) else {
             return self.end(tag, Err(Failure::NotFound));
         };
-        if nexus.good() & !bit(slot) == 0 {
+        if nexus.staying() & !nexus.unwanted() & !bit(slot) == 0 {
             return self.end(tag, Err(Failure::Busy));
         }
         nexus.excluding.push((slot, tag));
-        self.fail(now, slot, crate::wire::Refusal::Gone);
     }
 
     fn give_up(&mut self, now: Instant, tag: u64, replica: &crate::Uuid) {

@@ -281,6 +281,17 @@ impl Nexus {
         self.members & !self.failing
     }
 
+    /// Members that have not failed, and that the record names still.
+    pub(crate) fn staying(&self) -> u8 {
+        self.good() & self.record().members()
+    }
+
+    /// Those of them that the management takes out.
+    pub(crate) fn unwanted(&self) -> u8 {
+        let asked = self.excluding.iter().fold(0, |all, (slot, _)| all | bit(*slot));
+        asked & self.staying()
+    }
+
     /// Who gets a write or a flush now.
     pub(crate) fn targets(&self) -> u8 {
         let joiner = self.joiner.as_ref().filter(|joiner| joiner.attached);

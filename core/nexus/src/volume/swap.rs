@@ -236,7 +236,13 @@ impl Volume {
         nexus.members &= !slots;
         nexus.failing &= !slots;
         for slot in super::state::slots(slots) {
-            nexus.links[usize::from(slot)].line = Line::None;
+            let link = &mut nexus.links[usize::from(slot)];
+            // One that had not failed is left only now.
+            if let Some(association) = link.association() {
+                self.effects.push_back(Effect::Leave { association });
+            }
+            (link.line, link.asked, link.leased, link.reads) =
+                (Line::None, false, Instant::ZERO, 0);
         }
         nexus.winners.retain(|slot| slots & bit(*slot) == 0);
         if nexus.failing == 0 {
@@ -247,6 +253,7 @@ impl Volume {
         nexus.excluding = stay;
         let gone: Vec<(u8, u64)> = gone;
         self.note(Note::Excluded { slots });
+        self.look_lost();
         for (_, tag) in gone {
             self.end(tag, Ok(()));
         }
