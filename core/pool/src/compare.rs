@@ -116,8 +116,8 @@ impl Pool {
         Ok(odd)
     }
 
-    /// Those of a piece's blocks that are in regions nobody has adopted, or the page of the map that
-    /// is to be read first.
+    /// Those of a piece's blocks that are in regions nobody has adopted, or the page of the map
+    /// that is to be read first.
     fn unadopted_of(&self, key: Key, blocks: u64) -> Result<u64, PageId> {
         let Some(piece) = self.pieces.get(key) else { return Ok(0) };
         let mut unadopted = 0;

@@ -21,7 +21,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const CONNECT: Duration = Duration::from_secs(3);
 /// Bytes of a shard's arena: what engines are given by default, and hosts here.
 pub(super) const ARENA: u64 = 64 << 20;
-/// Arenas that engines have here: in the smaller ones commands wait for buffers, and for each other.
+/// Arenas that engines have here: in the smaller ones commands wait for buffers, and for each
+/// other.
 pub(super) const ARENAS: [u64; 3] = [2 << 20, 8 << 20, ARENA];
 /// Bytes of an arena for each connection, as an engine reckons; and connections in any arena.
 const ARENA_PER_CONNECTION: u64 = 128 << 10;
