@@ -94,6 +94,9 @@ pub(super) struct Passage {
     /// The name of the owner that served last at each node: an epoch may be claimed again in a
     /// store that is back.
     names: BTreeMap<u8, Uuid>,
+    /// The epoch that was claimed last at each node, and in whose name: an owner may begin to serve
+    /// and stop in one turn, and then nobody can ask it any more.
+    claims: BTreeMap<u8, (u64, Uuid)>,
     /// Regions that are suspect.
     pub(super) suspect: u64,
     /// Steps of returns, by slot.
@@ -310,9 +313,15 @@ impl Run {
 
     fn note(&mut self, node: u8, volume: usize, note: Note) -> Verdict {
         let now = self.cluster.now();
+        if let Note::Claimed { epoch } = note
+            && let Some(view) = self.cluster.view(node, volume)
+            && let Some(judged) = self.volumes.get_mut(volume)
+        {
+            judged.passage.claims.insert(node, (epoch, view.owner));
+        }
         if let Note::Serving { epoch, members, suspect, .. } = note {
-            self.activated(node, volume, epoch, members)?;
-            let owner = self.cluster.view(node, volume).map(|view| view.owner);
+            let owner = self.owner(node, volume, epoch);
+            self.activated(node, volume, (epoch, owner), members)?;
             let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
             judged.history.serving();
             judged.passage.names.extend(owner.map(|owner| (node, owner)));
@@ -360,10 +369,22 @@ impl Run {
         }
     }
 
+    /// In whose name a node has an epoch.
+    fn owner(&self, node: u8, volume: usize, epoch: u64) -> Option<Uuid> {
+        let claim = self.volumes.get(volume).and_then(|judged| judged.passage.claims.get(&node));
+        let claimed = claim.filter(|(of, _)| *of == epoch).map(|(_, owner)| *owner);
+        claimed.or_else(|| self.cluster.view(node, volume).map(|view| view.owner))
+    }
+
     /// *SafeActivation*: an owner serves with members that the record names, all of them, and
     /// that obey it.
-    fn activated(&self, node: u8, volume: usize, epoch: u64, members: u8) -> Verdict {
-        let owner = self.cluster.view(node, volume).map(|view| view.owner);
+    fn activated(
+        &self,
+        node: u8,
+        volume: usize,
+        (epoch, owner): (u64, Option<Uuid>),
+        members: u8,
+    ) -> Verdict {
         let mine = self.cluster.commits().iter().rev().find(|(of, record)| {
             *of == volume && record.epoch == epoch && Some(record.owner) == owner
         });
