@@ -1,46 +1,20 @@
 //! Simulated clusters: nothing is found where every rule holds, and a seed is one run.
 #![forbid(unsafe_code)]
 
-use braid_sim::Story;
-use braid_sim::cluster::campaign::{
-    FREE, MIXED, Options, Profile, Report, Selection, campaign, kind, never_reached,
-};
+mod level;
+
+use braid_sim::cluster::campaign::{FREE, MIXED, Profile, Report, Selection, campaign, kind};
 use braid_sim::cluster::shrink::shrink;
 
-fn run(profile: &'static str, first: u64, seeds: u64, selection: Selection) -> Report {
-    campaign(&Options {
-        seeds,
-        first,
-        profile,
-        selection,
-        story: Story::Silent,
-        jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        first_finding_ends: false,
-    })
-}
+use level::{clean, holds_in_200_seeds, options};
 
-fn clean(report: &Report) {
-    let told: Vec<String> =
-        report.findings.iter().map(|finding| format!("{finding}; {}", finding.replay())).collect();
-    assert!(told.is_empty(), "{}", told.join("\n"));
+fn run(profile: &'static str, first: u64, seeds: u64, selection: Selection) -> Report {
+    campaign(&options(profile, first, seeds, selection))
 }
 
 #[test]
 fn whatever_befalls_a_cluster_what_must_hold_holds() {
-    let options = Options {
-        seeds: 200,
-        first: 1,
-        profile: MIXED,
-        selection: Selection::default(),
-        story: Story::Silent,
-        jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        first_finding_ends: false,
-    };
-    let report = campaign(&options);
-    clean(&report);
-    let missing = never_reached(&options, &report);
-    assert!(missing.is_empty(), "never reached: {missing:?}; {}", report.seen);
-    assert_eq!(report.seen.times("converged"), 200, "{}", report.seen);
+    holds_in_200_seeds(Selection::default());
 }
 
 #[test]

@@ -137,6 +137,12 @@ impl Rig {
         panic!("work without end");
     }
 
+    /// The block of the disk that is filled with this byte.
+    pub(crate) fn place_of(&self, fill: u8) -> u64 {
+        let is_it = |(_, bytes): &(&u64, &Vec<u8>)| bytes.iter().all(|byte| *byte == fill);
+        *self.blocks.iter().find(is_it).expect("it was written").0
+    }
+
     /// Carries out an operation that is in flight, and tells the pool.
     pub(crate) fn finish(&mut self, at: usize) {
         self.land(at);

@@ -18,6 +18,11 @@ struct Loop {
 }
 
 impl Loop {
+    /// Makes a file system on it and mounts that, where that can be done.
+    fn mounted(&self, place: &str) -> bool {
+        tool("mkfs.ext4", &["-q", "-F", &self.name]) && tool("mount", &[&self.name, place])
+    }
+
     /// A device of `mib` MiB; none where loop devices cannot be made.
     fn new(mib: u64, options: &[&str]) -> Option<Self> {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,9 +104,7 @@ fn a_mounted_device_needs_force() {
     let folder = Folder::new();
     let place = folder.path("");
     let place = place.trim_end_matches('/');
-    let mounted =
-        tool("mkfs.ext4", &["-q", "-F", &device.name]) && tool("mount", &[&device.name, place]);
-    if !mounted {
+    if !device.mounted(place) {
         return eprintln!("skipped: cannot mount here");
     }
     device.refused(&["mounted on", place, "free it"]);
@@ -167,9 +170,7 @@ fn a_mounted_device_becomes_no_pool_even_by_force() {
     let folder = Folder::new();
     let place = folder.path("");
     let place = place.trim_end_matches('/');
-    let mounted =
-        tool("mkfs.ext4", &["-q", "-F", &device.name]) && tool("mount", &[&device.name, place]);
-    if !mounted {
+    if !device.mounted(place) {
         return eprintln!("skipped: cannot mount here");
     }
     let engine = Engine::start(&[]);
