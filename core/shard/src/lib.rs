@@ -79,6 +79,7 @@ pub use mail::Mail;
 pub use mirror::{Deed, MemberInfo, News, Question, Rehearsal, Told, VolumeConfig, member_nqn};
 pub use note::{Limit, Note, Operation, Why};
 pub use pool::{Latency, POOLS_MAX, PoolId};
+pub use sharing::{NamespaceInfo, NamespaceKind};
 
 use conn::Conn;
 use deadline::Deadlines;

@@ -20,11 +20,47 @@ use crate::Shard;
 use crate::backend::{Backend, Namespace, Standing, view};
 use crate::config::{NamespaceConfig, SubsystemConfig};
 use crate::directory::generation;
+use crate::event::Disk;
 use crate::note::{Note, Why};
 use crate::op::{Op, Work};
 use crate::subsystem::{Phase, Subsystem};
 
+/// A namespace that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceInfo {
+    /// Its id.
+    pub nsid: u32,
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// Size and block size.
+    pub geometry: Geometry,
+    /// Where its bytes are.
+    pub kind: NamespaceKind,
+}
+
+/// Where a namespace's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamespaceKind {
+    /// In this process.
+    Memory,
+    /// On a disk of its own.
+    Disk(Disk),
+    /// In a pool.
+    Pool,
+    /// In the replicas of a volume.
+    Volume,
+}
+
 impl Shard {
+    /// Every subsystem for hosts that is at home here, and its namespaces by id.
+    pub fn served(&self) -> impl Iterator<Item = (&str, Vec<NamespaceInfo>)> {
+        let serving = |s: &&Subsystem| s.phase == Phase::Serving && s.kind == Kind::Io;
+        self.subsystems.iter().filter(serving).map(|subsystem| {
+            let all = subsystem.order.iter().map(|at| &subsystem.namespaces[usize::from(*at)]);
+            (subsystem.nqn.as_str(), all.map(info).collect())
+        })
+    }
+
     /// Adds a subsystem: hosts find it from now on. False: its name is none, or is there already,
     /// or what had it is not gone yet, or what its pool kept of its reservations makes no sense.
     pub fn subsystem_add(&mut self, config: SubsystemConfig) -> bool {
@@ -246,4 +282,15 @@ impl Shard {
             self.tell_events(mem, at, controller, conn);
         }
     }
+}
+
+fn info(namespace: &Namespace) -> NamespaceInfo {
+    let Namespace { nsid, uuid, geometry, .. } = *namespace;
+    let kind = match namespace.backend {
+        Backend::Memory(_) => NamespaceKind::Memory,
+        Backend::Disk { disk, .. } => NamespaceKind::Disk(disk),
+        Backend::Replica { .. } | Backend::Member { .. } => NamespaceKind::Pool,
+        Backend::Volume { .. } => NamespaceKind::Volume,
+    };
+    NamespaceInfo { nsid, uuid, geometry, kind }
 }

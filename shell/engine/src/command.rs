@@ -7,7 +7,7 @@ pub(crate) use braid_terminal::output::print;
 use clap::{Parser, Subcommand};
 
 use crate::admin::{
-    self, ana, device, events, fault, nexus, pool, replica, scrub, snapshot, status,
+    self, ana, device, events, fault, namespace, nexus, pool, replica, scrub, snapshot, status,
 };
 use crate::client::{discover, identify};
 use crate::error::Result;
@@ -64,6 +64,9 @@ enum Command {
     /// Show volumes that a running engine serves or stands by for, and pace their rebuilds
     #[command(after_help = nexus::HELP)]
     Nexus(Box<nexus::Options>),
+    /// Attach namespaces to what a running engine serves, detach and list them
+    #[command(after_help = namespace::HELP)]
+    Namespace(Box<namespace::Options>),
     /// Inject faults into a running engine, for tests
     #[command(after_help = fault::HELP)]
     Fault(Box<fault::Options>),
@@ -115,6 +118,7 @@ fn run(command: Command) -> Result<()> {
         Command::Scrub(options) => admin::run(scrub::run(*options)),
         Command::Ana(options) => admin::run(ana::run(*options)),
         Command::Nexus(options) => admin::run(nexus::run(*options)),
+        Command::Namespace(options) => admin::run(namespace::run(*options)),
         Command::Fault(options) => admin::run(fault::run(*options)),
         Command::Events(options) => admin::run(events::run(*options)),
         Command::Status(options) => admin::run(status::run(*options)),

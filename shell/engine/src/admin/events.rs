@@ -147,6 +147,12 @@ fn facts(what: What) -> (&'static str, serde_json::Value) {
                 "volume": e.volume, "what": e.what, "replica": e.replica, "reason": e.reason,
             }),
         ),
+        What::NamespaceAttached(e) => {
+            ("namespace_attached", json!({ "nqn": e.nqn, "nsid": e.nsid }))
+        }
+        What::NamespaceDetached(e) => {
+            ("namespace_detached", json!({ "nqn": e.nqn, "nsid": e.nsid }))
+        }
         What::FaultsSet(e) => {
             ("faults_set", json!({ "nqn": e.nqn, "nsid": e.nsid, "faults": e.faults }))
         }

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod device;
 pub mod events;
 pub mod fault;
+pub mod namespace;
 pub mod nexus;
 mod nexus_views;
 pub mod pool;

@@ -391,6 +391,46 @@ impl Row for AnaGroup {
 }
 
 #[derive(Debug, Serialize)]
+pub(super) struct Namespace {
+    nqn: String,
+    nsid: u32,
+    uuid: String,
+    source: &'static str,
+    size_bytes: u64,
+    block_bytes: u32,
+}
+
+impl From<v1::Namespace> for Namespace {
+    fn from(namespace: v1::Namespace) -> Self {
+        use v1::NamespaceSource::{Disk, Memory, Pool, Unspecified, Volume};
+        let source = match namespace.source() {
+            Memory => "memory",
+            Disk => "disk",
+            Pool => "pool",
+            Volume => "volume",
+            Unspecified => "unknown",
+        };
+        let v1::Namespace { nqn, nsid, uuid, size_bytes, block_bytes, .. } = namespace;
+        Self { nqn, nsid, uuid, source, size_bytes, block_bytes }
+    }
+}
+
+impl Row for Namespace {
+    const HEAD: &'static [&'static str] = &["nqn", "nsid", "size", "block", "source", "uuid"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.nqn.clone(),
+            self.nsid.to_string(),
+            size(self.size_bytes),
+            self.block_bytes.to_string(),
+            self.source.into(),
+            self.uuid.clone(),
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
 pub(super) struct Engine {
     version: String,
     pid: u32,

@@ -8,8 +8,9 @@ use braid_nvme::ana::AnaState;
 use braid_pool::{Command, Config, Counters, Done, Failure, Format, Handle, LayerInfo};
 use braid_pool::{Note, PoolInfo, Refusal, State};
 use braid_reactor::OpenDisk;
-use braid_shard::Injection;
+use braid_shard::{Elsewhere, Injection, NamespaceInfo, NamespaceKind};
 
+use crate::serve::namespaces::Attach;
 use crate::serve::volumes::Request as VolumeRequest;
 
 /// Where a pool lives: a shard, and its number there, which is never used again.
@@ -106,6 +107,65 @@ pub struct Access {
     pub state: AnaState,
 }
 
+/// A subsystem that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubsystemView {
+    /// Its name.
+    pub nqn: String,
+    /// Its namespaces, ascending by id.
+    pub namespaces: Vec<Attached>,
+}
+
+/// A namespace that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its id.
+    pub nsid: u32,
+    /// Its identity.
+    pub uuid: [u8; 16],
+    /// Size and block size.
+    pub geometry: Geometry,
+    /// Where its bytes are.
+    pub kind: AttachedKind,
+}
+
+/// Where a namespace's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachedKind {
+    /// In memory.
+    Memory,
+    /// In a file or on a device.
+    Disk,
+    /// In a pool.
+    Pool,
+    /// In a volume.
+    Volume,
+}
+
+impl From<NamespaceInfo> for Attached {
+    fn from(info: NamespaceInfo) -> Self {
+        let NamespaceInfo { nsid, uuid, geometry, kind } = info;
+        let kind = match kind {
+            NamespaceKind::Memory => AttachedKind::Memory,
+            NamespaceKind::Disk(_) => AttachedKind::Disk,
+            NamespaceKind::Pool => AttachedKind::Pool,
+            NamespaceKind::Volume => AttachedKind::Volume,
+        };
+        Self { nsid, uuid, geometry, kind }
+    }
+}
+
+/// Why a namespace was not attached. Its disk is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAttached {
+    /// The shard has no room for another disk.
+    NoRoom,
+    /// The subsystem is not there, or has a namespace of this id.
+    Refused,
+    /// The shard has ended.
+    Gone,
+}
+
 /// Runs pools. None of the calls is cancelled by dropping its future: it is only not heard of.
 pub trait Host: Send + Sync + 'static {
     /// Shards that pools can live on.
@@ -156,6 +216,22 @@ pub trait Host: Send + Sync + 'static {
 
     /// Changes how hosts reach a group. False: it is not there.
     fn set_access(&self, access: Access) -> impl Future<Output = bool> + Send;
+
+    /// Every subsystem that is served, and its shard.
+    fn subsystems(&self) -> impl Future<Output = Vec<(u16, SubsystemView)>> + Send;
+
+    /// Attaches a namespace to a subsystem of this shard.
+    fn attach(
+        &self,
+        shard: u16,
+        attach: Attach,
+    ) -> impl Future<Output = Result<(), NotAttached>> + Send;
+
+    /// Detaches one, and waits until no command is in work. False: it is not there.
+    fn detach(&self, shard: u16, nqn: &str, nsid: u32) -> impl Future<Output = bool> + Send;
+
+    /// Says what discovery is to tell of beside what is served here.
+    fn tell_elsewhere(&self, elsewhere: Vec<Elsewhere>) -> impl Future<Output = ()> + Send;
 
     /// Gives a shard something to do about volumes. False: it has ended.
     fn volume(&self, shard: u16, request: VolumeRequest) -> bool;

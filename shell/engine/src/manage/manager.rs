@@ -8,12 +8,14 @@
 //! 3. No lock of the table is held across an await.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use braid_api::v1::SharePolicy;
 use braid_pool::{Done, Failure, LayerInfo};
+use braid_shard::Elsewhere;
 use tokio::sync::{Mutex as Gate, OwnedMutexGuard, mpsc};
 use tonic::{Code, Status};
 
@@ -21,6 +23,7 @@ use super::host::{Home, Host, Picture, Told};
 use super::hub::Hub;
 use super::names::{self, Reference};
 use super::nexuses::Ask;
+use crate::serve::state::State;
 
 /// Notes of a pool that is being opened, kept at most: one with more is badly damaged, and what
 /// is kept says so. The last are kept: they tell how it went.
@@ -39,6 +42,10 @@ pub struct Settings {
     pub allows_injection: bool,
     /// Where hosts connect.
     pub listen: Vec<String>,
+    /// Other discovery services that hosts are told of.
+    pub referrals: Vec<SocketAddr>,
+    /// Where reservations of files and devices are kept, if they are.
+    pub state: Option<Arc<State>>,
 }
 
 /// An engine's management.
@@ -123,6 +130,17 @@ impl<H: Host> Manager<H> {
             nexuses: OnceLock::new(),
             last: AtomicU16::new(0),
         }
+    }
+
+    /// Says what discovery is to tell of: these paths by other engines, and other services.
+    pub(crate) async fn tell_elsewhere(&self, mut elsewhere: Vec<Elsewhere>) {
+        let referrals = self.settings.referrals.iter();
+        elsewhere.extend(referrals.map(|&address| Elsewhere {
+            nqn: None,
+            address,
+            allowed_hosts: Vec::new(),
+        }));
+        self.host.tell_elsewhere(elsewhere).await;
     }
 
     /// All pools, by path.

@@ -14,6 +14,7 @@ pub mod hub;
 pub mod manager;
 mod members;
 pub mod names;
+mod namespaces;
 pub mod nexuses;
 mod notes;
 mod pools;

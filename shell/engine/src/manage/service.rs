@@ -269,6 +269,32 @@ impl<H: Host> Engine for Service<H> {
         answer(events.map(|events| v1::GetNexusHistoryResponse { events }))
     }
 
+    async fn list_namespaces(
+        &self,
+        request: Request<v1::ListNamespacesRequest>,
+    ) -> Answer<v1::ListNamespacesResponse> {
+        let namespaces = self.0.list_namespaces(&request.into_inner().nqn).await;
+        answer(Ok(v1::ListNamespacesResponse { namespaces }))
+    }
+
+    async fn attach_namespace(
+        &self,
+        request: Request<v1::AttachNamespaceRequest>,
+    ) -> Answer<v1::Namespace> {
+        let manager = Arc::clone(&self.0);
+        answer(unbroken(async move { manager.attach_namespace(request.into_inner()).await }).await)
+    }
+
+    async fn detach_namespace(
+        &self,
+        request: Request<v1::DetachNamespaceRequest>,
+    ) -> Answer<v1::DetachNamespaceResponse> {
+        let manager = Arc::clone(&self.0);
+        let work = async move { manager.detach_namespace(request.into_inner()).await };
+        let existed = unbroken(work).await;
+        answer(existed.map(|existed| v1::DetachNamespaceResponse { existed }))
+    }
+
     type WatchEventsStream = Watch;
 
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Watch> {

@@ -4,6 +4,7 @@ mod ana;
 mod devices;
 mod events;
 mod model;
+mod namespaces;
 mod pools;
 mod replicas;
 mod snapshots;

@@ -43,7 +43,9 @@ impl Shards {
         let mut disks: Vec<Vec<OpenDisk>> = (0..plan.shards).map(|_| Vec::new()).collect();
         let mut places = Vec::new();
         let kept = |(_, n): (_, &NamespacePlan)| !matches!(n.uri.source, Source::Memory { .. });
-        let state = if plan.namespaces().any(kept) {
+        // Asked for by name, it is for what is attached later too.
+        let later = plan.state_dir.is_some() && !plan.subsystems.is_empty();
+        let state = if later || plan.namespaces().any(kept) {
             State::open(plan.state_dir.as_deref())?
         } else {
             None

@@ -76,11 +76,11 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let signals = Signals::new()?;
         let exporter = Exporter::bind(plan.metrics).await?;
         let tcp = Doors::bind_tcp(plan.management).await?;
-        let settings = settings(plan, &listen, shards.reactor.boot_id);
         let (pools, told) = mpsc::channel(NOTES_WAITING_MAX);
         let (tells, news) = mpsc::unbounded_channel();
         let (keeper, asked) = mpsc::unbounded_channel();
         let state = shards.state.take().map(Arc::new);
+        let settings = settings(plan, &listen, shards.reactor.boot_id, state.clone());
         let tellers = Tellers { pools, volumes: tells, keeper };
         let threads = Threads::start(shards, listeners, &tellers)?;
         if let Some(state) = state {
@@ -89,6 +89,7 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let wires = Wires::new(threads.remotes.clone(), plan.manners);
         let manager = Arc::new(Manager::new(wires, settings));
         tokio::spawn(hear(Arc::clone(&manager), told));
+        manager.tell_elsewhere(Vec::new()).await;
         let shared = import(plan, &manager).await?;
         let mut doors = Doors { socket, tcp };
         let mut answering = doors.open(&manager)?;
@@ -164,13 +165,20 @@ fn socket(plan: &Plan) -> Result<Option<Socket>> {
     }
 }
 
-fn settings(plan: &Plan, listen: &[SocketAddr], boot_id: [u8; 16]) -> Settings {
+fn settings(
+    plan: &Plan,
+    listen: &[SocketAddr],
+    boot_id: [u8; 16],
+    state: Option<Arc<state::State>>,
+) -> Settings {
     Settings {
         owner: format!("braid-engine, process {} of {}", std::process::id(), host_name()),
         boot_id,
         allowed_hosts: plan.allowed_hosts.clone(),
         allows_injection: plan.allow_injection,
         listen: listen.iter().map(ToString::to_string).collect(),
+        referrals: plan.referrals.clone(),
+        state,
     }
 }
 

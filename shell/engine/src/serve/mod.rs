@@ -9,6 +9,7 @@ pub mod holder;
 pub mod identity;
 pub mod injection;
 pub mod metrics;
+pub mod namespaces;
 pub mod notes;
 pub mod options;
 pub mod plan;
@@ -54,8 +55,15 @@ Of a pool:
   uuid=UUID                 the identity that is expected there
   share=all|none            whether its replicas are shared at once [default: all]
 
-While it runs, the commands pool, replica, snapshot, scrub, device, fault, events and status manage
-it over its socket.
+Discovery:
+  Each --listen is also a discovery service. It tells a host of the subsystems that it may connect
+  to, at the addresses that it can reach: one that came from outside hears of no loopback address,
+  0.0.0.0 and [::] are the address that it came to. Of a volume it tells the paths by other engines
+  too, as the control plane knows them; --referral names other discovery services. Hosts that stay
+  connected are told of every change.
+
+While it runs, the commands pool, replica, snapshot, namespace, scrub, device, ana, fault, events
+and status manage it over its socket.
 
 Signals:
   SIGTERM, SIGINT           orderly stop: commands in flight finish, hosts see an orderly close;

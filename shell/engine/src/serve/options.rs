@@ -28,6 +28,10 @@ pub struct Options {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<Address>,
 
+    /// Another discovery service that ours refers hosts to; repeatable
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub referral: Vec<Address>,
+
     /// Name of the subsystem [default: derived from the namespaces and this machine's id]
     #[arg(long)]
     pub nqn: Option<Name>,
@@ -307,6 +311,7 @@ impl Options {
         Self {
             namespaces: given(self.namespaces, file.namespaces),
             listen: given(self.listen, file.listen),
+            referral: given(self.referral, file.referral),
             nqn: self.nqn.or(file.nqn),
             serial: self.serial.or(file.serial),
             allow_host: given(self.allow_host, file.allow_host),

@@ -31,6 +31,8 @@ const SHARDS_FOR_POOLS: usize = 4;
 pub struct Plan {
     /// Where hosts connect.
     pub listen: Vec<SocketAddr>,
+    /// Other discovery services that hosts are told of.
+    pub referrals: Vec<SocketAddr>,
     /// What is served from the start on.
     pub subsystems: Vec<SubsystemPlan>,
     /// Pools that are imported at the start.
@@ -133,6 +135,7 @@ impl Plan {
         }
         Ok(Self {
             listen: listen(&options.listen)?,
+            referrals: referrals(&options)?,
             subsystems,
             pools,
             allowed_hosts: options.allow_host.iter().map(|host| host.0.to_string()).collect(),
@@ -316,6 +319,24 @@ fn listen(addresses: &[Address]) -> Result<Vec<SocketAddr>> {
     Ok(addresses.iter().map(|address| address.0).collect())
 }
 
+/// Other discovery services; not ourselves, which would send hosts in a circle.
+fn referrals(options: &Options) -> Result<Vec<SocketAddr>> {
+    let ours = listen(&options.listen)?;
+    let mut seen = BTreeSet::new();
+    for Address(address) in &options.referral {
+        if ours.contains(address) {
+            return Err(Error::usage(format!("--referral {address} is this engine itself")));
+        }
+        if address.port() == 0 || address.ip().is_unspecified() {
+            return Err(Error::usage(format!("--referral {address} is no address to connect to")));
+        }
+        if !seen.insert(*address) {
+            return Err(Error::usage(format!("--referral {address} is given twice")));
+        }
+    }
+    Ok(seen.into_iter().collect())
+}
+
 fn check_names(subsystems: &[SubsystemPlan]) -> Result<()> {
     let mut seen = BTreeSet::new();
     for subsystem in subsystems {
@@ -445,6 +466,9 @@ mod tests {
             (&format!("namespaces = ['mem:1MiB?uuid={uuid}', 'file:/a?uuid={uuid}']"), "one uuid"),
             ("namespaces = ['mem:1MiB?inject=read,error']", "--allow-injection"),
             ("namespaces = ['mem:1MiB?lose-unflushed=1']", "--allow-injection"),
+            ("referral = ['127.0.0.1:4420']", "this engine itself"),
+            ("referral = ['10.0.0.1:0']", "no address to connect to"),
+            ("referral = ['10.0.0.1:1', '10.0.0.1:1']", "given twice"),
             ("cntlids = '9-3'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),
             ("cntlids = '0-3'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),
             ("cntlids = '1-65520'\nnamespaces = ['mem:1MiB']", "MIN-MAX"),

@@ -7,6 +7,7 @@ use braid_shard::{AnaChange, AnaInfo, Config, Injection, Note, Shard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::manage::host::{Access, Reach, Told};
+use crate::serve::namespaces::{self, Namespaces};
 use crate::serve::notes;
 use crate::serve::pools::{Pools, Request};
 use crate::serve::snapshot::Snapshot;
@@ -38,6 +39,8 @@ pub enum Control {
     Pools(Request),
     /// Something about volumes.
     Volumes(volumes::Request),
+    /// Something about namespaces, and what discovery tells.
+    Namespaces(namespaces::Request),
 }
 
 /// The faults of one namespace.
@@ -75,6 +78,7 @@ pub struct Server {
     log: notes::Log,
     pools: Pools,
     volumes: Volumes,
+    namespaces: Namespaces,
     keeper: mpsc::UnboundedSender<Keep>,
     drained: bool,
 }
@@ -87,7 +91,8 @@ impl Server {
         let log = notes::Log::new(shard);
         let Tellers { pools, volumes, keeper } = tellers;
         let (pools, volumes) = (Pools::new(shard, pools), Volumes::new(shard, volumes));
-        Self { shard, log, pools, volumes, keeper, drained: false }
+        let namespaces = Namespaces::default();
+        Self { shard, log, pools, volumes, namespaces, keeper, drained: false }
     }
 
     /// Has reservations kept. One change of a namespace at a time is, so the queue is short.
@@ -107,6 +112,7 @@ impl Application for Server {
         if let Note::Reservations { tag } = note {
             self.keep(machine, tag);
         }
+        self.namespaces.note(world, &note);
         self.pools.note(machine, world, note);
         self.log.note(machine, world.net, world.now, note);
     }
@@ -136,6 +142,7 @@ impl Application for Server {
                 machine.reservations_kept(world.mem, world.now, tag, kept);
             }
             Control::Pools(request) => self.pools.request(machine, world, request),
+            Control::Namespaces(request) => self.namespaces.request(machine, world, request),
             Control::Volumes(request) => self.volumes.request(machine, world, request),
         }
     }

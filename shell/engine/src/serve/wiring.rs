@@ -6,11 +6,16 @@ use braid_nvme::ana::AnaState;
 use braid_nvme::target::ControllerModel;
 use braid_pool::{Command, Config, Done, Failure, Format};
 use braid_reactor::{OpenDisk, Remote};
-use braid_shard::{BackendConfig, Injection, NamespaceConfig, Paths, PoolId, SubsystemConfig};
+use braid_shard::{
+    BackendConfig, Elsewhere, Injection, NamespaceConfig, Paths, PoolId, SubsystemConfig,
+};
 use tokio::sync::oneshot;
 
-use crate::manage::host::{Access, Exposed, Exposure, Home, Host, NotOpened, Picture, Reach};
+use crate::manage::host::{
+    Access, Exposed, Exposure, Home, Host, NotAttached, NotOpened, Picture, Reach, SubsystemView,
+};
 use crate::manage::names::NSID;
+use crate::serve::namespaces::{self, Attach};
 use crate::serve::pools::Request;
 use crate::serve::server::{Control, Faults};
 use crate::serve::volumes;
@@ -187,6 +192,42 @@ impl Host for Wires {
             }
         }
         false
+    }
+
+    async fn subsystems(&self) -> Vec<(u16, SubsystemView)> {
+        let mut all = Vec::new();
+        for shard in 0..self.shards() {
+            let list = |answer| Control::Namespaces(namespaces::Request::List(answer));
+            let found = self.ask(shard, list).await.unwrap_or_default();
+            all.extend(found.into_iter().map(|subsystem| (shard, subsystem)));
+        }
+        all
+    }
+
+    async fn attach(&self, shard: u16, attach: Attach) -> Result<(), NotAttached> {
+        let attach = Box::new(attach);
+        let attached = self
+            .ask(shard, |answer| Control::Namespaces(namespaces::Request::Attach(attach, answer)));
+        attached.await.unwrap_or(Err(NotAttached::Gone))
+    }
+
+    async fn detach(&self, shard: u16, nqn: &str, nsid: u32) -> bool {
+        let nqn = nqn.to_owned();
+        let detached = self.ask(shard, |answer| {
+            Control::Namespaces(namespaces::Request::Detach(nqn, nsid, answer))
+        });
+        detached.await.unwrap_or(false)
+    }
+
+    async fn tell_elsewhere(&self, elsewhere: Vec<Elsewhere>) {
+        for shard in 0..self.shards() {
+            let elsewhere = elsewhere.clone();
+            let told = self.ask(shard, |answer| {
+                Control::Namespaces(namespaces::Request::Elsewhere(elsewhere, answer))
+            });
+            // A shard that has ended tells nobody any more.
+            let _ended = told.await;
+        }
     }
 
     fn volume(&self, shard: u16, request: volumes::Request) -> bool {

@@ -8,6 +8,7 @@
 
 mod asks;
 mod part;
+mod paths;
 mod runner;
 mod words;
 

@@ -72,6 +72,8 @@ pub(super) struct Runner<H> {
     pub(super) manager: Arc<Manager<H>>,
     commands: mpsc::Sender<control::Command>,
     hostnqn: Nqn,
+    /// What the control plane calls this engine.
+    node: String,
     pub(super) parts: BTreeMap<Uuid, Part>,
     /// Where volumes are, also those that are being left: their questions are still answered.
     shards: BTreeMap<Uuid, u16>,
@@ -103,6 +105,7 @@ pub fn start<H: Host>(
         manager: Arc::clone(manager),
         commands: link.commands,
         hostnqn: hostnqn.expect("the name of a node is short and plain"),
+        node: node.to_owned(),
         parts: BTreeMap::new(),
         shards: BTreeMap::new(),
         topology: BTreeMap::new(),
@@ -171,6 +174,9 @@ impl<H: Host> Runner<H> {
         self.topology = named
             .filter_map(|known| names::uuid(&known.volume).ok().flatten().map(|id| (id, known)))
             .collect();
+        let hosts = &self.manager.settings.allowed_hosts;
+        let paths = super::paths::elsewhere(self.topology.values(), &self.node, hosts);
+        self.manager.tell_elsewhere(paths).await;
         let volumes: Vec<Uuid> = self.parts.keys().copied().collect();
         for volume in volumes {
             self.place(volume).await;

@@ -4,7 +4,9 @@
 mod admin;
 mod control;
 mod device;
+mod listener;
 mod load;
+mod namespace;
 mod pool;
 mod process;
 mod refusal;

@@ -11,9 +11,13 @@ use braid_pool::{
     Command, Config, Counters, Done, Failure, Format, Handle, LayerInfo, PoolInfo, Refusal, State,
 };
 use braid_reactor::OpenDisk;
-use braid_shard::Injection;
+use braid_shard::{Elsewhere, Injection};
 
-use crate::manage::host::{Access, Exposed, Exposure, Home, Host, NotOpened, Picture, Reach};
+use crate::manage::host::{
+    Access, Attached, AttachedKind, Exposed, Exposure, Home, Host, NotAttached, NotOpened, Picture,
+    Reach, SubsystemView,
+};
+use crate::serve::namespaces::Attach;
 
 /// Replicas and snapshots that a pool of the model has room for.
 pub(super) const LAYERS_MAX: usize = 6;
@@ -32,6 +36,9 @@ pub(super) struct World {
     pub(super) faults: Vec<Injection>,
     pub(super) disk_faults: Option<(Home, Vec<Injection>)>,
     pub(super) access: Option<AnaState>,
+    /// What is attached to the one plain subsystem, and on which disks.
+    pub(super) attached: Vec<(Attached, Option<OpenDisk>)>,
+    pub(super) elsewhere: Vec<Elsewhere>,
     /// What the next open ends with.
     pub(super) refusal: Option<Refusal>,
     /// What the next command ends with.
@@ -169,6 +176,51 @@ impl Host for Model {
             self.world().access = Some(access.state);
         }
         known
+    }
+
+    async fn subsystems(&self) -> Vec<(u16, SubsystemView)> {
+        let world = self.world();
+        let namespaces = world.attached.iter().map(|(attached, _)| *attached).collect();
+        let pool = world.exposed.values().map(|exposure| {
+            let attached = Attached {
+                nsid: 1,
+                uuid: exposure.uuid,
+                geometry: exposure.geometry,
+                kind: AttachedKind::Pool,
+            };
+            let nqn = exposure.names.nqn.clone();
+            (0, SubsystemView { nqn, namespaces: vec![attached] })
+        });
+        pool.chain([(1, SubsystemView { nqn: NQN.into(), namespaces })]).collect()
+    }
+
+    async fn attach(&self, shard: u16, attach: Attach) -> Result<(), NotAttached> {
+        assert_eq!((shard, attach.nqn.as_str()), (1, NQN));
+        let mut world = self.world();
+        let config = attach.namespace;
+        if world.attached.len() == 4 {
+            return Err(NotAttached::NoRoom);
+        }
+        let kind = match attach.disk {
+            Some(_) => AttachedKind::Disk,
+            None => AttachedKind::Memory,
+        };
+        let (nsid, uuid, geometry) = (config.nsid, config.uuid, config.geometry);
+        let disk = attach.disk.map(|disk| disk.open);
+        world.attached.push((Attached { nsid, uuid, geometry, kind }, disk));
+        world.attached.sort_by_key(|(attached, _)| attached.nsid);
+        Ok(())
+    }
+
+    async fn detach(&self, _: u16, _: &str, nsid: u32) -> bool {
+        let mut world = self.world();
+        let before = world.attached.len();
+        world.attached.retain(|(attached, _)| attached.nsid != nsid);
+        world.attached.len() < before
+    }
+
+    async fn tell_elsewhere(&self, elsewhere: Vec<Elsewhere>) {
+        self.world().elsewhere = elsewhere;
     }
 
     fn volume(&self, _: u16, _: crate::serve::volumes::Request) -> bool {
