@@ -21,6 +21,7 @@ mod multipath;
 mod namespace;
 mod operation;
 mod queue;
+mod reservation;
 mod shutdown;
 mod slot;
 mod startup;
@@ -34,10 +35,15 @@ pub use controller::{Action, Controller};
 pub use discovery::{Entry, Subtype, TransportFamily};
 pub use event::{Completed, Event, Live};
 pub use identify::ControllerInfo;
-pub use multipath::{Ended, Multipath, PATHS_MAX, Policy, RETRIES_MAX};
+pub use multipath::{CommandError, Ended, Multipath, PATHS_MAX, Policy, RETRIES_MAX};
 pub use namespace::NamespaceInfo;
 pub use operation::{
     DeallocateRange, Operation, Submission, get_features, get_lba_status, get_log_page,
     identify as identify_command, set_features,
 };
+pub use reservation::{ReportedRegistrant, ReservationReport};
 pub use why::{Stage, Unsuitable, Why};
+
+pub use crate::target::reservation::{
+    Acquire, Keys, Register, Release, ReservationCommand, ReservationType,
+};

@@ -23,6 +23,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use braid_block::{Instant, Key, Lease, Slab};
@@ -67,6 +68,49 @@ pub struct Ended {
     pub path: Option<usize>,
     /// How often it was sent.
     pub tries: u32,
+}
+
+/// A command that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandError {
+    /// The path that it ended by; none: there was none for too long.
+    pub path: Option<usize>,
+    /// How it ended.
+    pub status: Status,
+    /// How often it was sent.
+    pub tries: u32,
+}
+
+impl CommandError {
+    /// Whether the same command may do at another time: nobody said that it cannot.
+    #[must_use]
+    pub const fn may_be_retried(&self) -> bool {
+        !self.status.do_not_retry()
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path {
+            Some(path) => write!(f, "{} by path {path}", self.status)?,
+            None => write!(f, "{}: no path for too long", self.status)?,
+        }
+        let again = if self.may_be_retried() { "may do" } else { "is pointless" };
+        write!(f, ", sent {} times; another try {again}", self.tries)
+    }
+}
+
+impl core::error::Error for CommandError {}
+
+impl Ended {
+    /// What the command brought.
+    ///
+    /// # Errors
+    /// Why it failed, and by which path.
+    pub const fn outcome(&self) -> Result<u64, CommandError> {
+        let Self { status, result, path, tries, .. } = *self;
+        if status.is_success() { Ok(result) } else { Err(CommandError { path, status, tries }) }
+    }
 }
 
 /// A path.
@@ -316,12 +360,14 @@ impl Multipath {
         state.full = false;
         let Some(flight) = self.flights.get_mut(key) else { return };
         flight.path = None;
-        if status.is_path_error() {
-            if is_access(status) {
+        // A target that is being stopped answers what it has not begun by the latter.
+        let leaving = status.is(Status::ABORTED_QUEUE_DELETED);
+        if status.is_path_error() || leaving {
+            if is_access(status) || leaving {
                 state.rests_until = Some(now + REST);
-                if !self.looks.contains(&path) {
-                    self.looks.push(path);
-                }
+            }
+            if is_access(status) && !self.looks.contains(&path) {
+                self.looks.push(path);
             }
             flight.since = now;
             return self.wait(key, lease);

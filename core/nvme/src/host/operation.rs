@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::command::{Command, Direction, admin, io};
 use crate::lba_status::ALLOCATED;
+use crate::target::reservation::ReservationCommand;
 
 /// A command, and the buffer that goes with it.
 #[derive(Debug)]
@@ -61,6 +62,9 @@ pub enum Operation {
         /// How many, 1 to 256.
         ranges: u16,
     },
+    /// Register with the namespace, acquire or release a reservation of it, or ask who did; the lease
+    /// holds [`Keys`](super::Keys), or gets the report.
+    Reservation(ReservationCommand),
     /// Any admin command; its id and its SGL are filled in. See [`identify`], [`get_log_page`],
     /// [`get_features`] and [`set_features`].
     Admin(Command),
@@ -115,6 +119,7 @@ impl Operation {
                 command.set_cdw(11, ATTRIBUTE_DEALLOCATE);
                 command
             }
+            Self::Reservation(command) => command.to_command(nsid),
             Self::Admin(command) | Self::Vendor(command) => command,
         }
     }

@@ -6,6 +6,7 @@ mod counted;
 mod memory;
 mod mirror;
 mod net;
+mod reservation;
 mod setup;
 mod withdrawn;
 mod world;

@@ -35,6 +35,12 @@ pub struct Portal {
     port: u16,
 }
 
+impl From<SocketAddr> for Portal {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
 impl FromStr for TargetUri {
     type Err = String;
 

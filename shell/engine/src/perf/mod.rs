@@ -5,6 +5,7 @@ pub mod generator;
 pub mod load;
 pub mod options;
 pub mod pattern;
+pub mod places;
 pub mod report;
 
 use std::net::SocketAddr;
@@ -33,7 +34,8 @@ its address, how often it was written and a checkable filling; whatever is read 
 it, and what was written is read back at the end. A mismatch names the LBA, what was expected and
 what was found, and the exit code is not 0.
 
-A volume of several engines is loaded by all its paths with a --path for each of the others; what
+A volume of several engines is loaded by all its paths with a --path for each of the others, or
+with --discover; what
 was in flight on a path that fails is sent again by another one. A path that stays away for longer
 than --give-up is forgotten.
 
@@ -47,6 +49,7 @@ Examples:
       --queues 4 --queue-depth 32 --time 60s --verify --fsync-every 32
   braid-engine perf URI --rw write --sequential --block-size 128KiB --total 1GiB --verify
   braid-engine perf URI --path node2 --path node3 --rw mixed --verify --keep-alive 2s
+  braid-engine perf nvme+tcp://node1/nqn.2026-01.io.braid:disk1 --discover --policy queue-depth
   braid-engine perf URI --rw read --queue-depth 1 --poll always -o json";
 
 /// Beside the commands' buffers: what the stream receivers and batches need.
@@ -60,6 +63,7 @@ const ARENA_MAX: u64 = 8 << 30;
 /// When the target cannot be loaded, a command failed, or data was not what it should be.
 pub fn perf(options: &Options) -> Result<()> {
     options.check()?;
+    let options = &places::found(options.clone())?;
     let portals = std::iter::once(&options.target.portal).chain(&options.path);
     let addresses = portals.map(Portal::resolve).collect::<Result<Vec<_>>>()?;
     let (reactor, shard) = reactor(needs(options)?, addresses.clone())?;

@@ -24,6 +24,10 @@ pub struct Options {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub path: Vec<Portal>,
 
+    /// Ask the discovery service at the URI's address for all addresses of the subsystem
+    #[arg(long, conflicts_with = "path")]
+    pub discover: bool,
+
     /// Which of several paths that are equally good a command takes
     #[arg(long, default_value = "round-robin", value_name = "POLICY")]
     pub policy: Policy,
@@ -269,6 +273,7 @@ mod tests {
             ("--block-size 256KiB", "up to 128KiB"),
             ("--queue-depth 0", "between 1 and 1023"),
             (&" --path a".repeat(8), "over 7 times"),
+            ("--path a --discover", "cannot be used with"),
             ("--queues 1000", "between 1 and 128"),
             ("--random --sequential", "cannot be used with"),
             ("-o yaml", "possible values: table, json"),

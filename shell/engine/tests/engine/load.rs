@@ -212,3 +212,24 @@ fn a_target_that_stays_away_is_given_up() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("connection refused"), "{ended:?}");
 }
+
+#[test]
+fn a_load_takes_the_paths_that_discovery_tells_and_says_by_which_one_a_command_failed() {
+    let namespace = "mem:1MiB?inject=read,error,all,20";
+    let arguments = [namespace, "--allow-injection", "--listen", "127.0.0.1:0"];
+    let engine = Engine::start(&arguments);
+    let uri = engine.uri(1);
+    let load = ["perf", &uri, "--discover", "--total", "256KiB", "--queue-depth", "1"];
+    let failed = run(&load);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    let last = failed.stderr.lines().last().unwrap();
+    let by = engine.listen.iter().any(|address| last.contains(&address.to_string()));
+    assert!(by && last.contains("by path") && last.contains("another try"), "{last}");
+    let ended = run(&load);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("by 2 paths"), "{ended:?}");
+    let unknown = uri.replace(&engine.nqn, "nqn.2026-01.io.braid:none");
+    let ended = run(&["perf", &unknown, "--discover"]);
+    assert!(ended.code == Some(1) && ended.stderr.contains("tells of no address"), "{ended:?}");
+    engine.stop();
+}

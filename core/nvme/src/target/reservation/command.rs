@@ -93,6 +93,17 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// The data of a command: of Register and Acquire all of it, of Release the first half.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.current.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.other.to_le_bytes());
+        bytes
+    }
+}
+
 impl ReservationCommand {
     /// Parses a command with one of the four opcodes.
     ///
@@ -130,12 +141,45 @@ impl ReservationCommand {
     /// # Errors
     /// The status to complete it with.
     pub(crate) fn transfer(&self, command: &Command) -> Result<Transfer, Status> {
-        let len = match *self {
+        Transfer::new(command, Direction::of(command), self.data_len())
+    }
+
+    /// Bytes of data that it moves.
+    #[must_use]
+    pub const fn data_len(&self) -> u32 {
+        match *self {
             Self::Register { .. } | Self::Acquire { .. } => KEYS_BYTES,
             Self::Release(_) => KEY_BYTES,
             Self::Report { bytes } => bytes,
+        }
+    }
+
+    /// The submission queue entry that asks for it, but for its id and SGL. The bytes of a report
+    /// are a multiple of 4.
+    #[must_use]
+    pub fn to_command(&self, nsid: u32) -> Command {
+        let of = |kind: ReservationType| u32::from(kind as u8) << 8;
+        let (opcode, cdw10) = match *self {
+            Self::Register { action, ignore_key, persists } => {
+                let persists = match persists {
+                    None => 0,
+                    Some(false) => 2,
+                    Some(true) => 3,
+                };
+                let ignore = if ignore_key { IEKEY } else { 0 };
+                (io::RESERVATION_REGISTER, action as u32 | ignore | persists << 30)
+            }
+            Self::Acquire { action, kind } => (io::RESERVATION_ACQUIRE, action as u32 | of(kind)),
+            Self::Release(Release::Release(kind)) => (io::RESERVATION_RELEASE, of(kind)),
+            Self::Release(Release::Clear) => (io::RESERVATION_RELEASE, 1),
+            Self::Report { bytes } => (io::RESERVATION_REPORT, (bytes / 4).wrapping_sub(1)),
         };
-        Transfer::new(command, Direction::of(command), len)
+        let mut command = Command::new(opcode, nsid);
+        command.set_cdw(10, cdw10);
+        if opcode == io::RESERVATION_REPORT {
+            command.set_cdw(11, EDS);
+        }
+        command
     }
 }
 

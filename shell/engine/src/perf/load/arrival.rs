@@ -140,7 +140,17 @@ impl Load {
         self.cpu = cpu_time();
     }
 
-    pub(super) fn on_completed(&mut self, world: &mut World<'_>, completed: Completed) {
+    fn on_completed(&mut self, world: &mut World<'_>, completed: Completed) {
+        self.on_ended(world, completed, None);
+    }
+
+    /// A command ended; `why` says more of its failure than its status.
+    pub(super) fn on_ended(
+        &mut self,
+        world: &mut World<'_>,
+        completed: Completed,
+        why: Option<String>,
+    ) {
         let Completed { cookie, status, lease, .. } = completed;
         let index = usize::try_from(cookie).unwrap_or(usize::MAX);
         let Some(flight) = self.flights.get_mut(index) else { return };
@@ -162,7 +172,7 @@ impl Load {
         if status.is_success() {
             self.on_success(world, index, work, age);
         } else {
-            self.on_failure(work, status);
+            self.on_failure(work, why.unwrap_or_else(|| status.to_string()));
         }
     }
 
@@ -191,7 +201,7 @@ impl Load {
         }
     }
 
-    fn on_failure(&mut self, work: Work, status: Status) {
+    fn on_failure(&mut self, work: Work, why: String) {
         let Some(Job { generator, geometry, .. }) = &mut self.job else { return };
         let what = match work {
             Work::Read { slot } => format!("read of LBA {}", geometry.lba(slot)),
@@ -200,7 +210,7 @@ impl Load {
         };
         generator.done(work, Outcome::Failed);
         tally(&mut self.tallies, work).errors += 1;
-        self.complain(format!("{what} failed: {status}"));
+        self.complain(format!("{what} failed: {why}"));
     }
 
     fn on_lost(&mut self, host: usize, why: Why, again: bool) {

@@ -5,7 +5,7 @@
 //!   lane 0: hosts[0] .. hosts[paths - 1]      lane 1: hosts[paths] ..
 //! ```
 
-use braid_nvme::host::{Completed, Ended, Event, Live, Multipath};
+use braid_nvme::host::{CommandError, Completed, Ended, Event, Live, Multipath};
 use braid_reactor::World;
 use braid_shard::Shard;
 
@@ -79,12 +79,21 @@ impl Load {
             self.send_by_paths(machine, world, lane);
             while let Some(ended) = self.lanes[lane].poll_ended() {
                 any = true;
+                let why = ended.outcome().err().map(|error| self.explained(&error));
                 let Ended { cookie, status, result, lease, .. } = ended;
                 let completed = Completed { cookie, status, result, lease, digest: None };
-                self.on_completed(world, completed);
+                self.on_ended(world, completed, why);
             }
         }
         any
+    }
+
+    /// Why a command failed, with the address that its path goes to.
+    fn explained(&self, error: &CommandError) -> String {
+        match error.path.and_then(|path| self.addresses.get(path)) {
+            Some(address) => format!("{address}: {error}"),
+            None => error.to_string(),
+        }
     }
 
     fn send_by_paths(&mut self, machine: &mut Shard, world: &mut World<'_>, lane: usize) {
