@@ -62,8 +62,8 @@ pub enum Operation {
         /// How many, 1 to 256.
         ranges: u16,
     },
-    /// Register with the namespace, acquire or release a reservation of it, or ask who did; the lease
-    /// holds [`Keys`](super::Keys), or gets the report.
+    /// Register with the namespace, acquire or release a reservation of it, or ask who did; the
+    /// lease holds [`Keys`](super::Keys), or gets the report.
     Reservation(ReservationCommand),
     /// Any admin command; its id and its SGL are filled in. See [`identify`], [`get_log_page`],
     /// [`get_features`] and [`set_features`].

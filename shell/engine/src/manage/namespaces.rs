@@ -105,7 +105,8 @@ impl<H: Host> Manager<H> {
         request: v1::DetachNamespaceRequest,
     ) -> Result<bool, Status> {
         let v1::DetachNamespaceRequest { nqn, nsid } = request;
-        let _opening = self.opening.lock().await;
+        // Not one at a time: its last command may take as long as its disk, and whoever attaches
+        // the file meanwhile is told that it is in use.
         let (shard, subsystem, _) = self.subsystem(&nqn).await?;
         if !subsystem.namespaces.iter().any(|attached| attached.nsid == nsid) {
             return Ok(false);
