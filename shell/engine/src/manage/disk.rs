@@ -49,6 +49,8 @@ pub struct Taken {
     pub open: OpenDisk,
     /// What the pool is told about it.
     pub device: Device,
+    /// It is a file that was made for it.
+    pub is_new: bool,
 }
 
 /// Takes a disk for a new pool; may wait ten seconds for it.
@@ -96,7 +98,7 @@ pub fn find(path: &Path) -> Result<Taken, Status> {
         )));
     }
     let open = open(path, &OpenOptions { patience: PATIENCE, ..OpenOptions::default() })?;
-    Ok(taken(open, has_holes(path)))
+    Ok(taken(open, has_holes(path), false))
 }
 
 /// What a path names.
@@ -177,7 +179,8 @@ fn check_folder(making: &Making) -> Result<bool, Status> {
 }
 
 /// Refuses a disk that holds something. Of a file, also what is of no known kind: a typing mistake
-/// must not destroy an archive.
+/// must not destroy an archive. What a call left behind that ended midway is nothing: it can be
+/// repeated.
 fn check_marks(path: &Path, is_file: bool) -> Result<(), Status> {
     let probed = File::open(path).and_then(|mut disk| {
         let size = io::Seek::seek(&mut disk, io::SeekFrom::End(0))?;
@@ -199,7 +202,7 @@ fn has_data(disk: &mut File) -> io::Result<bool> {
     io::Seek::rewind(disk)?;
     let mut head = Vec::new();
     disk.take(LOOK_BYTES).read_to_end(&mut head)?;
-    Ok(head.iter().any(|byte| *byte != 0))
+    Ok(head.iter().any(|byte| *byte != 0) && !superblock::is_half_made(&head))
 }
 
 fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
@@ -214,7 +217,7 @@ fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
         forget_new(path, is_new);
         return Err(failed(path, "cannot write all of it", &error));
     }
-    Ok(taken(open, sparse || has_holes(path)))
+    Ok(taken(open, sparse || has_holes(path), is_new))
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<OpenDisk, Status> {
@@ -235,7 +238,7 @@ fn open(path: &Path, options: &OpenOptions) -> Result<OpenDisk, Status> {
     })
 }
 
-fn taken(open: OpenDisk, sparse: bool) -> Taken {
+fn taken(open: OpenDisk, sparse: bool, is_new: bool) -> Taken {
     let sector = if open.is_block_device { open.logical_block } else { open.alignment };
     let device = Device {
         bytes: open.size,
@@ -244,7 +247,7 @@ fn taken(open: OpenDisk, sparse: bool) -> Taken {
         sector: sector.clamp(512, 4096),
         discards: if open.is_block_device { discards(&open.path) } else { sparse },
     };
-    Taken { open, device }
+    Taken { open, device, is_new }
 }
 
 fn discards(path: &Path) -> bool {
@@ -259,7 +262,7 @@ fn has_holes(path: &Path) -> bool {
 }
 
 /// Takes back a file that was made for nothing, so that the next attempt is like this one.
-fn forget_new(path: &Path, is_new: bool) {
+pub fn forget_new(path: &Path, is_new: bool) {
     if is_new {
         let _ = fs::remove_file(path);
     }

@@ -61,9 +61,11 @@ impl<H: Host> Manager<H> {
             let taken = take(move || disk::find(&making.path)).await?;
             return self.open_pool(taken, Some(uuid), policy).await;
         }
-        let taken = take(move || disk::make(&making)).await?;
         let uuid = asked.map_or_else(names::random, Ok)?;
-        let taken = self.format_pool(taken, uuid, request.journal_bytes).await?;
+        let taken = take(move || disk::make(&making)).await?;
+        let (path, is_new) = (taken.open.path.clone(), taken.is_new);
+        let made = self.format_pool(taken, uuid, request.journal_bytes).await;
+        let taken = made.inspect_err(|_| disk::forget_new(&path, is_new))?;
         self.open_pool(taken, Some(uuid), policy).await
     }
 
@@ -251,7 +253,7 @@ impl<H: Host> Manager<H> {
         uuid: [u8; 16],
         journal_bytes: u64,
     ) -> Result<Taken, Status> {
-        let Taken { open, device } = taken;
+        let Taken { open, device, is_new } = taken;
         let path = open.path.clone();
         // What other formats left at both ends would be found beside the pool.
         let open = zero_ends(open).await?;
@@ -260,7 +262,7 @@ impl<H: Host> Manager<H> {
         let home = self.next_home()?;
         let open = self.host.create(home, open, config, format).await;
         let open = open.map_err(|reason| not_opened(reason, &path, &device))?;
-        Ok(Taken { open, device })
+        Ok(Taken { open, device, is_new })
     }
 
     /// Opens a pool on a disk that was taken, and shares what its policy says.
@@ -270,7 +272,7 @@ impl<H: Host> Manager<H> {
         asked: Option<[u8; 16]>,
         policy: SharePolicy,
     ) -> Result<v1::Pool, Status> {
-        let Taken { open, device } = taken;
+        let Taken { open, device, .. } = taken;
         let (path, is_block_device) = (open.path.clone(), open.is_block_device);
         let home = self.next_home()?;
         let opened = self.host.open(home, open, self.config(device)).await;

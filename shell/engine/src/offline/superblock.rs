@@ -16,6 +16,12 @@ pub const MAGIC: &[u8] = b"BRAIDPL1";
 /// Bytes of a superblock. Two stand at the beginning of a disk.
 const BYTES: usize = 4096;
 
+/// Bytes of the header of a page, which begins with its kind and its own place on the disk.
+const HEADER_BYTES: usize = 32;
+/// Kinds of the pages that are written before the superblocks of a new pool: the root, and the
+/// bitmaps of its slabs.
+const MADE_FIRST: [u32; 3] = [2, 8, 9];
+
 /// What a superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -39,6 +45,28 @@ pub fn read(path: &Path) -> Option<Found> {
         (Some(_), Some(newer)) if number(second) > number(first) => Some(newer),
         (older, newer) => older.or(newer),
     }
+}
+
+/// Whether this beginning of a disk holds nothing but what a pool begins with that was never
+/// finished: empty pages at their places and no superblock. The first change of a pool writes its
+/// journal, which stands here too: so there is nothing to lose.
+#[must_use]
+pub fn is_half_made(head: &[u8]) -> bool {
+    let places = (0_u64..).step_by(BYTES);
+    let mut pages = places.zip(head.chunks(BYTES)).filter(|(_, page)| !is_zero(page)).peekable();
+    pages.peek().is_some() && pages.all(|(place, page)| is_made_first(place, page))
+}
+
+fn is_made_first(place: u64, page: &[u8]) -> bool {
+    let Some((header, content)) = page.split_at_checked(HEADER_BYTES) else { return false };
+    let kind = header.first_chunk().copied().map(u32::from_le_bytes);
+    let address = header[8..].first_chunk().copied().map(u64::from_le_bytes);
+    let is_first = kind.is_some_and(|kind| MADE_FIRST.contains(&kind));
+    is_first && address == Some(place) && is_zero(content)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn parse(slot: &[u8]) -> Option<Found> {

@@ -3,13 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use braid_block::BlockSize;
-use braid_pool::{Command, Config, Create, Device, Limits, Pool, State, run_blocking};
+use braid_block::{BlockSize, IoError};
+use braid_pool::{Command, Config, Create, Device, Image, Limits, Pool, State, run_blocking};
 
 use super::disk::Disk;
 use super::memory::Heap;
 use super::superblock;
+use crate::manage::disk::{self, Making};
 use crate::serve::signature;
+use crate::serve::uri::Allocation;
 
 const BYTES: u64 = 64 << 20;
 const UUID: [u8; 16] = *b"a pool of a test";
@@ -122,6 +124,78 @@ fn a_pool_is_recognised_by_either_superblock() {
         let mark = signature::probe(&mut std::io::Cursor::new(bytes), size).unwrap();
         assert_eq!(mark, Some("a Braid pool"), "{slot}");
     }
+}
+
+/// A disk whose engine is killed after so many writes.
+struct Killed {
+    disk: Disk,
+    writes_left: usize,
+}
+
+impl Image for Killed {
+    fn read(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), IoError> {
+        self.disk.read(offset, bytes)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), IoError> {
+        self.writes_left = self.writes_left.checked_sub(1).ok_or(IoError::Gone)?;
+        self.disk.write(offset, bytes)
+    }
+}
+
+#[test]
+fn making_a_pool_can_be_repeated_wherever_it_was_killed() {
+    let made = Made::new("killed");
+    let making = Making {
+        path: made.0.clone(),
+        bytes: Some(BYTES),
+        allocation: Allocation::Sparse,
+        force: false,
+    };
+    let mut left_pages = 0;
+    for writes_left in 0.. {
+        fs::File::create(&made.0).unwrap().set_len(BYTES).unwrap();
+        let mut killed = Killed { disk: Disk::open(&made.0, true).unwrap(), writes_left };
+        let mut mem = Heap::default();
+        let mut pool = Pool::create(config(), crate::manage::format(UUID, BYTES, 64 << 10));
+        run_blocking(&mut pool, &mut mem, &mut killed, super::BEGINNING, |_, _| {});
+        let was_made = pool.state() == State::Stopped;
+        pool.drop_leases(&mut mem);
+        drop(killed);
+        if disk::pool_on(&made.0).is_some() {
+            // From the first superblock on there is a pool, which a repeated call opens.
+            assert_eq!(disk::pool_on(&made.0), Some(UUID));
+            assert!(disk::make(&making).is_err());
+        } else {
+            let is_zero = fs::read(&made.0).unwrap().iter().all(|byte| *byte == 0);
+            left_pages += u32::from(!is_zero);
+            disk::make(&making).unwrap();
+        }
+        if was_made {
+            break;
+        }
+    }
+    assert!(left_pages >= 2, "{left_pages}");
+}
+
+#[test]
+fn a_pool_without_its_superblocks_is_data_still() {
+    let made = Made::new("headless");
+    make(&made, true);
+    let mut bytes = fs::read(&made.0).unwrap();
+    bytes[..8192].fill(0);
+    assert!(!superblock::is_half_made(&bytes[..1 << 20]));
+    assert!(!superblock::is_half_made(&[0; 8192]));
+    let mut empty = vec![0; 16384];
+    empty[8192..12288].copy_from_slice(&bytes[8192..12288]);
+    empty[8192 + 32..12288].fill(0);
+    assert!(superblock::is_half_made(&empty));
+    // At another place it is none of its own, nor with something in it.
+    empty.copy_within(8192..12288, 4096);
+    assert!(!superblock::is_half_made(&empty));
+    empty[4096..8192].fill(0);
+    empty[12287] = 1;
+    assert!(!superblock::is_half_made(&empty));
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub(super) struct World {
     /// What is attached to the one plain subsystem, and on which disks.
     pub(super) attached: Vec<(Attached, Option<OpenDisk>)>,
     pub(super) elsewhere: Vec<Elsewhere>,
-    /// What the next open ends with.
+    /// What the next open or making ends with.
     pub(super) refusal: Option<Refusal>,
     /// What the next command ends with.
     pub(super) failure: Option<Failure>,
@@ -91,6 +91,9 @@ impl Host for Model {
         format: Format,
     ) -> Result<OpenDisk, NotOpened> {
         assert_eq!(config.device.bytes, disk.size);
+        if let Some(refusal) = self.world().refusal.take() {
+            return Err(NotOpened::Refused(refusal));
+        }
         let saved = Saved { uuid: format.uuid, bytes: format.bytes, layers: Vec::new() };
         self.world().saved.insert(disk.path.clone(), saved);
         Ok(disk)

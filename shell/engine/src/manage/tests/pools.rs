@@ -92,6 +92,24 @@ async fn what_holds_something_is_only_taken_by_force() {
 }
 
 #[tokio::test]
+async fn a_pool_that_could_not_be_made_leaves_nothing_behind() {
+    let mut bench = Bench::new().await;
+    let request = bench.create("a");
+    let failed = Refusal::Device(braid_block::IoError::Device);
+    bench.manager.host.world().refusal = Some(failed);
+    let answer = bench.client.create_pool(request.clone()).await;
+    refused(answer, Code::FailedPrecondition, "cannot be read or written");
+    assert!(fs::metadata(bench.path("a")).is_err());
+    // But what was there before stays.
+    File::create(bench.path("a")).unwrap().set_len(DISK_BYTES).unwrap();
+    bench.manager.host.world().refusal = Some(failed);
+    let answer = bench.client.create_pool(request.clone()).await;
+    refused(answer, Code::FailedPrecondition, "cannot be read or written");
+    assert_eq!(fs::metadata(bench.path("a")).unwrap().len(), DISK_BYTES);
+    ok(bench.client.create_pool(request).await);
+}
+
+#[tokio::test]
 async fn a_full_file_system_leaves_nothing_behind() {
     let mut bench = Bench::new().await;
     let request =
