@@ -3,6 +3,9 @@
 //! Invariants:
 //! 1. The disk of a pool is held alone from before its first byte is written until it is let go,
 //!    whatever was asked for: the description that makes a pool goes on to serve it.
+//! 2. What a disk holds is judged while it is held: whoever had it before may have finished a
+//!    pool on it since somebody looked.
+//! 3. A file is taken back only by who made it and holds it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -97,7 +100,8 @@ pub fn find(path: &Path) -> Result<Taken, Status> {
             path.display()
         )));
     }
-    let open = open(path, &OpenOptions { patience: PATIENCE, ..OpenOptions::default() })?;
+    let options = OpenOptions { patience: PATIENCE, ..OpenOptions::default() };
+    let open = OpenDisk::open(path, &options).map_err(|error| not_taken(path, error))?;
     Ok(taken(open, has_holes(path), false))
 }
 
@@ -185,8 +189,15 @@ fn check_marks(path: &Path, is_file: bool) -> Result<(), Status> {
     let probed = File::open(path).and_then(|mut disk| {
         let size = io::Seek::seek(&mut disk, io::SeekFrom::End(0))?;
         let mark = signature::probe(&mut disk, size)?;
-        let unknown = mark.is_none() && is_file && has_data(&mut disk)?;
-        Ok(if unknown { Some("data") } else { mark })
+        let head = head(&mut disk)?;
+        let half_made = superblock::is_half_made(&head);
+        let unknown = is_file && !half_made && head.iter().any(|byte| *byte != 0);
+        Ok(match mark {
+            None => unknown.then_some("data"),
+            // A superblock of which a power cut left a part.
+            Some(signature::POOL) if half_made => None,
+            mark => mark,
+        })
     });
     match probed {
         Ok(None) => Ok(()),
@@ -198,18 +209,25 @@ fn check_marks(path: &Path, is_file: bool) -> Result<(), Status> {
     }
 }
 
-fn has_data(disk: &mut File) -> io::Result<bool> {
+fn head(disk: &mut File) -> io::Result<Vec<u8>> {
     io::Seek::rewind(disk)?;
     let mut head = Vec::new();
     disk.take(LOOK_BYTES).read_to_end(&mut head)?;
-    Ok(head.iter().any(|byte| *byte != 0) && !superblock::is_half_made(&head))
+    Ok(head)
 }
 
 fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
-    let Making { path, bytes, allocation, .. } = making;
+    let Making { path, bytes, allocation, force } = making;
     let sparse = *allocation == Allocation::Sparse;
     let options = OpenOptions { create_bytes: *bytes, sparse, exclusive: true, patience: PATIENCE };
-    let open = open(path, &options).inspect_err(|_| forget_new(path, is_new))?;
+    let open = OpenDisk::open(path, &options).map_err(|error| {
+        // What another engine holds is his, also if it was not there a moment ago.
+        forget_new(path, is_new && !matches!(error, DiskError::Busy { .. }));
+        not_taken(path, error)
+    })?;
+    if !force {
+        check_marks(path, !open.is_block_device)?;
+    }
     if is_new
         && *allocation == Allocation::Prefilled
         && let Err(error) = backend::prefill(path, open.size)
@@ -220,22 +238,20 @@ fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
     Ok(taken(open, sparse || has_holes(path), is_new))
 }
 
-fn open(path: &Path, options: &OpenOptions) -> Result<OpenDisk, Status> {
-    OpenDisk::open(path, options).map_err(|error| {
-        let busy = matches!(error, DiskError::Busy { .. });
-        let holder = if busy { holder::of_disk(path) } else { None };
-        let code = match &error {
-            DiskError::System { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                tonic::Code::ResourceExhausted
-            }
-            _ => tonic::Code::FailedPrecondition,
-        };
-        let text = backend::refused(error, false, holder);
-        let owner = superblock::read(path).filter(|_| busy);
-        let owner = owner
-            .map_or_else(String::new, |found| format!("; its pool was opened by {}", found.owner));
-        Status::new(code, format!("{}: {text}{owner}", path.display()))
-    })
+fn not_taken(path: &Path, error: DiskError) -> Status {
+    let busy = matches!(error, DiskError::Busy { .. });
+    let holder = if busy { holder::of_disk(path) } else { None };
+    let code = match &error {
+        DiskError::System { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            tonic::Code::ResourceExhausted
+        }
+        _ => tonic::Code::FailedPrecondition,
+    };
+    let text = backend::refused(error, false, holder);
+    let owner = superblock::read(path).filter(|_| busy);
+    let owner =
+        owner.map_or_else(String::new, |found| format!("; its pool was opened by {}", found.owner));
+    Status::new(code, format!("{}: {text}{owner}", path.display()))
 }
 
 fn taken(open: OpenDisk, sparse: bool, is_new: bool) -> Taken {

@@ -11,6 +11,11 @@ const MAGIC_OFFSET: usize = 32;
 const UUID_OFFSET: usize = 64;
 const OWNER_OFFSET: usize = 152;
 const OWNER_BYTES: usize = 64;
+const FEATURES_OFFSET: usize = 48;
+const BIRTH_OFFSET: usize = 1272;
+const LSN_OFFSET: usize = 16;
+/// The feature whose pools bear a birth, which is never zero.
+const BIRTH: u8 = 1;
 /// Begins the content of every superblock.
 pub const MAGIC: &[u8] = b"BRAIDPL1";
 /// Bytes of a superblock. Two stand at the beginning of a disk.
@@ -48,13 +53,31 @@ pub fn read(path: &Path) -> Option<Found> {
 }
 
 /// Whether this beginning of a disk holds nothing but what a pool begins with that was never
-/// finished: empty pages at their places and no superblock. The first change of a pool writes its
-/// journal, which stands here too: so there is nothing to lose.
+/// finished: empty pages at their places, and at most parts of its superblocks. The first change
+/// of a pool writes its journal, which stands here too: so there is nothing to lose.
 #[must_use]
 pub fn is_half_made(head: &[u8]) -> bool {
-    let places = (0_u64..).step_by(BYTES);
-    let mut pages = places.zip(head.chunks(BYTES)).filter(|(_, page)| !is_zero(page)).peekable();
-    pages.peek().is_some() && pages.all(|(place, page)| is_made_first(place, page))
+    let Some((superblocks, rest)) = head.split_at_checked(2 * BYTES) else { return false };
+    let places = (2 * BYTES as u64..).step_by(BYTES);
+    let mut pages = places.zip(rest.chunks(BYTES)).filter(|(_, page)| !is_zero(page)).peekable();
+    // The pages are on the media before a superblock is begun.
+    pages.peek().is_some()
+        && pages.all(|(place, page)| is_made_first(place, page))
+        && superblocks.chunks(BYTES).all(|slot| is_zero(slot) || is_torn_first(slot))
+}
+
+/// Whether a slot holds a part of the first superblock of a pool, which a power cut left: without
+/// its birth, or nothing else.
+fn is_torn_first(slot: &[u8]) -> bool {
+    let (before, after) = slot.split_at(BIRTH_OFFSET);
+    let (birth, after) = after.split_at(8);
+    if !is_zero(after) {
+        return false;
+    }
+    let begun = slot[MAGIC_OFFSET..].starts_with(MAGIC)
+        && is_zero(&slot[LSN_OFFSET..LSN_OFFSET + 8])
+        && is_zero(&slot[OWNER_OFFSET..OWNER_OFFSET + OWNER_BYTES]);
+    if is_zero(birth) { begun && slot[FEATURES_OFFSET] & BIRTH != 0 } else { is_zero(before) }
 }
 
 fn is_made_first(place: u64, page: &[u8]) -> bool {
@@ -70,7 +93,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 fn parse(slot: &[u8]) -> Option<Found> {
-    if !slot.get(MAGIC_OFFSET..)?.starts_with(MAGIC) {
+    if !slot.get(MAGIC_OFFSET..)?.starts_with(MAGIC) || is_torn_first(slot) {
         return None;
     }
     let uuid = slot.get(UUID_OFFSET..UUID_OFFSET + 16)?.try_into().ok()?;

@@ -179,6 +179,75 @@ fn making_a_pool_can_be_repeated_wherever_it_was_killed() {
 }
 
 #[test]
+fn a_superblock_that_a_power_cut_left_half_written_is_no_pool_yet() {
+    let made = Made::new("torn");
+    let mut disk = Disk::open(&made.0, true).unwrap();
+    let mut mem = Heap::default();
+    let mut pool = Pool::create(config(), crate::manage::format(UUID, BYTES, 64 << 10));
+    run_blocking(&mut pool, &mut mem, &mut disk, super::BEGINNING, |_, _| {});
+    assert_eq!(pool.state(), State::Stopped);
+    pool.drop_leases(&mut mem);
+    drop(disk);
+    let whole = fs::read(&made.0).unwrap();
+    let sectors = |slot: usize| [slot, slot + 1024];
+    for kept in [vec![], vec![0], vec![1024]] {
+        let mut bytes = whole.clone();
+        for sector in [0, 4096].into_iter().flat_map(sectors) {
+            if !kept.contains(&(sector % 4096)) {
+                bytes[sector..sector + 512].fill(0);
+            }
+        }
+        fs::write(&made.0, &bytes).unwrap();
+        let making = Making {
+            path: made.0.clone(),
+            bytes: None,
+            allocation: Allocation::Sparse,
+            force: false,
+        };
+        assert_eq!(disk::pool_on(&made.0), None, "{kept:?}");
+        disk::make(&making).unwrap();
+        // The same before pages of which one holds something is what a pool lost.
+        bytes[16384] = 1;
+        fs::write(&made.0, &bytes).unwrap();
+        assert!(disk::make(&making).is_err(), "{kept:?}");
+    }
+    // A whole one in either slot is a pool.
+    for slot in [0, 4096] {
+        let mut bytes = whole.clone();
+        bytes[slot..slot + 512].fill(0);
+        assert!(!superblock::is_half_made(&bytes[..1 << 20]), "{slot}");
+        fs::write(&made.0, &bytes).unwrap();
+        assert_eq!(disk::pool_on(&made.0), Some(UUID));
+    }
+}
+
+#[test]
+fn a_pool_that_was_finished_while_somebody_waited_for_its_disk_is_not_taken() {
+    for bytes in [0, BYTES] {
+        let made = Made::new("waited-for");
+        let disk = fs::File::options().read(true).write(true).open(&made.0).unwrap();
+        disk.set_len(bytes).unwrap();
+        rustix::fs::flock(&disk, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let making = Making {
+            path: made.0.clone(),
+            bytes: Some(BYTES),
+            allocation: Allocation::Sparse,
+            force: false,
+        };
+        let waiting = std::thread::spawn(move || disk::make(&making).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        // The disk was looked at, and is free or about to be made. Its holder makes a pool.
+        let other = Made::new("finished");
+        make(&other, true);
+        fs::write(&made.0, fs::read(&other.0).unwrap()).unwrap();
+        drop(disk);
+        let refused = waiting.join().unwrap().unwrap_err();
+        assert!(refused.message().contains("seems to hold a Braid pool"), "{refused:?}");
+        assert_eq!(disk::pool_on(&made.0), Some(UUID));
+    }
+}
+
+#[test]
 fn a_pool_without_its_superblocks_is_data_still() {
     let made = Made::new("headless");
     make(&made, true);

@@ -14,6 +14,9 @@ struct Magic {
     bytes: &'static [u8],
 }
 
+/// What a disk with a superblock of ours is called.
+pub const POOL: &str = "a Braid pool";
+
 const fn magic(format: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
     Magic { format, offset, bytes }
 }
@@ -29,8 +32,8 @@ const MD_MAGIC: &[u8] = &0xa92b_4efc_u32.to_le_bytes();
 /// Marks near the beginning. The more telling come first: a boot sector is often left over.
 const HEAD: &[Magic] = &[
     // Either of the two superblocks at the beginning may be the one that is whole.
-    magic("a Braid pool", 32, superblock::MAGIC),
-    magic("a Braid pool", 4096 + 32, superblock::MAGIC),
+    magic(POOL, 32, superblock::MAGIC),
+    magic(POOL, 4096 + 32, superblock::MAGIC),
     magic("a LUKS volume", 0, b"LUKS\xba\xbe"),
     magic("a LUKS volume", 16 << 10, b"SKUL\xba\xbe"),
     magic("an LVM2 physical volume", 512 + 24, b"LVM2 001"),
