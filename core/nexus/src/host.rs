@@ -89,7 +89,7 @@ pub enum Status {
 }
 
 /// What the management asks of a volume at this engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Own the volume: appointed by the planner, with a name that was never used.
     TakeOver {

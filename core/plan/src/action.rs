@@ -54,6 +54,13 @@ pub enum Step {
         /// Which.
         replica: Uuid,
     },
+    /// The owner makes the volume larger.
+    Resize {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Bytes that it shall have.
+        bytes: u64,
+    },
     /// Nothing of the volume is left but its record.
     Forget,
 }
@@ -68,7 +75,8 @@ impl Step {
             | Self::Return { engine, .. }
             | Self::Standby { engine }
             | Self::Withdraw { engine }
-            | Self::DropReplica { engine, .. } => Some(*engine),
+            | Self::DropReplica { engine, .. }
+            | Self::Resize { engine, .. } => Some(*engine),
             Self::Forget => None,
         }
     }
@@ -82,6 +90,20 @@ impl Step {
     /// It is about who the owner is.
     pub(crate) const fn is_ownership(&self) -> bool {
         matches!(self, Self::TakeOver { .. } | Self::HandOver { .. })
+    }
+
+    /// It is a change that people asked for: what fails of it holds nothing else up.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        matches!(self, Self::Resize { .. })
+    }
+
+    /// The same change, whoever does it.
+    pub(crate) const fn anywhere(mut self) -> Self {
+        if let Self::Resize { engine, .. } = &mut self {
+            *engine = [0; 16];
+        }
+        self
     }
 
     /// The number of the operator's request that it carries out.

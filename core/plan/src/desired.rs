@@ -19,6 +19,8 @@ pub struct Volume {
     pub replicas: Vec<Replica>,
     /// Engines that stand by.
     pub standbys: usize,
+    /// Bytes that it shall have, at least.
+    pub bytes: u64,
     /// It shall go away.
     pub deleting: bool,
     /// What an operator asked for last.

@@ -1,6 +1,7 @@
 //! What is being done about a volume, and what came of what was done.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use braid_block::Instant;
@@ -30,8 +31,10 @@ pub struct Ledger {
     appointed: Option<Appointed>,
     /// Of appointments and departures.
     ownership: Trouble,
-    /// Of everything else.
+    /// Of what keeps it whole.
     care: Trouble,
+    /// Of each change that people asked for, whoever was to do it.
+    changes: Vec<(Step, Trouble)>,
     /// What was done last: if it is to be done again, it did not help.
     last: Option<Step>,
     /// When replicas were asked back.
@@ -126,7 +129,10 @@ impl Ledger {
     pub fn done(&mut self, now: Instant) {
         let Some(Flight { step, .. }) = self.flight.take() else { return };
         let again = self.last.replace(step) == Some(step);
-        if !step.is_ownership() {
+        if step.is_change() {
+            // What was done and is to be done again did not help.
+            if again { self.stumbled(now, step) } else { self.went(step) }
+        } else if !step.is_ownership() {
             if again { self.care.grows(now) } else { self.care = Trouble::default() }
         }
         match step {
@@ -151,6 +157,9 @@ impl Ledger {
     /// What is in flight failed.
     pub fn failed(&mut self, now: Instant) {
         let Some(Flight { step, .. }) = self.flight.take() else { return };
+        if step.is_change() {
+            return self.stumbled(now, step);
+        }
         if !step.is_ownership() {
             return self.care.grows(now);
         }
@@ -178,10 +187,35 @@ impl Ledger {
             self.failed(now);
         } else if went {
             // Nobody is to blame, and nothing to wait for.
-            let before = (self.ownership, self.care);
+            let before = (self.ownership, self.care, self.changes.clone());
             self.failed(now);
-            (self.ownership, self.care) = before;
+            (self.ownership, self.care, self.changes) = before;
         }
+    }
+
+    /// A change failed: it is tried again later.
+    fn stumbled(&mut self, now: Instant, step: Step) {
+        self.changes.retain(|(_, trouble)| now.since(trouble.again) <= FORGOTTEN);
+        let step = step.anywhere();
+        match self.changes.iter_mut().find(|(known, _)| *known == step) {
+            Some((_, trouble)) => trouble.grows(now),
+            None => {
+                let mut trouble = Trouble::default();
+                trouble.grows(now);
+                self.changes.push((step, trouble));
+            }
+        }
+    }
+
+    fn went(&mut self, step: Step) {
+        let step = step.anywhere();
+        self.changes.retain(|(known, _)| *known != step);
+    }
+
+    pub(crate) fn may_change(&self, step: &Step, now: Instant) -> bool {
+        let step = step.anywhere();
+        let trouble = self.changes.iter().find(|(known, _)| *known == step);
+        trouble.is_none_or(|(_, trouble)| trouble.again <= now)
     }
 
     pub(crate) const fn appointment(&self) -> Option<&Appointed> {

@@ -1,6 +1,6 @@
 //! The supervisor: `plan(desired, observed, now) -> actions`. It sees engines by their heartbeats,
 //! has the standby take over when the owner is gone or somebody asks, brings members back, keeps a
-//! standby path. It replaces nothing yet.
+//! standby path, has owners make volumes larger. It replaces nothing yet.
 //!
 //! The shell keeps [`Observed`] as engines report, calls [`Observed::settle`] and then [`plan`],
 //! carries the actions out, and tells each [`Ledger`] what began and how it ended. Nothing here
@@ -15,7 +15,9 @@
 //!    and for nothing else.
 //! 4. Nothing is concluded from a silence that may be our own: after a start or a pause of this
 //!    process, engines have [`SETTLE`] to be heard.
-//! 5. What fails is tried again later and later; a turn begins at most [`ACTIONS_MAX`] actions.
+//! 5. What people ask to be different about a volume is done by its owner, when nothing is to be
+//!    done for its safety; what of it fails holds up neither that nor the rest.
+//! 6. What fails is tried again later and later; a turn begins at most [`ACTIONS_MAX`] actions.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -23,6 +25,7 @@ extern crate alloc;
 
 mod action;
 mod alert;
+mod change;
 mod desired;
 mod ledger;
 mod observed;

@@ -78,6 +78,8 @@ pub struct Part {
 pub struct Record {
     /// The owner that it names; None: there was none yet.
     pub owner: Option<Uuid>,
+    /// Bytes of the volume.
+    pub bytes: u64,
     /// Members.
     pub members: Vec<Uuid>,
     /// Replicas that lack writes.

@@ -62,7 +62,7 @@ pub(crate) fn orphans(desired: &Desired, observed: &Observed, now: Instant) -> V
 }
 
 impl<'a> View<'a> {
-    fn ledger(&self) -> Option<&'a Ledger> {
+    pub(crate) fn ledger(&self) -> Option<&'a Ledger> {
         self.observed.ledgers.get(self.uuid)
     }
 
@@ -233,14 +233,14 @@ impl<'a> View<'a> {
         self.fit().min_by_key(rank).copied()
     }
 
-    /// Makes a served volume whole, and gives it a standby.
+    /// Makes a served volume whole, and gives it a standby; then makes it what people asked for.
     fn care(&self, record: &Record, serving: Uuid) -> Option<Step> {
-        let idle = self.flight().is_none();
-        let may = self.ledger().is_none_or(|ledger| ledger.may_care(self.now));
-        if !idle || !may {
+        if self.flight().is_some() {
             return None;
         }
-        self.comeback(record, serving).or_else(|| self.standby(serving))
+        let may = self.ledger().is_none_or(|ledger| ledger.may_care(self.now));
+        let whole = || self.comeback(record, serving).or_else(|| self.standby(serving));
+        may.then(whole).flatten().or_else(|| self.change(record, serving))
     }
 
     fn comeback(&self, record: &Record, serving: Uuid) -> Option<Step> {

@@ -21,6 +21,7 @@ Examples:
   braid-control engine list
   braid-control volume create db --size 20GiB --replica n1 --replica n2 --replica n3
   braid-control volume list
+  braid-control volume resize db 40GiB
   braid-control volume hand-over db --to n2
   braid-control volume history db
 
@@ -39,7 +40,7 @@ enum Command {
     /// Serve the control plane
     #[command(after_help = serve::HELP)]
     Serve(Box<serve::Options>),
-    /// Make, list, show, move, recover and delete volumes
+    /// Make, list, show, change, move, recover and delete volumes
     #[command(after_help = volume::HELP)]
     Volume(Box<volume::Options>),
     /// Show the engines

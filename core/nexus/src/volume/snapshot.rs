@@ -379,6 +379,15 @@ impl Volume {
         self.detach(now);
     }
 
+    /// The record, of which somebody else is the owner, has this size: hosts that come by this
+    /// engine see it too. A volume only grows, so that what is smaller is old.
+    pub fn told_size(&mut self, bytes: u64) {
+        if self.nexus.is_none() && bytes > self.bytes {
+            self.bytes = bytes;
+            self.effects.push_back(Effect::Resized { bytes });
+        }
+    }
+
     /// The record has the new size.
     pub(crate) fn resized(&mut self, bytes: u64) {
         self.bytes = bytes;

@@ -1,6 +1,6 @@
 //! Random runs: engines die, go silent, come back, are deaf or fail; orders and answers are late
 //! or lost; the control plane is started again or pauses; operators ask. The world checks every
-//! action; in the end all is well again, and quiet.
+//! action; in the end all is well again, as people asked, and quiet.
 
 use std::time::Duration;
 
@@ -73,6 +73,11 @@ fn run(seed: u64) -> usize {
         let truth = &world.truth[&id(volume)];
         assert_eq!(world.serving(&id(volume)), 1, "seed {seed}: {volume} {truth:?}");
         assert!(truth.away.is_empty(), "seed {seed}: {volume} {truth:?}");
+        let wanted = world.desired.volumes[&id(volume)].bytes;
+        assert_eq!(
+            truth.bytes, wanted,
+            "seed {seed}: {volume} has not the size that was asked for"
+        );
         assert!(world.parts(&id(volume)) >= 2, "seed {seed}: {volume} has no standby");
         assert_eq!(world.alerts(volume), "[]", "seed {seed}");
     }
@@ -106,6 +111,10 @@ fn happen(world: &mut World, dice: &mut Dice) {
             world.observed.awake = world.paused;
         }
         27..30 => world.sever(engine),
+        31..33 => {
+            let wanted = world.desired.volumes.get_mut(&id(dice.pick(VOLUMES))).unwrap();
+            wanted.bytes += dice.within(1, 9);
+        }
         30 => world.nodes.get_mut(&id(engine)).unwrap().leaving = true,
         25..27 => {
             let meant = dice.once_in(2).then(|| id(dice.pick(ENGINES)));

@@ -78,6 +78,14 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<String> {
             world.ask(letter(0)?, Asked { number: 0, engine, orderly, force });
         }
         "delete" => world.desired.volumes.get_mut(&id(letter(0)?))?.deleting = true,
+        "size" => {
+            let wanted = world.desired.volumes.get_mut(&id(letter(0)?))?;
+            wanted.bytes = rest.get(1)?.parse().ok()?;
+        }
+        "space" => {
+            let truth = world.truth.get_mut(&id(letter(0)?))?;
+            truth.space = Some(rest.get(1)?.parse().ok()?);
+        }
         "restart-control" => world.restart(),
         "pause-control" => {
             world.paused = world.now + duration(rest[0]);

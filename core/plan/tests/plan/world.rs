@@ -49,6 +49,9 @@ pub(crate) struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Truth {
     pub(crate) owner: Option<Uuid>,
+    pub(crate) bytes: u64,
+    /// No member has space for more than this.
+    pub(crate) space: Option<u64>,
     pub(crate) members: BTreeSet<Uuid>,
     pub(crate) away: BTreeSet<Uuid>,
     pub(crate) stale: bool,
@@ -121,7 +124,7 @@ impl World {
             .collect();
         let members = replicas.iter().map(|replica| replica.uuid).collect();
         self.truth.insert(id(volume), Truth { members, ..Truth::default() });
-        let wanted = Volume { replicas, standbys, deleting: false, asked: None };
+        let wanted = Volume { replicas, standbys, ..Volume::default() };
         self.desired.volumes.insert(id(volume), wanted);
     }
 
@@ -240,6 +243,7 @@ impl World {
     fn records(&self) -> BTreeMap<Uuid, Record> {
         let record = |truth: &Truth| Record {
             owner: truth.owner,
+            bytes: truth.bytes,
             members: truth.members.iter().copied().collect(),
             away: truth.away.iter().copied().collect(),
             stale: truth.stale,
@@ -380,6 +384,14 @@ impl World {
                     truth.members.insert(replica);
                 }
             }
+            Step::Resize { bytes, .. } => {
+                let part = self.nodes[&engine].parts.get(&mail.volume);
+                let owns = part.is_some_and(|part| part.serving && part.owner == truth.owner);
+                if !owns || truth.space.is_some_and(|space| bytes > space) {
+                    return false;
+                }
+                truth.bytes = truth.bytes.max(bytes);
+            }
             Step::Withdraw { .. } | Step::DropReplica { .. } | Step::Forget => {}
         }
         true
@@ -433,6 +445,7 @@ fn words(step: &Step) -> String {
         Step::Standby { engine } => format!("-> {} stands by", letter(engine)),
         Step::Withdraw { engine } => format!("-> {} withdraws", letter(engine)),
         Step::DropReplica { engine, .. } => format!("-> {} drops its replica", letter(engine)),
+        Step::Resize { engine, bytes } => format!("-> {} grows it to {bytes}", letter(engine)),
         Step::Forget => "is forgotten".into(),
     }
 }

@@ -303,6 +303,16 @@ impl Shard {
         true
     }
 
+    /// Tells a volume that another engine owns its size: hosts that come by this one see it. False:
+    /// it is not there.
+    pub fn volume_size(&mut self, id: &Uuid, bytes: u64) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.volume.told_size(bytes);
+        served.asked = true;
+        true
+    }
+
     /// Answers a [`Question`]: `Event::Swapped` or `Event::Fetched`. False: it is not there.
     pub fn volume_answer(&mut self, id: &Uuid, event: Event) -> bool {
         debug_assert!(matches!(event, Event::Swapped { .. } | Event::Fetched { .. }));

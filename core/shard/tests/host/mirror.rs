@@ -5,7 +5,7 @@ use std::time::Duration;
 use braid_nexus::Command;
 use braid_nvme::Status;
 use braid_nvme::ana::{ANA_LOG, AnaState};
-use braid_nvme::host::{Operation, get_log_page};
+use braid_nvme::host::{Operation, get_log_page, identify_command};
 use braid_shard::{Deed, Rehearsal};
 
 use crate::world::{ENGINES, POOL, VOLUME, VOLUME_NQN, World, replica};
@@ -113,6 +113,42 @@ fn a_snapshot_is_taken_on_every_engine() {
         let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
         assert!(pool.find(&[0x55; 16]).is_some(), "engine {at} has it");
     }
+}
+
+#[test]
+fn a_volume_that_grows_is_larger_on_every_path() {
+    let mut world = World::new(12);
+    world.take_over(0);
+    let (owner, standby) = (world.connect(0), world.connect(1));
+    let bytes = world.record.bytes * 2;
+    // What is written has two blocks.
+    let last = bytes / 4096 - 2;
+    assert_ne!(world.write(owner, last, 1), Status::SUCCESS);
+    world.command(0, Command::Resize { bytes });
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.record.bytes, bytes);
+    assert_eq!(world.write(owner, last, 7), Status::SUCCESS, "on all members");
+    let blocks = |world: &mut World, path| {
+        let identify = Operation::Admin(identify_command(0, 1));
+        let (status, page) = world.one(path, identify, &[], 4096);
+        assert_eq!(status, Status::SUCCESS);
+        u64::from_le_bytes(page[..8].try_into().unwrap())
+    };
+    assert_eq!(blocks(&mut world, owner), last + 2);
+    assert_ne!(blocks(&mut world, standby), last + 2, "it was not told yet");
+    assert!(world.net.nodes[1].shard.volume_size(&VOLUME, bytes));
+    world.pass(Duration::from_millis(100));
+    assert_eq!(blocks(&mut world, standby), last + 2);
+    // What it is told late changes nothing.
+    assert!(world.net.nodes[1].shard.volume_size(&VOLUME, bytes / 2));
+    assert!(world.net.nodes[0].shard.volume_size(&VOLUME, bytes * 2));
+    world.pass(Duration::from_millis(100));
+    for path in [owner, standby] {
+        assert_eq!(blocks(&mut world, path), last + 2);
+    }
+    world.take_over(1);
+    let path = world.connect(1);
+    assert_eq!(world.read(path, last), Ok(7));
 }
 
 #[test]

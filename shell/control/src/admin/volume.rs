@@ -22,6 +22,7 @@ Examples:
   braid-control volume create old --replica 6ba7b810-9dad-11d1-80b4-00c04fd430c8 --replica n2
   braid-control volume list
   braid-control volume show db
+  braid-control volume resize db 40GiB            (larger only; hosts see it at once)
   braid-control volume hand-over db --to n2       (for maintenance: hosts only wait)
   braid-control volume take-over db               (if the engine that serves is sick)
   braid-control volume history db
@@ -76,6 +77,15 @@ enum Command {
         /// Which engine [default: a standby]
         #[arg(long, value_name = "ENGINE", default_value = "", hide_default_value = true)]
         to: String,
+    },
+    /// Make a volume larger, while hosts use it
+    Resize {
+        /// Its name or UUID
+        #[arg(value_name = "VOLUME")]
+        volume: String,
+        /// The size that it shall have, not below the one that it has
+        #[arg(value_name = "SIZE")]
+        size: Bytes,
     },
     /// Show what happened to a volume
     History {
@@ -155,6 +165,11 @@ pub async fn run(options: Options) -> Result<()> {
             let request = wire::HandOverRequest { volume, engine: to };
             let mut client = common.connect().await?;
             one(&common, answer("moving the volume", client.hand_over(request)).await?)
+        }
+        Command::Resize { volume, size } => {
+            let request = wire::ResizeRequest { volume, size_bytes: size.0 };
+            let mut client = common.connect().await?;
+            one(&common, answer("resizing the volume", client.resize(request)).await?)
         }
         Command::History { volume } => {
             let mut client = common.connect().await?;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use braid_api::control as wire;
 use braid_api::control::from_engine::What;
 use braid_nexus::Uuid;
-use braid_plan::{GRACE, Line, Part};
+use braid_plan::{GRACE, Line, Part, Step};
 use braid_terminal::Result;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::Stream as _;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, words};
 use crate::identity;
@@ -183,6 +183,10 @@ impl Control {
                 inside.ledger(sent.volume).failed(now);
                 let node = inside.node(&sent.engine);
                 let text = format!("engine {node}: {}", done.text);
+                if let Some(step) = step.filter(Step::is_change) {
+                    let refusal = Status::new(Code::from_i32(done.code), text.clone());
+                    inside.refusals.insert(sent.volume, (step, refusal));
+                }
                 inside.failures.insert(sent.volume, text);
             }
             drop(inside);

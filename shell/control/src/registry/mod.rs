@@ -67,6 +67,8 @@ pub(crate) struct Inside {
     orders: BTreeMap<Uuid, Sent>,
     /// The order in flight of each volume's ledger.
     flights: BTreeMap<Uuid, Uuid>,
+    /// The change of a volume that an engine refused last, and why.
+    pub(crate) refusals: BTreeMap<Uuid, (Step, Status)>,
     /// Why the last order about a volume failed.
     pub(crate) failures: BTreeMap<Uuid, String>,
     /// Volumes of which replicas know a newer record than the store.
@@ -121,6 +123,7 @@ impl Control {
             asked: BTreeMap::new(),
             orders: BTreeMap::new(),
             flights: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             failures: BTreeMap::new(),
             stale: BTreeSet::new(),
             alerts: BTreeMap::new(),
@@ -250,6 +253,7 @@ fn words(inside: &Inside, step: &Step) -> String {
         Step::DropReplica { engine, replica: uuid } => {
             format!("{} destroys replica {}", node(engine), replica(uuid))
         }
+        Step::Resize { engine, bytes } => format!("{} grows it to {bytes} bytes", node(engine)),
         Step::Forget => "it is forgotten".into(),
     }
 }

@@ -123,6 +123,9 @@ impl Control {
                 let what = wire::order::What::DropReplica(wire::DropReplica { uuid });
                 self.send(volume, step, what);
             }
+            Step::Resize { bytes: size_bytes, .. } => {
+                self.send(volume, step, wire::order::What::Resize(wire::Resize { size_bytes }));
+            }
             Step::Forget => self.forget(volume),
         }
     }
@@ -169,6 +172,7 @@ impl Control {
             inside.observed.ledgers.remove(&volume);
             inside.asked.remove(&volume);
             inside.failures.remove(&volume);
+            inside.refusals.remove(&volume);
             inside.alerts.remove(&volume);
             inside.stale.remove(&volume);
         });
@@ -191,6 +195,7 @@ impl Inside {
         Volume {
             replicas: places.iter().map(replica).collect(),
             standbys: volume.spec.standbys as usize,
+            bytes: volume.spec.bytes,
             deleting: volume.spec.stage == Stage::Deleting,
             asked: self.asked.get(uuid).copied(),
         }
@@ -253,7 +258,7 @@ fn records(state: &State, inside: &Inside) -> BTreeMap<Uuid, braid_plan::Record>
         let stale = record.store != state.id || inside.stale.contains(uuid);
         let owner = (record.owner != [0; 16]).then_some(record.owner);
         let (members, away) = (replicas(record.members()), replicas(record.away()));
-        Some((*uuid, braid_plan::Record { owner, members, away, stale }))
+        Some((*uuid, braid_plan::Record { owner, bytes: record.bytes, members, away, stale }))
     });
     seen.collect()
 }

@@ -281,6 +281,6 @@ fn same_pool(a: &Place, b: &Place) -> bool {
 }
 
 /// As replicas have it; None: beyond all sizes.
-const fn rounded(bytes: u64) -> Option<u64> {
+pub(super) const fn rounded(bytes: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(SIZE_UNIT)
 }

@@ -1,9 +1,11 @@
 //! The services, as they are on the wire.
 
+mod changes;
 mod create;
 mod engines;
 mod membership;
 mod recover;
+mod size;
 mod view;
 mod volumes;
 

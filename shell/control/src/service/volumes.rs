@@ -61,6 +61,10 @@ impl Volumes for Service {
         self.0.move_to(&volume, &engine, true, false).await.map(Response::new)
     }
 
+    async fn resize(&self, request: Request<wire::ResizeRequest>) -> Answer<wire::Volume> {
+        self.0.resize(request.into_inner()).await.map(Response::new)
+    }
+
     async fn history(
         &self,
         request: Request<wire::HistoryRequest>,

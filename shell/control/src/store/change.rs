@@ -37,6 +37,15 @@ pub enum Change {
         /// Who, and where.
         appointed: Appointed,
     },
+    /// A volume shall have another size.
+    Resize {
+        /// Which.
+        volume: Uuid,
+        /// Only if this is the size that it shall have; None: whatever that is.
+        instead: Option<u64>,
+        /// Bytes.
+        bytes: u64,
+    },
     /// A volume shall go away; these replicas are forgotten, because their engines are.
     Delete {
         /// Which.
@@ -128,6 +137,17 @@ impl<'a> Draft<'a> {
         self.get(volume).cloned().ok_or(Refusal::NotFound)
     }
 
+    /// A volume that is neither being made nor deleted, and what is wanted of it.
+    fn ready(&self, volume: &Uuid) -> Result<(Volume, Spec), Refusal> {
+        let found = self.found(volume)?;
+        let spec = (*found.spec).clone();
+        match spec.stage {
+            Stage::Ready => Ok((found, spec)),
+            Stage::Creating => Err(Refusal::Stage("the volume is being made".into())),
+            Stage::Deleting => Err(Refusal::Stage("the volume is being deleted".into())),
+        }
+    }
+
     fn put(&mut self, volume: Volume) {
         self.changed.insert(volume.spec.uuid, Some(volume));
     }
@@ -141,6 +161,14 @@ impl<'a> Draft<'a> {
             Change::Appoint { volume, appointed } => {
                 let found = self.found(&volume)?;
                 let spec = Spec { appointed: Some(appointed), ..(*found.spec).clone() };
+                self.put(Volume { spec: Arc::new(spec), ..found });
+                Ok(Done::Done)
+            }
+            Change::Resize { volume, instead, bytes } => {
+                let (found, mut spec) = self.ready(&volume)?;
+                if instead.is_none_or(|instead| instead == spec.bytes) {
+                    spec.bytes = bytes;
+                }
                 self.put(Volume { spec: Arc::new(spec), ..found });
                 Ok(Done::Done)
             }

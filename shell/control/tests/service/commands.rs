@@ -9,6 +9,7 @@ fn every_command_teaches() {
         (&["--help"][..], "braid-control volume create db"),
         (&["serve", "--help"], "ready listen="),
         (&["volume", "--help"], "hand-over db --to n2"),
+        (&["volume", "--help"], "volume resize db 40GiB"),
         (&["engine", "--help"], "--node n1 --control"),
         (&["store", "--help"], "volume recover db"),
     ] {

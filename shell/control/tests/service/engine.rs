@@ -37,6 +37,8 @@ pub(crate) struct Manners {
     pub(crate) refuses: Option<(Code, String)>,
     /// It does not answer.
     pub(crate) mute: bool,
+    /// Its answers are lost.
+    pub(crate) unheard: bool,
 }
 
 /// A running model.
@@ -202,6 +204,9 @@ impl Model {
             None => self.carry_out(&order.volume, what).await,
         };
         self.report(to).await;
+        if manners.unheard {
+            return;
+        }
         let done = match result {
             Ok(replica) => wire::Done { id: order.id, code: 0, text: String::new(), replica },
             Err((code, text)) => {
@@ -268,6 +273,10 @@ impl Model {
                     slot.unwrap().standing = Standing::Member { instance: 1 };
                 })
                 .await?;
+            }
+            Do::Resize(resize) => {
+                self.change(volume, |record| record.bytes = record.bytes.max(resize.size_bytes))
+                    .await?;
             }
             Do::Standby(_) => self.path(volume, Access::Inaccessible, String::new()),
             Do::Withdraw(_) => {

@@ -35,7 +35,7 @@ async fn a_volume_that_one_engine_has_no_room_for_leaves_nothing_behind() {
     let second = Engine::start(&control.address, "n2", &cluster).await;
     connected(&control, 2).await;
     let refuses = Some((Code::ResourceExhausted, "no space in pool".into()));
-    second.set(Manners { refuses, mute: false });
+    second.set(Manners { refuses, ..Manners::default() });
     let refused = create(&control, "db", &["n1", "n2"]).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     assert!(refused.message().contains("engine n2: no space in pool"), "{refused}");

@@ -2,6 +2,7 @@
 //! engines are models that speak the real protocol; the control plane is the real process.
 #![forbid(unsafe_code)]
 
+mod changes;
 mod commands;
 mod crash;
 mod engine;

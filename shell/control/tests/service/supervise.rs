@@ -170,7 +170,7 @@ async fn an_engine_that_refuses_is_named_with_its_reason() {
     let (control, engines, _cluster, volume) = three(&folder).await;
     let other = engines.iter().find(|engine| engine.node != volume.engine).unwrap();
     let refuses = Some((Code::ResourceExhausted, "no room for another volume".into()));
-    other.set(Manners { refuses, mute: false });
+    other.set(Manners { refuses, ..Manners::default() });
     let moved = control.ask(&["volume", "take-over", "db", "--to", &other.node]).await;
     assert_eq!(moved.code, Some(1));
     let said = format!("engine {}: no room for another volume", other.node);

@@ -156,6 +156,8 @@ pub enum Order {
     Standby,
     /// Have no part in it any more.
     Withdraw,
+    /// What its owner alone can do.
+    Owner(braid_nexus::Command),
 }
 
 /// The way to the control plane and back.

@@ -94,6 +94,9 @@ impl<H: Host> Orders<H> {
             What::Return(back) => Order::Return { replica: named("replica", &back.replica)? },
             What::Standby(_) => Order::Standby,
             What::Withdraw(_) => Order::Withdraw,
+            What::Resize(resize) => {
+                Order::Owner(braid_nexus::Command::Resize { bytes: resize.size_bytes })
+            }
         };
         self.events.try_send(Event::Order { order: id, volume, what }).map_err(
             |error| match error {

@@ -32,6 +32,8 @@ pub enum Request {
         /// Its engine's portal; none: it is not known.
         portal: Option<SocketAddr>,
     },
+    /// Its size, as the store has it.
+    Size(Uuid, u64),
     /// How fast its replicas that return are brought up to date.
     Pace(Uuid, Pace),
     /// Where a volume stands.
@@ -83,6 +85,10 @@ impl Volumes {
                     *known.or_insert_with(|| world.net.add_address(portal))
                 });
                 machine.volume_place(&volume, replica, address);
+            }
+            Request::Size(volume, bytes) => {
+                // It may be gone by now.
+                machine.volume_size(&volume, bytes);
             }
             Request::Pace(volume, pace) => {
                 // It may be gone by now.

@@ -75,7 +75,7 @@ impl<H: Host> Runner<H> {
     }
 
     /// Keeps what happened to a volume, and tells all who watch.
-    fn happened(&mut self, volume: Uuid, event: v1::NexusEvent) {
+    pub(super) fn happened(&mut self, volume: Uuid, event: v1::NexusEvent) {
         self.tell(volume, &event);
         if let Some(part) = self.parts.get_mut(&volume) {
             part.keep(event);

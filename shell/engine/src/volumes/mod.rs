@@ -7,6 +7,7 @@
 //! ```
 
 mod asks;
+mod changes;
 mod part;
 mod paths;
 mod runner;

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tonic::Code;
 
+use super::changes;
 use super::part::Part;
 use super::words::Weight;
 use crate::control::{self, Link, Order, Refused};
@@ -62,7 +63,13 @@ struct Waiting {
 /// What a command of a volume is for.
 #[derive(Debug)]
 enum Purpose {
-    Order { order: Uuid, volume: Uuid, takes_over: bool },
+    Order {
+        order: Uuid,
+        volume: Uuid,
+        takes_over: bool,
+        /// The failure that says that it is so already.
+        already: Option<Failure>,
+    },
     Leaving,
 }
 
@@ -197,6 +204,8 @@ impl<H: Host> Runner<H> {
             return;
         };
         let shard = part.shard;
+        // Its owner has it from the record.
+        self.manager.host.volume(shard, Request::Size(volume, known.size_bytes));
         let mut places = Vec::new();
         for (replica, portal) in addresses(known) {
             // One of the same shard is used without a connection.
@@ -234,13 +243,16 @@ impl<H: Host> Runner<H> {
             Order::TakeOver { owner, force } => Command::TakeOver { owner, force },
             Order::HandOver => Command::Shutdown,
             Order::Return { replica } => Command::Return { replica },
+            Order::Owner(command) => command,
         };
         let takes_over = matches!(command, Command::TakeOver { .. });
+        let already = changes::already(&command);
         if let Some(part) = self.parts.get_mut(&volume) {
             part.taking_over |= takes_over;
         }
         self.touch(volume);
-        if !self.command(volume, command, Purpose::Order { order, volume, takes_over }).await {
+        let purpose = Purpose::Order { order, volume, takes_over, already };
+        if !self.command(volume, command, purpose).await {
             let text = "the engine has no part in this volume any more".into();
             self.end(order, Err(Refused { code: Code::Unavailable, text })).await;
         }
@@ -348,7 +360,7 @@ impl<H: Host> Runner<H> {
     }
 
     /// Something of a volume may have changed.
-    fn touch(&mut self, volume: Uuid) {
+    pub(super) fn touch(&mut self, volume: Uuid) {
         self.touched.insert(volume);
         self.changed = true;
     }
@@ -362,10 +374,7 @@ impl<H: Host> Runner<H> {
                 tracing::info!(volume = names::text(volume), optimized, "access");
                 self.touch(volume);
             }
-            News::Resized { bytes } => {
-                tracing::info!(volume = names::text(volume), bytes, "resized");
-                self.touch(volume);
-            }
+            News::Resized { bytes } => self.resized(volume, bytes),
             News::Gone => self.gone(volume).await,
         }
     }
@@ -405,12 +414,15 @@ impl<H: Host> Runner<H> {
     async fn ended(&mut self, ended: Ended) {
         let Some(purpose) = self.pending.remove(&ended.tag) else { return };
         match purpose {
-            Purpose::Order { order, volume, takes_over } => {
+            Purpose::Order { order, volume, takes_over, already } => {
                 self.touch(volume);
                 if let Some(part) = self.parts.get_mut(&volume).filter(|_| takes_over) {
                     part.taking_over = false;
                 }
-                self.end(order, ended.result.map_err(refused)).await;
+                let result = ended.result.or_else(|failure| {
+                    if already.as_ref() == Some(&failure) { Ok(()) } else { Err(refused(failure)) }
+                });
+                self.end(order, result).await;
             }
             Purpose::Leaving => {}
         }

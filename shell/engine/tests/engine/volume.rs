@@ -108,6 +108,32 @@ fn a_volume_is_shown_and_paced_by_its_engine() {
 }
 
 #[test]
+fn a_volume_grows_as_its_owner_is_ordered() {
+    let (control, folder) = (Control::start(), Folder::new());
+    let engine = serving(&control, &folder);
+    let grow = |id: &str, size_bytes| {
+        control.order(id, order::What::Resize(wire::Resize { size_bytes }));
+        control.hears_done()
+    };
+    let done = grow("3ba7b810-9dad-11d1-80b4-00c04fd430c8", 3 << 20);
+    assert_eq!((done.code, done.text.as_str()), (0, ""));
+    assert_eq!(record(&control).bytes, 3 << 20);
+    let listed = json(&engine, &["replica", "list"]);
+    assert_eq!(listed["replicas"][0]["size_bytes"], 3 << 20);
+    let path = format!("nvme+tcp://{}/nqn.2026-01.io.braid:{ORDER}?nsid=1", engine.address());
+    let load = ["perf", &path, "--rw", "write", "--sequential", "--verify", "--total", "3MiB"];
+    let written = crate::process::run(&load);
+    assert_eq!(written.code, Some(0), "{written:?}");
+    let refused = grow("4ba7b810-9dad-11d1-80b4-00c04fd430c8", 1 << 20);
+    assert_eq!(refused.code, tonic::Code::InvalidArgument as i32, "{refused:?}");
+    let again = grow("5ba7b810-9dad-11d1-80b4-00c04fd430c8", 3 << 20);
+    assert_eq!(again.code, 0, "{again:?}");
+    let told = json(&engine, &["nexus", "history", "db"])["events"].to_string();
+    assert!(told.contains("hosts see 3145728 bytes"), "{told}");
+    engine.stop();
+}
+
+#[test]
 fn an_engine_without_volumes_says_so() {
     let engine = Engine::start(&["mem:1MiB"]);
     assert_eq!(json(&engine, &["nexus", "list"])["nexuses"], serde_json::json!([]));

@@ -1,0 +1,61 @@
+//! A volume grows.
+
+use braid_api::control as wire;
+use braid_plan::Step;
+use tonic::Status;
+
+use super::changes::Waited;
+use super::create::rounded;
+use super::refused;
+use crate::registry::Control;
+use crate::store::{Change, Volume};
+
+impl Control {
+    /// `Resize`.
+    pub(crate) async fn resize(
+        &self,
+        request: wire::ResizeRequest,
+    ) -> Result<wire::Volume, Status> {
+        let volume = self.reference(&request.volume)?;
+        let bytes = rounded(request.size_bytes).filter(|bytes| *bytes > 0).ok_or_else(|| {
+            Status::invalid_argument("size_bytes is missing, or too large: how large shall it be?")
+        })?;
+        let (spec, record) = self.changeable(&volume)?;
+        if bytes < record.bytes {
+            return Err(Status::invalid_argument(format!(
+                "volume {} has {} bytes, and volumes only grow",
+                spec.name, record.bytes
+            )));
+        }
+        if spec.bytes != bytes {
+            self.store
+                .change(Change::Resize { volume, instead: None, bytes })
+                .await
+                .map_err(refused)?;
+            self.store.note(volume, format!("a size of {bytes} bytes was asked for"));
+        }
+        let meant = |step: &Step| matches!(step, Step::Resize { bytes: to, .. } if *to == bytes);
+        self.ask_anew(&volume, meant);
+        let look = |volume: &Volume| {
+            let now = volume.record.as_ref().map_or(0, |record| record.bytes);
+            let other = volume.spec.bytes;
+            match now {
+                now if now >= bytes => Some(Ok(())),
+                _ if other != bytes => Some(Err(Status::aborted(format!(
+                    "another size was asked for meanwhile: {other} bytes"
+                )))),
+                _ => None,
+            }
+        };
+        match self.wait_until(&volume, meant, look).await {
+            Ok(()) => self.volume(&volume),
+            Err(Waited::Refused(why)) => {
+                let back = Change::Resize { volume, instead: Some(bytes), bytes: record.bytes };
+                self.store.change(back).await.map_err(refused)?;
+                self.store.note(volume, format!("it keeps its size: {}", why.message()));
+                Err(why)
+            }
+            Err(waited) => Err(waited.status()),
+        }
+    }
+}
