@@ -61,6 +61,53 @@ pub enum Step {
         /// Bytes that it shall have.
         bytes: u64,
     },
+    /// An engine makes a replica.
+    MakeReplica {
+        /// Which engine.
+        engine: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// The owner names a replica that was made.
+    AddMember {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// The owner takes a member out: it is away then.
+    TakeOut {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// The owner names a replica that is away no more.
+    GiveUp {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// A replica that is gone is listed no more.
+    Unlist {
+        /// Which.
+        replica: Uuid,
+    },
+    /// The owner takes a snapshot.
+    TakeSnapshot {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which snapshot.
+        snapshot: Uuid,
+    },
+    /// The owner lets a snapshot go.
+    DropSnapshot {
+        /// Where the owner is.
+        engine: Uuid,
+        /// Which snapshot.
+        snapshot: Uuid,
+    },
     /// Nothing of the volume is left but its record.
     Forget,
 }
@@ -76,8 +123,14 @@ impl Step {
             | Self::Standby { engine }
             | Self::Withdraw { engine }
             | Self::DropReplica { engine, .. }
-            | Self::Resize { engine, .. } => Some(*engine),
-            Self::Forget => None,
+            | Self::Resize { engine, .. }
+            | Self::MakeReplica { engine, .. }
+            | Self::AddMember { engine, .. }
+            | Self::TakeOut { engine, .. }
+            | Self::GiveUp { engine, .. }
+            | Self::TakeSnapshot { engine, .. }
+            | Self::DropSnapshot { engine, .. } => Some(*engine),
+            Self::Unlist { .. } | Self::Forget => None,
         }
     }
 
@@ -95,13 +148,29 @@ impl Step {
     /// It is a change that people asked for: what fails of it holds nothing else up.
     #[must_use]
     pub const fn is_change(&self) -> bool {
-        matches!(self, Self::Resize { .. })
+        matches!(
+            self,
+            Self::Resize { .. }
+                | Self::MakeReplica { .. }
+                | Self::AddMember { .. }
+                | Self::TakeOut { .. }
+                | Self::GiveUp { .. }
+                | Self::Unlist { .. }
+                | Self::TakeSnapshot { .. }
+                | Self::DropSnapshot { .. }
+        )
     }
 
     /// The same change, whoever does it.
     pub(crate) const fn anywhere(mut self) -> Self {
-        if let Self::Resize { engine, .. } = &mut self {
-            *engine = [0; 16];
+        match &mut self {
+            Self::Resize { engine, .. }
+            | Self::AddMember { engine, .. }
+            | Self::TakeOut { engine, .. }
+            | Self::GiveUp { engine, .. }
+            | Self::TakeSnapshot { engine, .. }
+            | Self::DropSnapshot { engine, .. } => *engine = [0; 16],
+            _ => {}
         }
         self
     }

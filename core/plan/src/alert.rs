@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use braid_block::Instant;
 
 use crate::Uuid;
-use crate::desired::Volume;
+use crate::desired::{Replica, Stay, Volume};
 use crate::observed::Observed;
 use crate::volume::{Ownership, View};
 
@@ -25,6 +25,8 @@ pub enum Alert {
     },
     /// Replicas know a newer record than the store: it waits for an operator.
     NotCurrent,
+    /// A replica that was taken out waits for its engine, which is not there.
+    Leaving,
     /// Its deletion waits for engines that are not there.
     Waiting,
 }
@@ -48,9 +50,19 @@ pub fn alerts(uuid: &Uuid, wanted: &Volume, observed: &Observed, now: Instant) -
         Ownership::Served(_) => {}
         Ownership::Pending | Ownership::Vacant(_) => alerts.push(Alert::NoOwner),
     }
-    if !record.away.is_empty() {
+    let leaves = |uuid: &Uuid| {
+        wanted.replicas.iter().any(|replica| replica.uuid == *uuid && replica.stay != Stay::Stays)
+    };
+    let away = record.away.iter().filter(|uuid| !leaves(uuid)).count();
+    if away > 0 {
         let members = record.members.len();
-        alerts.push(Alert::Degraded { members, of: members + record.away.len() });
+        alerts.push(Alert::Degraded { members, of: members + away });
+    }
+    let waits = |replica: &Replica| {
+        replica.stay == Stay::Leaves && !observed.is_alive(&replica.engine, now)
+    };
+    if wanted.replicas.iter().any(waits) {
+        alerts.push(Alert::Leaving);
     }
     alerts
 }

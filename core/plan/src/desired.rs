@@ -17,6 +17,8 @@ pub struct Desired {
 pub struct Volume {
     /// Where its replicas are.
     pub replicas: Vec<Replica>,
+    /// Snapshots that are to be taken, or to go; those that were taken are left alone.
+    pub snapshots: Vec<Snapshot>,
     /// Engines that stand by.
     pub standbys: usize,
     /// Bytes that it shall have, at least.
@@ -34,6 +36,29 @@ pub struct Replica {
     pub uuid: Uuid,
     /// Its engine.
     pub engine: Uuid,
+    /// Whether it is to stay.
+    pub stay: Stay,
+}
+
+/// Whether a replica is to stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stay {
+    /// A member, or to become one.
+    #[default]
+    Stays,
+    /// It is taken out and destroyed.
+    Leaves,
+    /// It is taken out; nobody waits for its engine to destroy it.
+    Forgotten,
+}
+
+/// A snapshot that is to be taken, or to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which.
+    pub uuid: Uuid,
+    /// It shall go.
+    pub goes: bool,
 }
 
 /// An operator asks for another owner.

@@ -150,6 +150,9 @@ impl Ledger {
             Step::DropReplica { replica, .. } => {
                 self.dropped.insert(replica);
             }
+            Step::MakeReplica { replica, .. } => {
+                self.dropped.remove(&replica);
+            }
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The supervisor: `plan(desired, observed, now) -> actions`. It sees engines by their heartbeats,
 //! has the standby take over when the owner is gone or somebody asks, brings members back, keeps a
-//! standby path, has owners make volumes larger. It replaces nothing yet.
+//! standby path, has sizes, replicas and snapshots changed as people ask. It replaces nothing by
+//! itself yet.
 //!
 //! The shell keeps [`Observed`] as engines report, calls [`Observed::settle`] and then [`plan`],
 //! carries the actions out, and tells each [`Ledger`] what began and how it ended. Nothing here
@@ -38,7 +39,7 @@ use braid_block::Instant;
 
 pub use action::{Action, Step};
 pub use alert::{Alert, alerts};
-pub use desired::{Asked, Desired, Replica, Volume};
+pub use desired::{Asked, Desired, Replica, Snapshot, Stay, Volume};
 pub use ledger::{ASK_TRIES, Ledger, PATIENCE};
 pub use observed::{Engine, GRACE, Line, Observed, Part, Record, SETTLE, SILENCE};
 pub use owners::Owners;

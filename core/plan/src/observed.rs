@@ -84,6 +84,8 @@ pub struct Record {
     pub members: Vec<Uuid>,
     /// Replicas that lack writes.
     pub away: Vec<Uuid>,
+    /// Snapshots.
+    pub snapshots: Vec<Uuid>,
     /// Replicas know a newer one: it decides nothing.
     pub stale: bool,
 }

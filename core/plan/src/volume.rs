@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use braid_block::Instant;
 
-use crate::desired::{Asked, Desired, Volume};
+use crate::desired::{Asked, Desired, Stay, Volume};
 use crate::ledger::{Ledger, PATIENCE};
 use crate::observed::{Observed, Part, Record, SETTLE};
 use crate::{Action, Step, Uuid};
@@ -255,6 +255,7 @@ impl<'a> View<'a> {
             self.wanted.replicas.iter().any(|replica| {
                 let engine = self.observed.engines.get(&replica.engine);
                 replica.uuid == **uuid
+                    && replica.stay == Stay::Stays
                     && self.is_alive(&replica.engine)
                     && engine.is_some_and(|engine| engine.replicas.contains(*uuid))
             })

@@ -76,7 +76,9 @@ pub use event::{Disk, Event, Socket};
 pub use host::HostConfig;
 pub use inject::{Fault, Injection};
 pub use mail::Mail;
-pub use mirror::{Deed, MemberInfo, News, Question, Rehearsal, Told, VolumeConfig, member_nqn};
+pub use mirror::{
+    Deed, MemberInfo, News, Question, Rehearsal, SNAPSHOT_PREFIX, Told, VolumeConfig, member_nqn,
+};
 pub use note::{Limit, Note, Operation, Why};
 pub use pool::{Latency, POOLS_MAX, PoolId};
 pub use sharing::{NamespaceInfo, NamespaceKind};

@@ -22,6 +22,8 @@ Examples:
   braid-control volume create db --size 20GiB --replica n1 --replica n2 --replica n3
   braid-control volume list
   braid-control volume resize db 40GiB
+  braid-control volume add-member db n4
+  braid-control volume snapshot create db monday
   braid-control volume hand-over db --to n2
   braid-control volume history db
 

@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use crate::Outcome;
-use crate::cluster::{Cluster, VOLUME};
+use crate::cluster::{Cluster, VOLUME, VOLUME_BYTES};
 use crate::net::{ENGINES, Place, Trouble};
 use crate::plan::{Episode, Fault, Who};
 use crate::process::kill;
@@ -20,6 +20,8 @@ use crate::story::Story;
 const RESET: Duration = Duration::from_millis(400);
 /// A connection that is reset again and again lives for so many bytes at most.
 const RESET_AFTER: u64 = 300_000;
+/// The snapshot that an operator takes: one at a time, so that a pool has space for what changes.
+const SNAPSHOT: &str = "s";
 /// The port of the first proxy; each fault has four of its own.
 const PROXIES: u16 = 9000;
 
@@ -174,15 +176,33 @@ impl<'a> Nemesis<'a> {
             | Fault::ResetHosts(who)
             | Fault::ResetMembers(who) => self.detour(fault, self.resolve(who), number, now)?,
             Fault::HandOver => {
-                let mut command = self.cluster.control_command();
-                command.args(["volume", "hand-over", VOLUME]);
-                let quiet = std::process::Stdio::null;
-                let child = command.stdout(quiet()).stderr(quiet()).spawn().ok();
-                ("an operator asks for a hand-over".into(), vec![Undo::Nothing(child)])
+                let child = self.operator(&["hand-over", VOLUME]);
+                ("an operator asks for a hand-over".into(), vec![child])
+            }
+            Fault::Snapshot if number.is_multiple_of(2) => {
+                let child = self.operator(&["snapshot", "create", VOLUME, SNAPSHOT]);
+                ("an operator takes a snapshot".into(), vec![child])
+            }
+            Fault::Snapshot => {
+                let words = ["snapshot", "destroy", VOLUME, SNAPSHOT, "--yes", "--if-exists"];
+                ("an operator lets the snapshot go".into(), vec![self.operator(&words)])
+            }
+            Fault::Grow => {
+                let size = (VOLUME_BYTES + (u64::from(number) << 20)).to_string();
+                let child = self.operator(&["resize", VOLUME, &size]);
+                (format!("an operator makes the volume {size} bytes large"), vec![child])
             }
             _ => self.network(fault, number)?,
         };
         Ok(Some(done))
+    }
+
+    /// An operator asks for something, and is gone when the episode ends, answered or not.
+    fn operator(&self, words: &[&str]) -> Undo {
+        let mut command = self.cluster.control_command();
+        command.arg("volume").args(words);
+        let quiet = std::process::Stdio::null;
+        Undo::Nothing(command.stdout(quiet()).stderr(quiet()).spawn().ok())
     }
 
     fn left_out(&self, fault: Fault, place: Place) -> bool {

@@ -71,6 +71,10 @@ pub(crate) enum Fault {
     DiskFull(Who),
     /// No fault: an operator has another engine serve.
     HandOver,
+    /// No fault: an operator takes a snapshot, or lets it go again.
+    Snapshot,
+    /// No fault: an operator makes the volume larger.
+    Grow,
 }
 
 impl Fault {
@@ -101,6 +105,8 @@ impl Fault {
             Self::DiskSlow(_) => "slow disk",
             Self::DiskError(..) => "disk error",
             Self::DiskFull(_) => "full disk",
+            Self::Snapshot => "snapshot by an operator",
+            Self::Grow => "a larger volume by an operator",
             Self::HandOver => "hand-over by an operator",
         }
     }
@@ -177,6 +183,8 @@ fn draw(random: &mut Random) -> (Fault, Duration) {
         (4, Fault::DiskError(who, error), (1_000, 5_000)),
         (3, Fault::DiskFull(who), (1_000, 5_000)),
         (2, Fault::HandOver, (1_000, 3_000)),
+        (4, Fault::Snapshot, (500, 3_000)),
+        (2, Fault::Grow, (500, 3_000)),
     ];
     let weights = faults.map(|(weight, ..)| weight);
     let (_, fault, (low, high)) = faults[random.weighted(&weights)];
@@ -214,7 +222,7 @@ mod tests {
         for seed in 0..20 {
             let plan = plan(seed, HOUR);
             let names: BTreeSet<&str> = plan.iter().map(|episode| episode.fault.name()).collect();
-            assert_eq!(names.len(), 25, "{seed}: {names:?}");
+            assert_eq!(names.len(), 27, "{seed}: {names:?}");
             let mut over = Duration::ZERO;
             let mut quiet = 0;
             for episode in &plan {

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use braid_plan::Asked;
+use braid_plan::{Asked, Snapshot, Stay};
 
-use super::world::{World, id};
+use super::world::{World, id, place};
 
 const ENGINES: &str = "abcd";
 const VOLUMES: &str = "uvw";
@@ -73,11 +73,13 @@ fn run(seed: u64) -> usize {
         let truth = &world.truth[&id(volume)];
         assert_eq!(world.serving(&id(volume)), 1, "seed {seed}: {volume} {truth:?}");
         assert!(truth.away.is_empty(), "seed {seed}: {volume} {truth:?}");
-        let wanted = world.desired.volumes[&id(volume)].bytes;
-        assert_eq!(
-            truth.bytes, wanted,
-            "seed {seed}: {volume} has not the size that was asked for"
-        );
+        let wanted = &world.desired.volumes[&id(volume)];
+        let replicas = wanted.replicas.iter().map(|replica| replica.uuid).collect();
+        assert_eq!(truth.members, replicas, "seed {seed}: the replicas of {volume}");
+        let snapshots = wanted.snapshots.iter().filter(|snapshot| !snapshot.goes);
+        let snapshots = snapshots.map(|snapshot| snapshot.uuid).collect();
+        assert_eq!(truth.snapshots, snapshots, "seed {seed}: the snapshots of {volume}");
+        assert_eq!(truth.bytes, wanted.bytes, "seed {seed}: the size of {volume}");
         assert!(world.parts(&id(volume)) >= 2, "seed {seed}: {volume} has no standby");
         assert_eq!(world.alerts(volume), "[]", "seed {seed}");
     }
@@ -111,6 +113,26 @@ fn happen(world: &mut World, dice: &mut Dice) {
             world.observed.awake = world.paused;
         }
         27..30 => world.sever(engine),
+        33..36 => {
+            let volume = dice.pick(VOLUMES);
+            let wanted = world.desired.volumes.get_mut(&id(volume)).unwrap();
+            let staying = wanted.replicas.iter().filter(|replica| replica.stay == Stay::Stays);
+            let enough = staying.count() > 2;
+            let uuid = place(volume, engine).uuid;
+            match wanted.replicas.iter_mut().find(|replica| replica.uuid == uuid) {
+                Some(there) if enough => there.stay = Stay::Leaves,
+                Some(_) => {}
+                None => wanted.replicas.push(place(volume, engine)),
+            }
+        }
+        36..38 => {
+            let snapshot = Snapshot { uuid: [dice.number() as u8; 16], goes: false };
+            let wanted = world.desired.volumes.get_mut(&id(dice.pick(VOLUMES))).unwrap();
+            match wanted.snapshots.iter_mut().find(|known| known.uuid == snapshot.uuid) {
+                Some(known) => known.goes = true,
+                None => wanted.snapshots.push(snapshot),
+            }
+        }
         31..33 => {
             let wanted = world.desired.volumes.get_mut(&id(dice.pick(VOLUMES))).unwrap();
             wanted.bytes += dice.within(1, 9);

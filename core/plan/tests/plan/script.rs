@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use braid_plan::Asked;
+use braid_plan::{Asked, Snapshot, Stay};
 use datadriven::TestCase;
 
-use super::world::{World, id};
+use super::world::{World, id, place, replica};
 
 /// A file of stories: `new` begins one, `play` goes on with it.
 #[derive(Debug, Default)]
@@ -78,6 +78,25 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<String> {
             world.ask(letter(0)?, Asked { number: 0, engine, orderly, force });
         }
         "delete" => world.desired.volumes.get_mut(&id(letter(0)?))?.deleting = true,
+        "add" => {
+            let wanted = world.desired.volumes.get_mut(&id(letter(0)?))?;
+            wanted.replicas.push(place(letter(0)?, letter(1)?));
+        }
+        "remove" => {
+            let stay = if rest.contains(&"forget") { Stay::Forgotten } else { Stay::Leaves };
+            let wanted = world.desired.volumes.get_mut(&id(letter(0)?))?;
+            let uuid = replica(letter(0)?, letter(1)?);
+            wanted.replicas.iter_mut().find(|replica| replica.uuid == uuid)?.stay = stay;
+        }
+        "snapshot" => {
+            let snapshot = Snapshot { uuid: id(letter(1)?), goes: false };
+            world.desired.volumes.get_mut(&id(letter(0)?))?.snapshots.push(snapshot);
+        }
+        "unsnap" => {
+            let wanted = world.desired.volumes.get_mut(&id(letter(0)?))?;
+            let uuid = id(letter(1)?);
+            wanted.snapshots.iter_mut().find(|snapshot| snapshot.uuid == uuid)?.goes = true;
+        }
         "size" => {
             let wanted = world.desired.volumes.get_mut(&id(letter(0)?))?;
             wanted.bytes = rest.get(1)?.parse().ok()?;

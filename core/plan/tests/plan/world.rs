@@ -7,7 +7,7 @@ use std::time::Duration;
 use braid_block::Instant;
 use braid_plan::{
     ACTIONS_MAX, Action, Asked, Desired, Engine, Ledger, Line, Observed, Owners, Part, Record,
-    Replica, Step, Uuid, Volume, alerts, plan,
+    Replica, Stay, Step, Uuid, Volume, alerts, plan,
 };
 
 /// Between two turns.
@@ -54,6 +54,9 @@ pub(crate) struct Truth {
     pub(crate) space: Option<u64>,
     pub(crate) members: BTreeSet<Uuid>,
     pub(crate) away: BTreeSet<Uuid>,
+    pub(crate) snapshots: BTreeSet<Uuid>,
+    /// Replicas that are in a pool.
+    made: BTreeSet<Uuid>,
     pub(crate) stale: bool,
 }
 
@@ -118,12 +121,10 @@ impl World {
 
     /// A volume with a replica on each of these engines: `a` has `A`, and so on.
     pub(crate) fn add_volume(&mut self, volume: char, engines: &str, standbys: usize) {
-        let replicas: Vec<Replica> = engines
-            .chars()
-            .map(|engine| Replica { uuid: replica(volume, engine), engine: id(engine) })
-            .collect();
-        let members = replicas.iter().map(|replica| replica.uuid).collect();
-        self.truth.insert(id(volume), Truth { members, ..Truth::default() });
+        let replicas: Vec<Replica> = engines.chars().map(|engine| place(volume, engine)).collect();
+        let members: BTreeSet<Uuid> = replicas.iter().map(|replica| replica.uuid).collect();
+        let made = members.clone();
+        self.truth.insert(id(volume), Truth { members, made, ..Truth::default() });
         let wanted = Volume { replicas, standbys, ..Volume::default() };
         self.desired.volumes.insert(id(volume), wanted);
     }
@@ -231,7 +232,9 @@ impl World {
     fn report(&mut self) {
         for (uuid, node) in self.nodes.iter_mut().filter(|(_, node)| node.alive && node.heard) {
             let wanted = self.desired.volumes.values().flat_map(|volume| &volume.replicas);
-            let replicas = wanted.filter(|r| r.engine == *uuid).map(|r| r.uuid).collect();
+            let mine = wanted.filter(|r| r.engine == *uuid).map(|r| r.uuid);
+            let made = |uuid: &Uuid| self.truth.values().any(|truth| truth.made.contains(uuid));
+            let replicas = mine.filter(made).collect();
             let parts = node.parts.clone();
             let (heard, leaving) = (self.now, node.leaving);
             let seen = Engine { heard, line: Line::Up, parts, replicas, leaving };
@@ -246,6 +249,7 @@ impl World {
             bytes: truth.bytes,
             members: truth.members.iter().copied().collect(),
             away: truth.away.iter().copied().collect(),
+            snapshots: truth.snapshots.iter().copied().collect(),
             stale: truth.stale,
         };
         self.truth.iter().map(|(uuid, truth)| (*uuid, record(truth))).collect()
@@ -269,6 +273,13 @@ impl World {
         self.flights.insert(volume, self.numbers);
         self.begun.push((self.now, volume));
         self.tell(format!("{} {}", letter(&volume), words(&step)));
+        if let Step::Unlist { replica } = step {
+            let wanted = self.desired.volumes.get_mut(&volume).unwrap();
+            wanted.replicas.retain(|place| place.uuid != replica);
+            self.observed.ledgers.entry(volume).or_default().done(self.now);
+            self.flights.remove(&volume);
+            return;
+        }
         if step == Step::Forget {
             self.desired.volumes.remove(&volume);
             self.truth.remove(&volume);
@@ -384,15 +395,52 @@ impl World {
                     truth.members.insert(replica);
                 }
             }
+            Step::MakeReplica { replica, .. } => drop(truth.made.insert(replica)),
+            Step::DropReplica { replica, .. } => {
+                let deleted = self.desired.volumes.get(&mail.volume).is_none_or(|v| v.deleting);
+                let is_member = truth.members.contains(&replica);
+                assert!(deleted || !is_member, "a member is destroyed");
+                truth.made.remove(&replica);
+            }
+            Step::Resize { .. }
+            | Step::AddMember { .. }
+            | Step::TakeOut { .. }
+            | Step::GiveUp { .. }
+            | Step::TakeSnapshot { .. }
+            | Step::DropSnapshot { .. } => return self.change(engine, mail),
+            Step::Withdraw { .. } | Step::Unlist { .. } | Step::Forget => {}
+        }
+        true
+    }
+
+    /// What an owner alone can do.
+    fn change(&mut self, engine: Uuid, mail: &Mail) -> bool {
+        let truth = self.truth.get_mut(&mail.volume).unwrap();
+        let part = self.nodes[&engine].parts.get(&mail.volume);
+        if !part.is_some_and(|part| part.serving && part.owner == truth.owner) {
+            return false;
+        }
+        match mail.step {
             Step::Resize { bytes, .. } => {
-                let part = self.nodes[&engine].parts.get(&mail.volume);
-                let owns = part.is_some_and(|part| part.serving && part.owner == truth.owner);
-                if !owns || truth.space.is_some_and(|space| bytes > space) {
+                if truth.space.is_some_and(|space| bytes > space) {
                     return false;
                 }
                 truth.bytes = truth.bytes.max(bytes);
             }
-            Step::Withdraw { .. } | Step::DropReplica { .. } | Step::Forget => {}
+            Step::AddMember { replica, .. } => {
+                assert!(!truth.members.contains(&replica), "a member is named anew");
+                truth.away.insert(replica);
+            }
+            Step::TakeOut { replica, .. } => {
+                if truth.members.remove(&replica) {
+                    truth.away.insert(replica);
+                }
+                assert!(!truth.members.is_empty(), "the last member is taken out");
+            }
+            Step::GiveUp { replica, .. } => drop(truth.away.remove(&replica)),
+            Step::TakeSnapshot { snapshot, .. } => drop(truth.snapshots.insert(snapshot)),
+            Step::DropSnapshot { snapshot, .. } => drop(truth.snapshots.remove(&snapshot)),
+            _ => {}
         }
         true
     }
@@ -424,8 +472,13 @@ impl World {
     }
 }
 
+/// A replica of a volume and its engine.
+pub(crate) fn place(volume: char, engine: char) -> Replica {
+    Replica { uuid: replica(volume, engine), engine: id(engine), stay: Stay::Stays }
+}
+
 /// The replica of a volume on an engine.
-fn replica(volume: char, engine: char) -> Uuid {
+pub(crate) fn replica(volume: char, engine: char) -> Uuid {
     let mut uuid = id(volume);
     uuid[1] = engine as u8;
     uuid
@@ -445,6 +498,23 @@ fn words(step: &Step) -> String {
         Step::Standby { engine } => format!("-> {} stands by", letter(engine)),
         Step::Withdraw { engine } => format!("-> {} withdraws", letter(engine)),
         Step::DropReplica { engine, .. } => format!("-> {} drops its replica", letter(engine)),
+        Step::MakeReplica { engine, .. } => format!("-> {} makes a replica", letter(engine)),
+        Step::AddMember { engine, replica } => {
+            format!("-> {} names that of {}", letter(engine), char::from(replica[1]))
+        }
+        Step::TakeOut { engine, replica } => {
+            format!("-> {} takes that of {} out", letter(engine), char::from(replica[1]))
+        }
+        Step::GiveUp { engine, replica } => {
+            format!("-> {} gives that of {} up", letter(engine), char::from(replica[1]))
+        }
+        Step::Unlist { replica } => format!("lists that of {} no more", char::from(replica[1])),
+        Step::TakeSnapshot { engine, snapshot } => {
+            format!("-> {} takes snapshot {}", letter(engine), letter(snapshot))
+        }
+        Step::DropSnapshot { engine, snapshot } => {
+            format!("-> {} drops snapshot {}", letter(engine), letter(snapshot))
+        }
         Step::Resize { engine, bytes } => format!("-> {} grows it to {bytes}", letter(engine)),
         Step::Forget => "is forgotten".into(),
     }

@@ -295,9 +295,12 @@ impl Shard {
     }
 }
 
+/// What the names of snapshots begin with that a volume took of its replicas.
+pub const SNAPSHOT_PREFIX: &str = "volume-snapshot-";
+
 /// What people see of a volume's snapshot in a list of a pool.
 fn snapshot_name(uuid: &Uuid) -> String {
-    let mut name = String::from("volume-snapshot-");
+    let mut name = String::from(SNAPSHOT_PREFIX);
     for byte in &uuid[..4] {
         let _ = write!(name, "{byte:02x}");
     }

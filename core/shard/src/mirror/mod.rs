@@ -22,6 +22,7 @@ mod rehearsal;
 mod sums;
 mod volumes;
 
+pub use errands::SNAPSHOT_PREFIX;
 pub use members::{MemberInfo, member_nqn};
 pub use rehearsal::{Deed, Rehearsal};
 pub use volumes::{News, Question, Told, VolumeConfig};

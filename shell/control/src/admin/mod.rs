@@ -2,6 +2,8 @@
 
 pub mod connection;
 pub mod engine;
+mod member;
+mod snapshot;
 pub mod store;
 mod views;
 pub mod volume;

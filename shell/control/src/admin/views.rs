@@ -1,6 +1,6 @@
 //! What is printed of an answer: the fields of the `.proto`, with words for numbers.
 
-use braid_api::control::{self as wire, Access, Standing, VolumeState};
+use braid_api::control::{self as wire, Access, SnapshotState, Standing, VolumeState};
 use braid_terminal::output::{Row, moment, size};
 use serde::Serialize;
 
@@ -90,6 +90,8 @@ impl From<wire::Replica> for Replica {
                 Standing::Member => "member",
                 Standing::Away => "away",
                 Standing::Returning => "returning",
+                Standing::Joining => "joining",
+                Standing::Leaving => "leaving",
                 Standing::Unspecified => "unknown",
             },
             uuid: replica.uuid,
@@ -118,6 +120,59 @@ impl Row for Replica {
             self.standing.into(),
             if self.online { "online" } else { "offline" }.into(),
             progress,
+        ]
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Snapshot {
+    name: String,
+    uuid: String,
+    volume: String,
+    state: &'static str,
+    size_bytes: u64,
+    created_unix_s: u64,
+    holders: u32,
+    replicas: u32,
+}
+
+impl From<wire::Snapshot> for Snapshot {
+    fn from(snapshot: wire::Snapshot) -> Self {
+        Self {
+            state: match snapshot.state() {
+                SnapshotState::Taking => "taking",
+                SnapshotState::Ready => "ready",
+                SnapshotState::Destroying => "destroying",
+                SnapshotState::Lost => "lost",
+                SnapshotState::Unspecified => "unknown",
+            },
+            name: snapshot.name,
+            uuid: snapshot.uuid,
+            volume: snapshot.volume,
+            size_bytes: snapshot.size_bytes,
+            created_unix_s: snapshot.created_unix_s,
+            holders: snapshot.holders,
+            replicas: snapshot.replicas,
+        }
+    }
+}
+
+impl Row for Snapshot {
+    const HEAD: &'static [&'static str] =
+        &["snapshot", "size", "state", "replicas", "created", "uuid"];
+
+    fn cells(&self) -> Vec<String> {
+        let created = match self.created_unix_s {
+            0 => "-".into(),
+            seconds => moment(seconds),
+        };
+        vec![
+            or_dash(&self.name),
+            size(self.size_bytes),
+            self.state.into(),
+            format!("{} of {}", self.holders, self.replicas),
+            created,
+            self.uuid.clone(),
         ]
     }
 }

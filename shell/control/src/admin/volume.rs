@@ -9,7 +9,7 @@ use braid_terminal::{Error, Result, table};
 use clap::Subcommand;
 
 use super::connection::Common;
-use super::views;
+use super::{member, snapshot, views};
 
 /// What `volume --help` teaches below the list of commands.
 pub const HELP: &str = "\
@@ -23,6 +23,9 @@ Examples:
   braid-control volume list
   braid-control volume show db
   braid-control volume resize db 40GiB            (larger only; hosts see it at once)
+  braid-control volume add-member db n4           (made equal while hosts write)
+  braid-control volume remove-member db n1
+  braid-control volume snapshot create db monday  (of all replicas at one point)
   braid-control volume hand-over db --to n2       (for maintenance: hosts only wait)
   braid-control volume take-over db               (if the engine that serves is sick)
   braid-control volume history db
@@ -87,6 +90,15 @@ enum Command {
         #[arg(value_name = "SIZE")]
         size: Bytes,
     },
+    /// Give a volume another replica
+    #[command(after_help = member::HELP_ADD)]
+    AddMember(member::Add),
+    /// Take a replica out of a volume, and destroy it
+    #[command(after_help = member::HELP_REMOVE)]
+    RemoveMember(member::Remove),
+    /// Take, list and destroy snapshots of a volume
+    #[command(subcommand, after_help = snapshot::HELP)]
+    Snapshot(snapshot::Command),
     /// Show what happened to a volume
     History {
         /// Its name or UUID
@@ -171,6 +183,9 @@ pub async fn run(options: Options) -> Result<()> {
             let mut client = common.connect().await?;
             one(&common, answer("resizing the volume", client.resize(request)).await?)
         }
+        Command::AddMember(add) => add.run(&common).await,
+        Command::RemoveMember(remove) => remove.run(&common).await,
+        Command::Snapshot(command) => snapshot::run(command, &common).await,
         Command::History { volume } => {
             let mut client = common.connect().await?;
             let request = wire::HistoryRequest { volume };
@@ -256,7 +271,7 @@ fn rows<T: Row>(things: &[T]) -> String {
 }
 
 /// A place as people write it: a replica's UUID, or an engine and its pool.
-fn place(text: &str) -> wire::Place {
+pub(super) fn place(text: &str) -> wire::Place {
     if uuid::Uuid::try_parse(text).is_ok() {
         return wire::Place { replica: text.into(), ..wire::Place::default() };
     }

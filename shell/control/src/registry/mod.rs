@@ -7,6 +7,7 @@
 //!    process gets nothing that was meant for the one before it.
 
 mod attend;
+mod changes;
 mod copies;
 mod topology;
 mod turn;
@@ -252,6 +253,25 @@ fn words(inside: &Inside, step: &Step) -> String {
         Step::Withdraw { engine } => format!("{} withdraws", node(engine)),
         Step::DropReplica { engine, replica: uuid } => {
             format!("{} destroys replica {}", node(engine), replica(uuid))
+        }
+        Step::MakeReplica { engine, replica: uuid } => {
+            format!("{} makes replica {}", node(engine), replica(uuid))
+        }
+        Step::AddMember { engine, replica: uuid } => {
+            format!("{} names replica {}", node(engine), replica(uuid))
+        }
+        Step::TakeOut { engine, replica: uuid } => {
+            format!("{} takes replica {} out", node(engine), replica(uuid))
+        }
+        Step::GiveUp { engine, replica: uuid } => {
+            format!("{} gives replica {} up", node(engine), replica(uuid))
+        }
+        Step::Unlist { replica: uuid } => format!("replica {} is gone", replica(uuid)),
+        Step::TakeSnapshot { engine, snapshot } => {
+            format!("{} takes snapshot {}", node(engine), replica(snapshot))
+        }
+        Step::DropSnapshot { engine, snapshot } => {
+            format!("{} lets snapshot {} go", node(engine), replica(snapshot))
         }
         Step::Resize { engine, bytes } => format!("{} grows it to {bytes} bytes", node(engine)),
         Step::Forget => "it is forgotten".into(),

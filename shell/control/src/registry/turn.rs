@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Control, Inside, Sent, is_planned, words};
 use crate::identity;
-use crate::store::{Appointed, Change, Stage, State, random};
+use crate::store::{Appointed, Change, SnapshotStage, Stage, State, Stay, random};
 
 /// Between two turns.
 const TURN: Duration = Duration::from_millis(100);
@@ -123,10 +123,19 @@ impl Control {
                 let what = wire::order::What::DropReplica(wire::DropReplica { uuid });
                 self.send(volume, step, what);
             }
-            Step::Resize { bytes: size_bytes, .. } => {
-                self.send(volume, step, wire::order::What::Resize(wire::Resize { size_bytes }));
-            }
+            Step::Unlist { replica } => self.unlist(volume, replica),
             Step::Forget => self.forget(volume),
+            Step::Resize { .. }
+            | Step::MakeReplica { .. }
+            | Step::AddMember { .. }
+            | Step::TakeOut { .. }
+            | Step::GiveUp { .. }
+            | Step::TakeSnapshot { .. }
+            | Step::DropSnapshot { .. } => {
+                if let Some(what) = self.change(&volume, &step) {
+                    self.send(volume, step, what);
+                }
+            }
         }
     }
 
@@ -151,7 +160,7 @@ impl Control {
         }
     }
 
-    fn fail(&self, volume: Uuid, step: Step, why: &str) {
+    pub(super) fn fail(&self, volume: Uuid, step: Step, why: &str) {
         let now = self.now();
         let mut inside = self.inside();
         if inside.ledger(volume).in_flight() == Some(step) {
@@ -190,9 +199,25 @@ impl Inside {
     /// What is wanted of a volume.
     pub(crate) fn wanted(&self, uuid: &Uuid, volume: &crate::store::Volume) -> Volume {
         let places = &volume.spec.places;
-        let replica =
-            |place: &crate::store::Place| Replica { uuid: place.replica, engine: place.engine };
+        let replica = |place: &crate::store::Place| Replica {
+            uuid: place.replica,
+            engine: place.engine,
+            stay: match place.stay {
+                Stay::Stays => braid_plan::Stay::Stays,
+                Stay::Leaves => braid_plan::Stay::Leaves,
+                Stay::Forgotten => braid_plan::Stay::Forgotten,
+            },
+        };
+        let snapshots = volume.spec.snapshots.iter().filter_map(|snapshot| {
+            let goes = match snapshot.stage {
+                SnapshotStage::Taken => return None,
+                SnapshotStage::Wanted => false,
+                SnapshotStage::Goes => true,
+            };
+            Some(braid_plan::Snapshot { uuid: snapshot.uuid, goes })
+        });
         Volume {
+            snapshots: snapshots.collect(),
             replicas: places.iter().map(replica).collect(),
             standbys: volume.spec.standbys as usize,
             bytes: volume.spec.bytes,
@@ -243,6 +268,7 @@ pub(crate) fn tell(alerts: &[Alert]) -> Vec<String> {
         Alert::NoStandby => "no standby path".into(),
         Alert::Degraded { members, of } => format!("degraded: {members} of {of} replicas"),
         Alert::NotCurrent => "the store is older than its replicas: recover it".into(),
+        Alert::Leaving => "a replica that was taken out waits for its engine".into(),
         Alert::Waiting => "its deletion waits for engines that are not connected".into(),
     };
     alerts.iter().map(one).collect()
@@ -257,8 +283,10 @@ fn records(state: &State, inside: &Inside) -> BTreeMap<Uuid, braid_plan::Record>
         };
         let stale = record.store != state.id || inside.stale.contains(uuid);
         let owner = (record.owner != [0; 16]).then_some(record.owner);
+        let snapshots = record.snapshots.iter().map(|snapshot| snapshot.uuid).collect();
         let (members, away) = (replicas(record.members()), replicas(record.away()));
-        Some((*uuid, braid_plan::Record { owner, bytes: record.bytes, members, away, stale }))
+        let bytes = record.bytes;
+        Some((*uuid, braid_plan::Record { owner, bytes, members, away, snapshots, stale }))
     });
     seen.collect()
 }

@@ -1,5 +1,5 @@
-//! Changes that people asked for: committed first, so that they outlive this process and any engine,
-//! then begun by the supervisor, and waited for here.
+//! Changes that people asked for: committed first, so that they outlive this process and any
+//! engine, then begun by the supervisor, and waited for here.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ impl Control {
                 return seen.map_err(Waited::Not);
             }
             let refusal = self.inside().refusals.get(volume).cloned();
-            let refusal = refusal.filter(|(step, _)| meant(step)).map(|(step, why)| (step, why));
+            let refusal = refusal.filter(|(step, _)| meant(step));
             match refusal {
                 Some((step, why)) if is_final(&step, why.code()) => {
                     return Err(Waited::Refused(why));
@@ -106,6 +106,13 @@ impl Control {
 }
 
 /// Whether an engine that refuses a step so refuses it for good.
-const fn is_final(_: &Step, code: Code) -> bool {
-    matches!(code, Code::ResourceExhausted | Code::InvalidArgument)
+const fn is_final(step: &Step, code: Code) -> bool {
+    match (step, code) {
+        (_, Code::ResourceExhausted | Code::InvalidArgument) => true,
+        // A pool that is not there, a name that is taken: somebody has to see to that.
+        (Step::MakeReplica { .. }, _) => {
+            !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        }
+        _ => false,
+    }
 }

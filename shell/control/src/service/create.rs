@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use super::refused;
 use crate::identity;
 use crate::registry::{Control, Inside};
-use crate::store::{Change, Place, Spec, Stage, random, unix_ms};
+use crate::store::{Change, Place, Spec, Stage, Stay, random, unix_ms};
 
 /// What sizes are multiples of.
 const SIZE_UNIT: u64 = 4096;
@@ -78,6 +78,7 @@ impl Control {
             name: request.name,
             bytes,
             places,
+            snapshots: Vec::new(),
             standbys: request.standbys.max(1),
             created_unix_s: unix_ms() / 1000,
             stage: Stage::Creating,
@@ -239,7 +240,7 @@ impl Control {
 }
 
 impl Inside {
-    fn new_place(&self, asked: &wire::Place) -> Result<Place, Status> {
+    pub(super) fn new_place(&self, asked: &wire::Place) -> Result<Place, Status> {
         let engine = self.engine(&asked.engine)?;
         let known = self.engines.get(&engine).filter(|known| known.is_connected());
         let node = self.node(&engine);
@@ -263,7 +264,7 @@ impl Inside {
             }
         };
         let replica = random().map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Place { replica, engine, node, pool, given: false })
+        Ok(Place { replica, engine, node, pool, given: false, stay: Stay::Stays })
     }
 
     fn given_place(&self, asked: &wire::Place) -> Result<(Place, u64), Status> {
@@ -272,7 +273,7 @@ impl Inside {
             Status::not_found(format!("no engine that is connected has replica {}", asked.replica))
         })?;
         let (node, pool, size) = (self.node(&engine), found.pool.clone(), found.size_bytes);
-        Ok((Place { replica, engine, node, pool, given: true }, size))
+        Ok((Place { replica, engine, node, pool, given: true, stay: Stay::Stays }, size))
     }
 }
 

@@ -3,9 +3,11 @@
 mod changes;
 mod create;
 mod engines;
+mod members;
 mod membership;
 mod recover;
 mod size;
+mod snapshots;
 mod view;
 mod volumes;
 

@@ -10,7 +10,7 @@ use tonic::Status;
 use super::refused;
 use crate::identity;
 use crate::registry::{Control, Said};
-use crate::store::{Change, Done, Place, Spec, Stage, unix_ms};
+use crate::store::{Change, Done, Place, Snapshot, SnapshotStage, Spec, Stage, Stay, unix_ms};
 
 impl Control {
     /// `Recover`.
@@ -63,7 +63,8 @@ impl Control {
                 ));
             }
         };
-        let spec = spec.map_or_else(|| found(&volume, &record, &said, self), |s| (*s).clone());
+        let found = found(&volume, &record, &said, self);
+        let spec = spec.map_or_else(|| found.clone(), |spec| completed(&spec, &found, &record));
         let expected = stored.map(|stored| Box::new((*stored).clone()));
         let (epoch, version) = (record.epoch, record.version);
         let change = Change::Recover { spec: Box::new(spec), expected, record };
@@ -82,6 +83,25 @@ impl Control {
     }
 }
 
+/// What was wanted of a volume when the store was copied, with what its record has since: replicas
+/// that were added, and snapshots that were taken. One that was only wanted is not taken now.
+fn completed(spec: &Spec, found: &Spec, record: &Record) -> Spec {
+    let mut spec = spec.clone();
+    for place in &found.places {
+        if spec.places.iter().all(|known| known.replica != place.replica) {
+            spec.places.push(place.clone());
+        }
+    }
+    let named = |snapshot: &Snapshot| record.snapshot(&snapshot.uuid).is_some();
+    spec.snapshots.retain(|known| known.stage != SnapshotStage::Wanted || named(known));
+    for known in &mut spec.snapshots {
+        if known.stage == SnapshotStage::Wanted {
+            known.stage = SnapshotStage::Taken;
+        }
+    }
+    spec
+}
+
 /// What is known of a volume that only its replicas know.
 fn found(volume: &Uuid, record: &Record, said: &[Said], control: &Control) -> Spec {
     let by_replica: BTreeMap<Uuid, &Said> = said.iter().map(|said| (said.replica, said)).collect();
@@ -91,7 +111,7 @@ fn found(volume: &Uuid, record: &Record, said: &[Said], control: &Control) -> Sp
         let engine = said.map_or([0; 16], |said| said.engine);
         let node = said.map_or_else(String::new, |said| inside.node(&said.engine));
         let pool = said.map_or_else(String::new, |said| said.pool.clone());
-        Place { replica, engine, node, pool, given: false }
+        Place { replica, engine, node, pool, given: false, stay: Stay::Stays }
     };
     let named = record.slots.iter().flatten().map(|replica| replica.uuid);
     Spec {
@@ -99,6 +119,7 @@ fn found(volume: &Uuid, record: &Record, said: &[Said], control: &Control) -> Sp
         name: format!("recovered-{}", &uuid::Uuid::from_bytes(*volume).simple().to_string()[..8]),
         bytes: record.bytes,
         places: named.map(place).collect(),
+        snapshots: Vec::new(),
         standbys: 1,
         created_unix_s: unix_ms() / 1000,
         stage: Stage::Ready,

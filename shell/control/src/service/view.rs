@@ -2,13 +2,13 @@
 
 use braid_api::control as wire;
 use braid_nexus::Uuid;
-use braid_nexus::record::Standing;
+use braid_nexus::record::{Replica, Standing};
 use braid_plan::alerts;
 use tonic::Status;
 
 use crate::identity;
 use crate::registry::{Control, Inside, tell};
-use crate::store::{Stage, Volume};
+use crate::store::{Stage, Stay, Volume};
 
 impl Control {
     /// The volume that a request means.
@@ -84,7 +84,14 @@ impl Control {
 }
 
 fn state(volume: &Volume, stale: bool, served: bool) -> wire::VolumeState {
-    let away = volume.record.as_ref().is_some_and(|record| record.away() != 0);
+    let leaves = |replica: &Uuid| {
+        let mut places = volume.spec.places.iter();
+        places.any(|place| place.replica == *replica && place.stay != Stay::Stays)
+    };
+    let lacks = |slot: &Option<Replica>| {
+        slot.is_some_and(|r| matches!(r.standing, Standing::Away { .. }) && !leaves(&r.uuid))
+    };
+    let away = volume.record.as_ref().is_some_and(|record| record.slots.iter().any(lacks));
     match (volume.spec.stage, stale, served, away) {
         (Stage::Creating, ..) => wire::VolumeState::Creating,
         (Stage::Deleting, ..) => wire::VolumeState::Deleting,
@@ -131,6 +138,8 @@ impl Inside {
             let record = volume.record.as_deref();
             let slot = record.and_then(|r| r.replica(r.slot_of(&place.replica)?));
             let standing = match (slot.map(|replica| replica.standing), comes) {
+                _ if place.stay != Stay::Stays => wire::Standing::Leaving,
+                (None, _) if record.is_some() => wire::Standing::Joining,
                 (Some(Standing::Member { .. }), _) => wire::Standing::Member,
                 (Some(Standing::Away { .. }), Some(_)) => wire::Standing::Returning,
                 (Some(Standing::Away { .. }), None) => wire::Standing::Away,

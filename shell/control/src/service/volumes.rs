@@ -65,6 +65,41 @@ impl Volumes for Service {
         self.0.resize(request.into_inner()).await.map(Response::new)
     }
 
+    async fn add_member(&self, request: Request<wire::AddMemberRequest>) -> Answer<wire::Volume> {
+        self.0.add_member(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<wire::RemoveMemberRequest>,
+    ) -> Answer<wire::RemoveMemberResponse> {
+        let existed = self.0.remove_member(request.into_inner()).await?;
+        Ok(Response::new(wire::RemoveMemberResponse { existed }))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<wire::CreateSnapshotRequest>,
+    ) -> Answer<wire::Snapshot> {
+        self.0.create_snapshot(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<wire::ListSnapshotsRequest>,
+    ) -> Answer<wire::ListSnapshotsResponse> {
+        let snapshots = self.0.snapshots(&request.into_inner().volume)?;
+        Ok(Response::new(wire::ListSnapshotsResponse { snapshots }))
+    }
+
+    async fn destroy_snapshot(
+        &self,
+        request: Request<wire::DestroySnapshotRequest>,
+    ) -> Answer<wire::DestroySnapshotResponse> {
+        let existed = self.0.destroy_snapshot(request.into_inner()).await?;
+        Ok(Response::new(wire::DestroySnapshotResponse { existed }))
+    }
+
     async fn history(
         &self,
         request: Request<wire::HistoryRequest>,

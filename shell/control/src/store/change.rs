@@ -6,7 +6,7 @@ use std::sync::Arc;
 use braid_nexus::record::RECORD_MAX;
 use braid_nexus::{Record, Uuid};
 
-use super::row::{Appointed, Spec, Stage};
+use super::row::{Appointed, Place, Snapshot, Spec, Stage};
 use super::{State, Volume};
 
 /// A change.
@@ -45,6 +45,43 @@ pub enum Change {
         instead: Option<u64>,
         /// Bytes.
         bytes: u64,
+    },
+    /// A volume shall have another replica.
+    Place {
+        /// Which volume.
+        volume: Uuid,
+        /// Where.
+        place: Place,
+    },
+    /// A replica shall leave its volume, or be forgotten with its engine.
+    Leave {
+        /// Which volume.
+        volume: Uuid,
+        /// Which replica.
+        replica: Uuid,
+        /// Nobody waits for its engine.
+        forget: bool,
+    },
+    /// A replica that left is gone.
+    Unlist {
+        /// Which volume.
+        volume: Uuid,
+        /// Which replica.
+        replica: Uuid,
+    },
+    /// A snapshot shall be taken.
+    TakeSnapshot {
+        /// Of which volume.
+        volume: Uuid,
+        /// Which.
+        snapshot: Snapshot,
+    },
+    /// A snapshot shall go.
+    DropSnapshot {
+        /// Of which volume.
+        volume: Uuid,
+        /// Which.
+        snapshot: Uuid,
     },
     /// A volume shall go away; these replicas are forgotten, because their engines are.
     Delete {
@@ -133,12 +170,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn found(&self, volume: &Uuid) -> Result<Volume, Refusal> {
+    pub(super) fn found(&self, volume: &Uuid) -> Result<Volume, Refusal> {
         self.get(volume).cloned().ok_or(Refusal::NotFound)
     }
 
     /// A volume that is neither being made nor deleted, and what is wanted of it.
-    fn ready(&self, volume: &Uuid) -> Result<(Volume, Spec), Refusal> {
+    pub(super) fn ready(&self, volume: &Uuid) -> Result<(Volume, Spec), Refusal> {
         let found = self.found(volume)?;
         let spec = (*found.spec).clone();
         match spec.stage {
@@ -148,8 +185,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn put(&mut self, volume: Volume) {
+    pub(super) fn put(&mut self, volume: Volume) {
         self.changed.insert(volume.spec.uuid, Some(volume));
+    }
+
+    /// What is wanted of each volume.
+    pub(super) fn specs(&self) -> impl Iterator<Item = Arc<Spec>> {
+        let base = self.base.volumes.keys().filter(|uuid| !self.changed.contains_key(*uuid));
+        let uuids = base.chain(self.changed.keys());
+        uuids.filter_map(|uuid| self.get(uuid)).map(|volume| Arc::clone(&volume.spec))
     }
 
     /// Makes a change.
@@ -172,6 +216,11 @@ impl<'a> Draft<'a> {
                 self.put(Volume { spec: Arc::new(spec), ..found });
                 Ok(Done::Done)
             }
+            Change::Place { volume, place } => self.place(&volume, place),
+            Change::Leave { volume, replica, forget } => self.leave(&volume, &replica, forget),
+            Change::Unlist { volume, replica } => self.unlist(&volume, &replica),
+            Change::TakeSnapshot { volume, snapshot } => self.take_snapshot(&volume, snapshot),
+            Change::DropSnapshot { volume, snapshot } => self.drop_snapshot(&volume, &snapshot),
             Change::Delete { volume, forgotten } => self.delete(&volume, &forgotten),
             Change::Forget { volume } => {
                 let found = self.get(&volume).is_some();
@@ -242,7 +291,8 @@ impl<'a> Draft<'a> {
         }
         self.check(volume, &new)?;
         claim(&old, &new, found.spec.appointed)?;
-        self.put(Volume { record: Some(Arc::new(new)), ..found });
+        let spec = super::contents::after(&found.spec, &old, &new);
+        self.put(Volume { spec, record: Some(Arc::new(new)), ..found });
         Ok(Done::Done)
     }
 

@@ -12,6 +12,7 @@
 //!    does one that is restored.
 
 mod change;
+mod contents;
 mod file;
 mod row;
 mod writer;
@@ -26,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Change, Done, Refusal};
 pub use file::{Opener, at, restore};
-pub use row::{Appointed, Place, Spec, Stage};
+pub use row::{Appointed, Place, Snapshot, SnapshotStage, Spec, Stage, Stay};
 pub use writer::Counters;
 
 /// Changes that wait for the thread, at most: whoever asks for more waits.

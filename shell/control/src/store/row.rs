@@ -14,6 +14,9 @@ pub struct Spec {
     pub bytes: u64,
     /// Where its replicas are.
     pub places: Vec<Place>,
+    /// Its snapshots.
+    #[serde(default)]
+    pub snapshots: Vec<Snapshot>,
     /// Engines that stand by.
     pub standbys: u32,
     /// When it was asked for, in seconds since 1970.
@@ -49,6 +52,47 @@ pub struct Place {
     pub pool: String,
     /// It was there before the volume, which takes what it holds.
     pub given: bool,
+    /// Whether it is to stay.
+    #[serde(default)]
+    pub stay: Stay,
+}
+
+/// Whether a replica is to stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stay {
+    /// It is a member, or is to become one.
+    #[default]
+    Stays,
+    /// It is taken out and destroyed.
+    Leaves,
+    /// It is taken out; nobody waits for its engine to destroy it.
+    Forgotten,
+}
+
+/// A snapshot: what people call it, and how far it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its name, its own in its volume; empty: nobody asked for it.
+    pub name: String,
+    /// When it was asked for, in seconds since 1970.
+    pub created_unix_s: u64,
+    /// How far it is.
+    pub stage: SnapshotStage,
+}
+
+/// How far a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotStage {
+    /// It is to be taken. Once the record names it, it is not taken again, whatever happens.
+    Wanted,
+    /// The record named it.
+    Taken,
+    /// It is to go.
+    Goes,
 }
 
 /// An owner, and where it was appointed.

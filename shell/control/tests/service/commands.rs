@@ -6,10 +6,19 @@ use super::supervise::three;
 #[test]
 fn every_command_teaches() {
     for (command, teaches) in [
+        (&["volume", "add-member", "--help"][..], "add-member db n4/var/lib/braid/pool2"),
+        (&["volume", "remove-member", "--help"], "remove-member db n3 --force --yes"),
+    ] {
+        let shown = run(command);
+        assert_eq!(shown.code, Some(0), "{command:?}");
+        assert!(shown.stdout.contains(teaches), "{command:?}: {}", shown.stdout);
+    }
+    for (command, teaches) in [
         (&["--help"][..], "braid-control volume create db"),
         (&["serve", "--help"], "ready listen="),
         (&["volume", "--help"], "hand-over db --to n2"),
         (&["volume", "--help"], "volume resize db 40GiB"),
+        (&["volume", "snapshot", "--help"], "snapshot create db before-upgrade"),
         (&["engine", "--help"], "--node n1 --control"),
         (&["store", "--help"], "volume recover db"),
     ] {

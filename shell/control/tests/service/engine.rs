@@ -11,7 +11,7 @@ use braid_api::control::order::What as Do;
 use braid_api::control::registry_client::RegistryClient;
 use braid_api::control::{self as wire, Access, to_engine};
 use braid_nexus::Record;
-use braid_nexus::record::Standing;
+use braid_nexus::record::{Replica, Snapshot, Standing};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -274,16 +274,63 @@ impl Model {
                 })
                 .await?;
             }
+            Do::Withdraw(_) => {
+                self.inside.lock().unwrap().paths.remove(volume);
+            }
+            Do::Standby(_) => self.path(volume, Access::Inaccessible, String::new()),
+            change => self.change_as_asked(volume, change).await?,
+        }
+        Ok(None)
+    }
+
+    /// What people asked to be different, and an owner alone can do.
+    async fn change_as_asked(&mut self, volume: &str, what: Do) -> Result<(), (Code, String)> {
+        match what {
+            Do::AddMember(add) => {
+                let uuid = bytes(&add.replica);
+                self.change(volume, |record| {
+                    let standing = Standing::Away { whole: true };
+                    let free = record.slots.iter_mut().find(|slot| slot.is_none());
+                    *free.unwrap() = Some(Replica { uuid, standing });
+                })
+                .await?;
+            }
+            Do::TakeOut(out) => {
+                let uuid = bytes(&out.replica);
+                self.change(volume, |record| {
+                    let slot = record.slots.iter_mut().flatten().find(|r| r.uuid == uuid);
+                    slot.unwrap().standing = Standing::Away { whole: false };
+                })
+                .await?;
+            }
+            Do::GiveUp(up) => {
+                let uuid = bytes(&up.replica);
+                self.change(volume, |record| {
+                    let slot = record.slot_of(&uuid).unwrap();
+                    assert!(record.instance(slot).is_none(), "a member is given up");
+                    record.slots[usize::from(slot)] = None;
+                })
+                .await?;
+            }
+            Do::TakeSnapshot(take) => {
+                let uuid = bytes(&take.uuid);
+                self.change(volume, |record| {
+                    let (holders, bytes) = (record.members(), record.bytes);
+                    record.snapshots.push(Snapshot { uuid, holders, bytes });
+                })
+                .await?;
+            }
+            Do::DropSnapshot(drop) => {
+                let uuid = bytes(&drop.uuid);
+                self.change(volume, |record| record.snapshots.retain(|s| s.uuid != uuid)).await?;
+            }
             Do::Resize(resize) => {
                 self.change(volume, |record| record.bytes = record.bytes.max(resize.size_bytes))
                     .await?;
             }
-            Do::Standby(_) => self.path(volume, Access::Inaccessible, String::new()),
-            Do::Withdraw(_) => {
-                self.inside.lock().unwrap().paths.remove(volume);
-            }
+            other => panic!("{other:?} is for another one"),
         }
-        Ok(None)
+        Ok(())
     }
 
     fn path(&self, volume: &str, access: Access, owner: String) {
@@ -354,6 +401,10 @@ impl Model {
         });
         Ok(members.map(|replica| replica.uuid).collect())
     }
+}
+
+fn bytes(uuid: &str) -> [u8; 16] {
+    uuid::Uuid::parse_str(uuid).unwrap().into_bytes()
 }
 
 fn said(what: What) -> wire::FromEngine {

@@ -1,6 +1,7 @@
 //! The store: what a swap compares, what is kept over a restart, what a power cut leaves.
 #![forbid(unsafe_code)]
 
+mod contents;
 mod disk;
 mod powercut;
 mod swap;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use braid_control::store::{Appointed, Change, Place, Spec, Stage, Store};
+use braid_control::store::{Appointed, Change, Place, Spec, Stage, Stay, Store};
 use braid_nexus::record::{Replica, Standing};
 use braid_nexus::{Record, Uuid};
 
@@ -61,12 +62,14 @@ pub(crate) fn spec(volume: u8) -> Spec {
         node: "a".into(),
         pool: String::new(),
         given: false,
+        stay: Stay::Stays,
     };
     Spec {
         uuid: id(volume),
         name: format!("v{volume}"),
         bytes: 1 << 20,
         places: vec![place],
+        snapshots: Vec::new(),
         standbys: 1,
         created_unix_s: 7,
         stage: Stage::Creating,

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use braid_api::control as wire;
 use braid_api::v1;
-use braid_nexus::Uuid;
+use braid_nexus::{Command, Uuid};
+use braid_shard::SNAPSHOT_PREFIX;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
@@ -80,10 +81,8 @@ impl<H: Host> Orders<H> {
             }
             What::DropReplica(drop) => {
                 tokio::spawn(async move {
-                    let replica = drop.uuid;
-                    let request = v1::DestroyReplicaRequest { pool: String::new(), replica };
-                    let dropped = manager.destroy_replica(request).await;
-                    let _ = ends.send(done(id, dropped.map(|_| None))).await;
+                    let dropped = drop_replica(&manager, drop.uuid).await;
+                    let _ = ends.send(done(id, dropped.map(|()| None))).await;
                 });
                 return Ok(());
             }
@@ -94,8 +93,21 @@ impl<H: Host> Orders<H> {
             What::Return(back) => Order::Return { replica: named("replica", &back.replica)? },
             What::Standby(_) => Order::Standby,
             What::Withdraw(_) => Order::Withdraw,
-            What::Resize(resize) => {
-                Order::Owner(braid_nexus::Command::Resize { bytes: resize.size_bytes })
+            What::Resize(resize) => Order::Owner(Command::Resize { bytes: resize.size_bytes }),
+            What::AddMember(add) => {
+                Order::Owner(Command::Add { replica: named("replica", &add.replica)? })
+            }
+            What::TakeOut(out) => {
+                Order::Owner(Command::Exclude { replica: named("replica", &out.replica)? })
+            }
+            What::GiveUp(up) => {
+                Order::Owner(Command::GiveUp { replica: named("replica", &up.replica)? })
+            }
+            What::TakeSnapshot(take) => {
+                Order::Owner(Command::Snapshot { uuid: named("uuid", &take.uuid)? })
+            }
+            What::DropSnapshot(drop) => {
+                Order::Owner(Command::DeleteSnapshot { uuid: named("uuid", &drop.uuid)? })
             }
         };
         self.events.try_send(Event::Order { order: id, volume, what }).map_err(
@@ -158,6 +170,18 @@ fn done(id: Uuid, result: Result<Option<wire::ReplicaState>, Status>) -> wire::D
 fn named(what: &str, text: &str) -> Result<Uuid, Status> {
     let missing = || Status::invalid_argument(format!("{what} is missing"));
     names::uuid(text)?.ok_or_else(missing)
+}
+
+/// A replica goes, after the snapshots that its volume took of it: nobody else knows of them.
+async fn drop_replica<H: Host>(manager: &Manager<H>, replica: String) -> Result<(), Status> {
+    let of = v1::ListSnapshotsRequest { replica: replica.clone(), ..Default::default() };
+    let snapshots = manager.list_snapshots(&of).await?.into_iter();
+    for snapshot in snapshots.filter(|snapshot| snapshot.name.starts_with(SNAPSHOT_PREFIX)) {
+        let v1::Snapshot { pool, uuid, .. } = snapshot;
+        manager.destroy_snapshot(v1::DestroySnapshotRequest { pool, snapshot: uuid }).await?;
+    }
+    let request = v1::DestroyReplicaRequest { pool: String::new(), replica };
+    manager.destroy_replica(request).await.map(drop)
 }
 
 async fn make_replica<H: Host>(

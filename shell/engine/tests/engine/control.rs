@@ -1,7 +1,8 @@
 //! An engine and its control plane: what it reports, which orders it carries out, how often.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,7 +28,10 @@ type ToEngine = tokio::sync::mpsc::Sender<Result<wire::ToEngine, Status>>;
 pub(crate) struct Control {
     pub(crate) address: SocketAddr,
     said: Receiver<What>,
-    to: Arc<Mutex<Option<ToEngine>>>,
+    /// Engines that are connected, by node.
+    to: Arc<Mutex<BTreeMap<String, ToEngine>>>,
+    /// Orders that were given.
+    orders: AtomicU64,
     /// The record of the volume.
     pub(crate) record: Arc<Mutex<Vec<u8>>>,
     /// Changes of it are not answered.
@@ -68,7 +72,7 @@ impl Membership for Records {
 
 struct Service {
     said: Mutex<Sender<What>>,
-    to: Arc<Mutex<Option<ToEngine>>>,
+    to: Arc<Mutex<BTreeMap<String, ToEngine>>>,
 }
 
 #[tonic::async_trait]
@@ -83,11 +87,16 @@ impl Registry for Service {
         let welcome = wire::Welcome { store: ORDER.into(), heartbeat_ms: 200 };
         let welcome = wire::ToEngine { what: Some(to_engine::What::Welcome(welcome)) };
         sender.try_send(Ok(welcome)).unwrap();
-        *self.to.lock().unwrap() = Some(sender);
         let (said, mut from) = (self.said.lock().unwrap().clone(), request.into_inner());
+        let to = Arc::clone(&self.to);
+        let mut sender = Some(sender);
         tokio::spawn(async move {
             while let Ok(Some(message)) = from.message().await {
-                let _ = said.send(message.what.unwrap());
+                let what = message.what.unwrap();
+                if let (What::Hello(hello), Some(sender)) = (&what, sender.take()) {
+                    to.lock().unwrap().insert(hello.node.clone(), sender);
+                }
+                let _ = said.send(what);
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -100,7 +109,7 @@ impl Control {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, said) = channel();
-        let to = Arc::default();
+        let to: Arc<Mutex<BTreeMap<String, ToEngine>>> = Arc::default();
         let service = Service { said: Mutex::new(sender), to: Arc::clone(&to) };
         let (record, silent) = (Arc::default(), Arc::default());
         let records = Records { record: Arc::clone(&record), silent: Arc::clone(&silent) };
@@ -116,7 +125,7 @@ impl Control {
                 server.serve_with_incoming(calls).await
             })
         });
-        Self { address, said, to, record, silent }
+        Self { address, said, to, record, silent, orders: AtomicU64::new(1) }
     }
 
     pub(crate) fn order(&self, id: &str, what: order::What) {
@@ -126,12 +135,29 @@ impl Control {
 
     pub(crate) fn tell(&self, what: to_engine::What) {
         let message = wire::ToEngine { what: Some(what) };
-        self.to.lock().unwrap().as_ref().unwrap().blocking_send(Ok(message)).unwrap();
+        for to in self.to.lock().unwrap().values() {
+            to.blocking_send(Ok(message.clone())).unwrap();
+        }
+    }
+
+    /// Orders one of several engines, and waits until it says what came of that.
+    pub(crate) fn order_at(&self, node: &str, what: order::What) -> wire::Done {
+        let number = self.orders.fetch_add(1, Ordering::Relaxed);
+        let id =
+            uuid::Uuid::from_u128(0xa000_0000_0000_4000_8000_0000_0000_0000 + u128::from(number));
+        let order = wire::Order { id: id.to_string(), volume: ORDER.into(), what: Some(what) };
+        let message = wire::ToEngine { what: Some(to_engine::What::Order(order)) };
+        let to = self.to.lock().unwrap()[node].clone();
+        to.blocking_send(Ok(message)).unwrap();
+        self.hears("its end", |said| match said {
+            What::Done(done) if done.id == id.to_string() => Some(done.clone()),
+            _ => None,
+        })
     }
 
     /// Ends the stream.
     fn hang_up(&self) {
-        self.to.lock().unwrap().take();
+        self.to.lock().unwrap().clear();
     }
 
     /// Waits until something is said that is meant; what was said before it goes by.

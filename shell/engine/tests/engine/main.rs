@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod change;
 mod control;
 mod device;
 mod listener;

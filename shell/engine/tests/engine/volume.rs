@@ -12,9 +12,9 @@ use rustix::process::Signal;
 use crate::control::{Control, ORDER, REPLICA, make};
 use crate::process::{Engine, Folder};
 
-const OWNER: &str = "aba7b810-9dad-11d1-80b4-00c04fd430c8";
+pub(crate) const OWNER: &str = "aba7b810-9dad-11d1-80b4-00c04fd430c8";
 
-fn uuid(text: &str) -> [u8; 16] {
+pub(crate) fn uuid(text: &str) -> [u8; 16] {
     uuid::Uuid::parse_str(text).unwrap().into_bytes()
 }
 
@@ -58,11 +58,11 @@ fn serving(control: &Control, folder: &Folder) -> Engine {
     engine
 }
 
-fn record(control: &Control) -> Record {
+pub(crate) fn record(control: &Control) -> Record {
     Record::decode(&control.record.lock().unwrap()).unwrap()
 }
 
-fn json(engine: &Engine, arguments: &[&str]) -> serde_json::Value {
+pub(crate) fn json(engine: &Engine, arguments: &[&str]) -> serde_json::Value {
     let answer = engine.ask(&[arguments, &["-o", "json"]].concat());
     assert_eq!(answer.code, Some(0), "{answer:?}");
     serde_json::from_str(&answer.stdout).unwrap()

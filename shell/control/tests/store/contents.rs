@@ -1,0 +1,116 @@
+//! What a volume consists of: what is wanted of it, as its record changes.
+
+use braid_control::store::{Change, Done, Place, Refusal, Snapshot, SnapshotStage, Stay, Store};
+use braid_nexus::record::{self, Replica, Standing};
+use braid_nexus::{Record, Uuid};
+
+use super::{Folder, id, make, open, swap};
+
+fn snapshot(uuid: u8, name: &str) -> Snapshot {
+    let stage = SnapshotStage::Wanted;
+    Snapshot { uuid: id(uuid), name: name.into(), created_unix_s: 7, stage }
+}
+
+fn take(uuid: u8, name: &str) -> Change {
+    Change::TakeSnapshot { volume: id(1), snapshot: snapshot(uuid, name) }
+}
+
+const fn go(uuid: u8) -> Change {
+    Change::DropSnapshot { volume: id(1), snapshot: id(uuid) }
+}
+
+/// The next record, which names these.
+fn naming(old: &Record, snapshots: &[u8]) -> Record {
+    let named = |uuid: &u8| record::Snapshot { uuid: id(*uuid), holders: 1, bytes: old.bytes };
+    Record { snapshots: snapshots.iter().map(named).collect(), ..*old.next() }
+}
+
+fn stages(store: &Store) -> Vec<(Uuid, SnapshotStage)> {
+    let spec = store.read(|state| state.volumes[&id(1)].spec.clone());
+    spec.snapshots.iter().map(|known| (known.uuid, known.stage)).collect()
+}
+
+#[tokio::test]
+async fn a_snapshot_that_a_record_named_is_not_wanted_again_even_if_it_is_lost() {
+    let folder = Folder::new();
+    let store = open(&folder.path("store"));
+    let old = make(&store, 1).await;
+    store.change(take(5, "monday")).await.unwrap();
+    assert_eq!(store.change(take(5, "monday")).await, Ok(Done::Done), "the same again");
+    for (uuid, name) in [(5, "tuesday"), (6, "monday")] {
+        let refused = store.change(take(uuid, name)).await;
+        assert!(matches!(refused, Err(Refusal::Exists(_))), "{refused:?}");
+    }
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Wanted)]);
+    let with = naming(&old, &[5]);
+    store.change(swap(&old, &with)).await.unwrap();
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Taken)]);
+    let without = naming(&with, &[]);
+    store.change(swap(&with, &without)).await.unwrap();
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Taken)]);
+    // A store that is opened again knows it, too.
+    drop(store);
+    let store = open(&folder.path("store"));
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Taken)]);
+    store.change(go(5)).await.unwrap();
+    assert_eq!(stages(&store), []);
+    assert_eq!(store.change(go(5)).await, Ok(Done::Absent));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_taken_when_nobody_wants_it_any_more_is_to_go() {
+    let folder = Folder::new();
+    let store = open(&folder.path("store"));
+    let old = make(&store, 1).await;
+    store.change(take(5, "monday")).await.unwrap();
+    store.change(go(5)).await.unwrap();
+    assert_eq!(stages(&store), [], "nothing names it");
+    let with = naming(&old, &[5]);
+    store.change(swap(&old, &with)).await.unwrap();
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Goes)], "its owner was late");
+    let refused = store.change(take(5, "monday")).await;
+    assert!(matches!(refused, Err(Refusal::Stage(_))), "{refused:?}");
+    store.change(swap(&with, &naming(&with, &[]))).await.unwrap();
+    assert_eq!(stages(&store), []);
+}
+
+#[tokio::test]
+async fn the_last_replica_that_holds_everything_stays_and_one_is_listed_while_it_is_named() {
+    let folder = Folder::new();
+    let store = open(&folder.path("store"));
+    let old = make(&store, 1).await;
+    let leave = |replica| Change::Leave { volume: id(1), replica, forget: false };
+    let unlist = |replica| Change::Unlist { volume: id(1), replica };
+    let refused = store.change(leave(id(101))).await;
+    assert!(matches!(refused, Err(Refusal::Stage(_))), "{refused:?}");
+    let place = Place {
+        replica: id(7),
+        engine: id(201),
+        node: "b".into(),
+        pool: "p".into(),
+        given: false,
+        stay: Stay::Stays,
+    };
+    let add = Change::Place { volume: id(1), place: place.clone() };
+    assert_eq!(store.change(add.clone()).await, Ok(Done::Done));
+    assert_eq!(store.change(add).await, Ok(Done::Done), "the same again");
+    let beside = Place { replica: id(8), ..place };
+    let beside = store.change(Change::Place { volume: id(1), place: beside }).await;
+    assert!(matches!(beside, Err(Refusal::Exists(_))), "one pool: {beside:?}");
+    let refused = store.change(leave(id(101))).await;
+    assert!(matches!(refused, Err(Refusal::Stage(_))), "the other one holds nothing: {refused:?}");
+    let mut both = *old.next();
+    both.slots[1] = Some(Replica { uuid: id(7), standing: Standing::Member { instance: 2 } });
+    store.change(swap(&old, &both)).await.unwrap();
+    assert_eq!(store.change(leave(id(101))).await, Ok(Done::Done));
+    let refused = store.change(leave(id(7))).await;
+    assert!(matches!(refused, Err(Refusal::Stage(_))), "it is the last one now: {refused:?}");
+    let refused = store.change(unlist(id(101))).await;
+    assert!(matches!(refused, Err(Refusal::Stage(_))), "it is named: {refused:?}");
+    let mut one = *both.next();
+    one.slots[0] = None;
+    store.change(swap(&both, &one)).await.unwrap();
+    assert_eq!(store.change(unlist(id(101))).await, Ok(Done::Done));
+    let places = store.read(|state| state.volumes[&id(1)].spec.places.clone());
+    assert_eq!(places.iter().map(|place| place.replica).collect::<Vec<_>>(), [id(7)]);
+}
