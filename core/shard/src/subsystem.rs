@@ -19,9 +19,6 @@ use crate::mirror::{Guest, LineKey};
 /// Controller ids that one shard's discovery subsystem may give out.
 const DISCOVERY_IDS: u16 = 1024;
 
-/// How long a discovery controller without a keep alive time-out is kept for a silent host.
-const DISCOVERY_IDLE: Duration = Duration::from_secs(120);
-
 /// A subsystem that this shard serves.
 pub(crate) struct Subsystem {
     pub(crate) kind: Kind,
@@ -219,12 +216,9 @@ impl Association {
     }
 
     /// Time without a command after which it is given up: a little more than it asked for, so
-    /// that a keep alive on its way is not a lost host. Who asks discovery for none did not come
-    /// to stay.
+    /// that a keep alive on its way is not a lost host.
     pub(crate) fn patience(&self) -> Option<Duration> {
         const SLACK: Duration = Duration::from_millis(500);
-        let passing = self.controller.kind() == Kind::Discovery;
-        let kept = self.controller.keep_alive().map(|kato| kato + SLACK);
-        kept.or(passing.then_some(DISCOVERY_IDLE))
+        self.controller.keep_alive().map(|kato| kato + SLACK)
     }
 }

@@ -209,3 +209,22 @@ fn who_does_not_ask_to_stay_is_let_go_after_two_minutes_of_silence() {
     let gone = |note: &Note| matches!(note, Note::ControllerGone { why: Why::KeepAlive, .. });
     assert_eq!(world.notes.iter().filter(|note| gone(note)).count(), 2, "{:?}", world.notes);
 }
+
+#[test]
+fn who_asks_to_stay_is_kept_as_long_as_it_keeps_alive_and_no_longer() {
+    let (mut world, _) = discovery(&["10.0.0.7:4420"], 0, None);
+    let mut staying = connected(&mut world, Duration::from_secs(10));
+    for _ in 0..40 {
+        world.pass(Duration::from_secs(5));
+        let kept = staying.command(&mut world, Command::new(admin::KEEP_ALIVE, 0), &[]);
+        assert!(kept.status().is_success());
+    }
+    let gone = |world: &World| {
+        let gone = |note: &&Note| matches!(note, Note::ControllerGone { why: Why::KeepAlive, .. });
+        world.notes.iter().filter(gone).count()
+    };
+    // The other one was silent for these 200 seconds.
+    assert_eq!(gone(&world), 1);
+    world.pass(Duration::from_secs(11));
+    assert_eq!(gone(&world), 2, "its own time-out counts, not that of who asks for none");
+}

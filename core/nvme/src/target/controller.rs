@@ -170,8 +170,10 @@ impl Controller {
         let kato = self.features.keep_alive();
         let kato = (!kato.is_zero()).then_some(kato);
         match (self.state, self.kind) {
-            // A host keeps nothing alive after a shutdown; nor does one that only looks.
-            (State::ShutDown, _) | (_, Kind::Discovery) => kato.max(Some(INACTIVITY)),
+            // A host keeps nothing alive after a shutdown.
+            (State::ShutDown, _) => kato.max(Some(INACTIVITY)),
+            // Who asks discovery for none did not come to stay.
+            (_, Kind::Discovery) => kato.or(Some(INACTIVITY)),
             _ => kato,
         }
     }

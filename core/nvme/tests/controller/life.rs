@@ -176,6 +176,8 @@ fn the_keep_alive_timeout_is_rounded_up_to_a_second() {
         (Kind::Io, 0, None),
         // A host that only looks may stay two minutes.
         (Kind::Discovery, 0, Some(120)),
+        // One that stays keeps itself alive, as often as it said.
+        (Kind::Discovery, 5_000, Some(5)),
         (Kind::Discovery, 300_000, Some(300)),
     ];
     for (kind, kato, expected) in rows {
