@@ -5,6 +5,7 @@
 //! no lease, to stay within its memory, and to understand a stream alike however it is split.
 #![forbid(unsafe_code)]
 
+mod access;
 mod arena;
 mod command;
 mod input;
@@ -19,6 +20,7 @@ mod pool_use;
 pub mod seeds;
 mod shard_events;
 
+pub use access::access;
 pub use command::command;
 pub use pdu_stream_host::pdu_stream_host;
 pub use pdu_stream_target::pdu_stream_target;
@@ -31,6 +33,7 @@ pub type Body = fn(&[u8]);
 
 /// Every fuzz target by its name.
 pub const TARGETS: &[(&str, Body)] = &[
+    ("access", access),
     ("command", command),
     ("pdu_stream_host", pdu_stream_host),
     ("pdu_stream_target", pdu_stream_target),

@@ -35,6 +35,7 @@ pub fn all() -> Vec<Seed> {
         }
     }
     seeds.extend(command_seeds());
+    seeds.extend(access_seeds());
     seeds.extend(host_seeds());
     seeds.extend(shard_seeds());
     seeds.extend(pool_seeds());
@@ -137,6 +138,34 @@ fn host_seeds() -> impl Iterator<Item = Seed> {
             name: format!("{name}-options-{options:02}"),
             bytes: [&begin, end].concat(),
         })
+    })
+}
+
+/// Reservations that are taken, kept and lost, and paths that change between commands.
+fn access_seeds() -> impl Iterator<Item = Seed> {
+    // A step is its number, the association above it, the namespace above that, and what it needs:
+    // of a reservation command which one, its action and type, and its keys.
+    const REGISTER: &[u8] = &[0x40, 0, 0, 4, 0x50, 0, 0, 8];
+    const ACQUIRE: &[u8] = &[0x40, 1, 0x10, 1];
+    const PREEMPT_AND_ABORT: &[u8] = &[0x50, 1, 0x12, 6];
+    const RELEASE: &[u8] = &[0x40, 2, 0x10, 1];
+    const REPORT: &[u8] = &[0x60, 3, 200, 0];
+    const WRITES: &[u8] = &[0x47, 1, 0x57, 1, 0x67, 1];
+    const STUCK: &[u8] = &[0x0a];
+    const READS: &[u8] = &[0x07, 0, 0x17, 0, 0x47, 0];
+    const LOG: &[u8] = &[0x0b, 8, 0x1b, 1];
+    let all: [(&str, &[&[u8]]); 6] = [
+        ("acquired-and-released", &[REGISTER, ACQUIRE, WRITES, REPORT, RELEASE, WRITES, REPORT]),
+        ("preempted", &[REGISTER, ACQUIRE, STUCK, PREEMPT_AND_ABORT, WRITES, REPORT]),
+        ("not-kept", &[&[0x0f, 1], REGISTER, &[0x0f, 0], REGISTER, WRITES, REPORT]),
+        ("changing-too-long", &[&[0x0c, 4], READS, &[0x0e, 110], READS, LOG, &[0x0c, 0], READS]),
+        ("an-epoch", &[&[0x0d, 1], READS, LOG, READS, &[0x8f], READS, &[0x9f], READS]),
+        ("both", &[REGISTER, ACQUIRE, &[0x4c, 2], WRITES, &[0x4c, 1], WRITES, REPORT, LOG]),
+    ];
+    all.into_iter().map(|(name, steps)| Seed {
+        target: "access",
+        name: name.to_owned(),
+        bytes: steps.concat(),
     })
 }
 

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. I/O is done only in a group whose state allows it, whatever else the command may be.
 //! 2. Where a subsystem counts epochs, I/O is done only for a host that is known to have seen
-//!    this one: it connected in it, or read in it a log that says optimized.
+//!    this one: it connected in it while all was optimized, or read in it a log that says so.
 
 use zerocopy::IntoBytes;
 
