@@ -1,6 +1,7 @@
 # The kernel's own target on the guest's loopback.
 
-# nvmet_serve NQN PORT FILE: serves a file that exists.
+# nvmet_serve NQN PORT FILE [reservations]: serves a file that exists; with the last word hosts can
+# reserve it, on Linux 6.13 and later.
 nvmet_serve() {
     local root=/sys/kernel/config/nvmet
     mkdir "$root/subsystems/$1"
@@ -8,6 +9,7 @@ nvmet_serve() {
     mkdir "$root/subsystems/$1/namespaces/1"
     echo 1 >"$root/subsystems/$1/namespaces/1/buffered_io"
     echo -n "$3" >"$root/subsystems/$1/namespaces/1/device_path"
+    if [[ -n $4 ]]; then echo 1 >"$root/subsystems/$1/namespaces/1/resv_enable"; fi
     echo 1 >"$root/subsystems/$1/namespaces/1/enable"
     nvmet_listen "$1" "$2"
 }

@@ -4,11 +4,16 @@
 
 volume data 32MiB || exit 0
 
-# All that an engine knows of, by one command.
-check connect-all nvme connect-all -t tcp -a "$(at "$active")" -s 4420 --keep-alive-tmo=2
-check connect-all-standby nvme connect-all -t tcp -a "$(at "$standbys")" -s 4420 --keep-alive-tmo=2
-find_disk 1 && ok disk "$disk" || { bad disk "$(nvme list-subsys)"; exit 0; }
-eventually 10 all_paths
+# All that there is, by one command to one engine: the one that serves, and the one that stands by.
+for engine in "$standbys" "$active"; do
+    check "connect-all-$engine" nvme connect-all -t tcp -a "$(at "$engine")" -s 4420 \
+        --keep-alive-tmo=2
+    find_disk 1 && ok "disk-$engine" "$disk" || { bad disk "$(nvme list-subsys)"; exit 0; }
+    known "both-paths-of-$engine" 10
+    [[ $engine == "$active" ]] && break
+    check "disconnect-$engine" nvme disconnect-all
+    eventually 10 [ ! -b "$disk" ]
+done
 wanted="$(at "$active") optimized $(at "$standbys") inaccessible"
 same both-paths "$wanted" "$(ways | sort -k 2 -r | xargs)"
 check list-subsys nvme list-subsys

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::admin::{
     self, ana, device, events, fault, namespace, nexus, pool, replica, scrub, snapshot, status,
 };
-use crate::client::{discover, identify};
+use crate::client::{discover, identify, reservation};
 use crate::error::Result;
 use crate::offline::{inspect, verify};
 use crate::{perf, serve};
@@ -91,6 +91,9 @@ enum Command {
     /// Show what a subsystem says about its controller and its namespaces
     #[command(after_help = identify::HELP)]
     Identify(Box<identify::Options>),
+    /// Show who reserves a target's namespace; reserve and release it
+    #[command(after_help = reservation::HELP)]
+    Reservation(Box<reservation::Options>),
 }
 
 /// Runs the command that the arguments ask for. The first of them is the program's name.
@@ -127,5 +130,6 @@ fn run(command: Command) -> Result<()> {
         Command::Perf(options) => perf::perf(&options),
         Command::Discover(options) => discover::discover(&options),
         Command::Identify(options) => identify::identify(&options),
+        Command::Reservation(options) => reservation::run(&options),
     }
 }

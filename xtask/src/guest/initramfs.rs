@@ -10,21 +10,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the guest needs from the kernel package, with all that it depends on.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 10] = [
     "virtio_pci",
     "virtio_net",
     "virtio_blk",
     "9pnet_virtio",
     "9p",
     "overlay",
-    "crc32c-intel",
-    "crc32c_generic",
     "nvme-tcp",
     "nvmet-tcp",
     "ext4",
     "xfs",
-    "ipv6",
 ];
+
+/// What is a module of its own up to some release, and part of the kernel from then on.
+const BUILT_IN: [&str; 3] = ["crc32c-intel", "crc32c_generic", "ipv6"];
 
 /// The first program of the guest.
 const INIT: &str = include_str!("../../guest/init.sh");
@@ -74,10 +74,13 @@ fn copy_modules(kernel: &Kernel, folder: &Path) -> Outcome<()> {
 /// The files of all modules, each after those it depends on.
 fn module_files(kernel: &Kernel) -> Outcome<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for module in MODULES {
+    for module in BUILT_IN.into_iter().chain(MODULES) {
         let mut query = Command::new("modprobe");
         query.arg("-d").arg(&kernel.root).args(["-S", &kernel.version, "--show-depends", module]);
-        let said = process::read(&mut query)?;
+        let said = match process::read(&mut query) {
+            Err(_) if BUILT_IN.contains(&module) => continue,
+            said => said?,
+        };
         files.extend(
             said.lines()
                 .filter_map(|line| line.strip_prefix("insmod "))

@@ -1,6 +1,7 @@
 //! What a Linux host does with our engine, scenario by scenario: the engines it needs here, the
 //! script that runs in the guest in `xtask/guest/NAME.sh`.
 
+use super::kernel::Release;
 use super::service::Plan;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(crate) struct Scenario {
     pub(crate) engines: &'static [Plan],
     /// Seconds after which the guest counts as hanging; several times what a busy machine needs.
     seconds: u64,
+    /// The Linux release that it needs, if the usual one is too old.
+    pub(crate) release: Option<Release>,
 }
 
 impl Scenario {
@@ -58,6 +61,7 @@ pub(crate) const ALL: &[Scenario] = &[
         about: "the discovery log, by a passing and by a lasting controller",
         engines: &[engine("disk", &["mem:64MiB"])],
         seconds: 150,
+        release: None,
     },
     Scenario {
         name: "connect",
@@ -67,6 +71,7 @@ pub(crate) const ALL: &[Scenario] = &[
             Plan { options: &["--block-size", "512"], ..engine("small", &["mem:64MiB"]) },
         ],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "verify",
@@ -76,6 +81,7 @@ pub(crate) const ALL: &[Scenario] = &[
             engine("small", &["file:{disks}/verify512.img?size=128MiB&block=512"]),
         ],
         seconds: 360,
+        release: None,
     },
     Scenario {
         name: "admin",
@@ -89,24 +95,28 @@ pub(crate) const ALL: &[Scenario] = &[
             )
         }],
         seconds: 240,
+        release: None,
     },
     Scenario {
         name: "ext4",
         about: "mkfs, fsync-heavy writing, discard, unmount, remount, content equal",
         engines: &[engine("disk", &["file:{disks}/ext4.img?size=512MiB&sparse=1"])],
         seconds: 360,
+        release: None,
     },
     Scenario {
         name: "xfs",
         about: "the same with XFS, on blocks of 512 bytes and with digests",
         engines: &[engine("disk", &["file:{disks}/xfs.img?size=512MiB&sparse=1&block=512"])],
         seconds: 360,
+        release: None,
     },
     Scenario {
         name: "kill",
         about: "kill -9 of the engine under I/O, restart: no acknowledged, flushed byte is lost",
         engines: &[engine("disk", &["file:{disks}/kill.img?size=256MiB"])],
         seconds: 360,
+        release: None,
     },
     Scenario {
         name: "cut",
@@ -116,12 +126,14 @@ pub(crate) const ALL: &[Scenario] = &[
             ..engine("disk", &["file:{disks}/cut.img?size=256MiB&lose-unflushed=1"])
         }],
         seconds: 360,
+        release: None,
     },
     Scenario {
         name: "stop",
         about: "an orderly stop under I/O and the return: the host waits and loses nothing",
         engines: &[engine("disk", &["file:{disks}/stop.img?size=256MiB"])],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "refuse",
@@ -134,6 +146,7 @@ pub(crate) const ALL: &[Scenario] = &[
             ..engine("disk", &["mem:64MiB"])
         }],
         seconds: 150,
+        release: None,
     },
     Scenario {
         name: "ana",
@@ -143,84 +156,105 @@ pub(crate) const ALL: &[Scenario] = &[
             ..engine("disk", &["file:{disks}/ana.img?size=64MiB"])
         }],
         seconds: 400,
+        release: None,
     },
     Scenario {
         name: "reservation",
         about: "two hosts and their reservations on a file, and again after kill -9",
         engines: &[engine("disk", &["file:{disks}/reservation.img?size=64MiB"])],
         seconds: 800,
+        release: None,
     },
     Scenario {
         name: "device",
         about: "the engine in the guest, on block devices, over IPv4 and IPv6; what it refuses",
         engines: &[],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "peer",
         about: "our own host against the kernel's target: I/O, digests, access that changes",
         engines: &[],
         seconds: 240,
+        release: None,
+    },
+    Scenario {
+        name: "peer-reservation",
+        about: "two hosts of ours and the kernel's reserve a namespace of the kernel's target",
+        engines: &[],
+        seconds: 300,
+        release: Some(Release::Newest),
     },
     Scenario {
         name: "pool-ext4",
         about: "ext4 on a thin replica: fsync-heavy writing, what is trimmed goes to the pool",
         engines: &[pool("256MiB")],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "pool-xfs",
         about: "the same with XFS, on blocks of 512 bytes and with digests",
         engines: &[pool("256MiB")],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "pool-clones",
         about: "snapshots under fio; clones mounted beside their origins; deleted in any order",
         engines: &[pool("256MiB")],
         seconds: 400,
+        release: None,
     },
     Scenario {
         name: "pool-full",
         about: "a pool filled to 100 %: the host sees it, overwrites, frees space and goes on",
         engines: &[pool("48MiB")],
         seconds: 300,
+        release: None,
     },
     Scenario {
         name: "pool-reservation",
         about: "two hosts and their reservations on a replica, and again after kill -9",
         engines: &[pool("128MiB")],
         seconds: 800,
+        release: None,
     },
     Scenario {
         name: "pool-kill",
         about: "kill -9 ten times under writes, flushes, unmap and zeroes: nothing is lost",
         engines: &[pool("256MiB")],
         seconds: 400,
+        release: None,
     },
     Scenario {
         name: "pool-resize",
         about: "a replica that grows under I/O: the host sees it without a reconnect",
         engines: &[pool("128MiB")],
         seconds: 240,
+        release: None,
     },
     Scenario {
         name: "volume-discovery",
         about: "connect-all; events that lead a host to new volumes and to new paths",
         engines: CLUSTER,
         seconds: 1200,
+        release: None,
     },
     Scenario {
         name: "volume-faults",
         about: "fio on a volume whose engine is killed, stopped and cut off, without an error",
         engines: CLUSTER,
         seconds: 1200,
+        release: None,
     },
     Scenario {
         name: "volume-ext4",
         about: "ext4 on a volume, through ten fail-overs",
         engines: CLUSTER,
         seconds: 1200,
+        release: None,
     },
 ];
 

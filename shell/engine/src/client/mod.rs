@@ -3,6 +3,7 @@
 pub mod discover;
 pub mod identify;
 pub mod inquiry;
+pub mod reservation;
 pub mod uri;
 
 use std::net::SocketAddr;

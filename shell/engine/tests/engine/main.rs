@@ -11,5 +11,6 @@ mod namespace;
 mod pool;
 mod process;
 mod refusal;
+mod reservation;
 mod service;
 mod volume;
