@@ -57,6 +57,9 @@ const SNAPSHOTS_MAX: usize = 4;
 const HUNTS_IN: u64 = 4;
 /// Commits that a restored store lacks, at most.
 const COMMITS_LOST: usize = 12;
+/// For how much longer than hosts are let wait nothing is heard of a store, in ms: a member that
+/// is cut off fails when a command to it takes too long, which is 3 s after it was sent.
+const BEYOND_PATIENCE: [u64; 2] = [500, 8000];
 /// What a volume grows by.
 const GROWTH: u64 = 1 << 20;
 
@@ -117,6 +120,7 @@ impl Run {
                 let time = self.lasting();
                 self.later(time, After::StoreUp);
             }
+            Fault::SlowExclusion => self.slow_exclusion(),
             Fault::StoreRestore | Fault::StoreLost => self.strike_store(fault),
             Fault::HostCrash | Fault::HostReset => self.strike_host(fault),
             Fault::AwayAndBack => self.away_and_back(),
@@ -133,6 +137,38 @@ impl Run {
             | Fault::Exclude => self.order(fault),
         }
         Ok(())
+    }
+
+    /// A member fails while others are well, and its owner hears nothing of the store for longer
+    /// than a commit may take: the store is away, or cut off from that owner alone.
+    fn slow_exclusion(&mut self) {
+        let volume = self.random.index(self.volumes.len());
+        let Some(owner) = self.owner_of(volume) else { return };
+        let Some(record) = self.cluster.record(volume) else { return };
+        let members = record.members();
+        let others = (0..8).filter(|slot| members >> slot & 1 == 1);
+        let others = others.filter_map(|slot| self.node_of(volume, slot));
+        let others: Vec<u8> = others.filter(|node| *node != owner).collect();
+        if others.is_empty() || members.count_ones() < 2 {
+            return;
+        }
+        let node = *self.random.pick(&others);
+        let [low, high] = BEYOND_PATIENCE;
+        let silence =
+            self.profile.timing.held + Duration::from_millis(self.random.within(low, high));
+        if self.random.once_in(2) {
+            self.cluster.set_store_up(false);
+            self.later(silence, After::StoreUp);
+        } else {
+            self.cut(Place::Node(owner), Place::Store, false, silence);
+        }
+        let time = self.lasting();
+        if self.random.once_in(2) {
+            self.kill(node);
+            self.later(time, After::Start(node));
+        } else {
+            self.cut(Place::Node(owner), Place::Node(node), false, time);
+        }
     }
 
     /// The store is lost; an owner dies then, sometimes, and a member whom nobody tells of.
@@ -641,6 +677,7 @@ const fn name(fault: Fault) -> &'static str {
         Fault::Misdirect => "misdirected write",
         Fault::Wipe => "wiped disk",
         Fault::StoreDown => "store down",
+        Fault::SlowExclusion => "slow exclusion",
         Fault::StoreRestore => "store restored",
         Fault::StoreLost => "store lost",
         Fault::HostCrash => "host crash",

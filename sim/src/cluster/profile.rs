@@ -57,6 +57,9 @@ pub enum Fault {
     Wipe,
     /// The store answers nobody for a while.
     StoreDown,
+    /// One member fails, alone, and the owner cannot have that written down for longer than hosts
+    /// are let wait.
+    SlowExclusion,
     /// The store is lost, and an older state comes back.
     StoreRestore,
     /// The store is lost, and an empty one is in its place.
@@ -270,6 +273,9 @@ impl Profile {
             })
             .collect();
         profile.faults.push((Fault::Look, 1));
+        if all != ROT && random.once_in(8) {
+            profile.faults.push((Fault::SlowExclusion, 4));
+        }
         profile
     }
 }
@@ -342,7 +348,7 @@ const ROT: [Fault; 6] = [
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 34] = [
+const NAMED: [(&str, Make); 35] = [
     ("rebuild-chain", |mut profile| {
         // Three snapshots and a clone are rebuilt on an empty disk; the source dies half-way.
         profile.rebuilds_chain = true;
@@ -759,5 +765,13 @@ const NAMED: [(&str, Make); 34] = [
             (Fault::Misdirect, 3),
             (Fault::TakeOver, 1),
         ])
+    }),
+    ("slow-exclusion", |mut profile| {
+        // One member fails, alone, while the store is away from its owner for longer than hosts
+        // are let wait: what they sent is held, and carried out when they come back.
+        profile.faulty = Duration::from_secs(40);
+        profile.pause = Spread::millis(12_000, 22_000);
+        profile.lasts = Spread::millis(1000, 20_000);
+        profile.with(&[(Fault::SlowExclusion, 1)])
     }),
 ];
