@@ -227,6 +227,9 @@ pub enum Why {
     SwapLost,
     /// A replica obeys another owner.
     Conflict,
+    /// It has no member left that could go on: associations are never resumed, so it can serve
+    /// nothing any more.
+    Lost,
     /// The store is not current.
     StoreNotCurrent,
     /// It left in order.

@@ -211,8 +211,12 @@ fn command(op: &Op) -> (Command, Option<braid_block::Span>) {
 }
 
 impl Volume {
-    /// Lets hosts queue when writes are held for too long, and come back when they are not.
+    /// Lets hosts queue when writes are held for too long, and come back when they are not. An
+    /// owner without a member ends: it would only keep hosts from the next one.
     pub(crate) fn held_on(&mut self, now: Instant) {
+        if self.nexus.as_ref().is_some_and(|nexus| nexus.lost) {
+            return self.stop(crate::Why::Lost);
+        }
         let Some(nexus) = self.nexus.as_mut() else { return };
         if nexus.phase != super::state::Phase::Serving {
             return;
