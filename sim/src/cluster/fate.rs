@@ -75,7 +75,8 @@ impl Run {
         self.faults += 1;
         // What a fault draws is drawn apart, so that one that is left out changes no other.
         let chance = self.random.number();
-        if self.selection.keep.as_ref().is_some_and(|keep| !keep.contains(&number)) {
+        let kept = self.selection.keep.as_ref().is_none_or(|keep| keep.contains(&number));
+        if !kept || self.cluster.now() < self.alone {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.random, crate::random::Random::new(chance));
@@ -140,12 +141,16 @@ impl Run {
     }
 
     /// A member fails while others are well, and its owner hears nothing of the store for longer
-    /// than a commit may take: the store is away, or cut off from that owner alone.
+    /// than a commit may take: the store is away, or cut off from that owner alone. Nothing else
+    /// happens meanwhile, or that member would rarely be the only one.
     fn slow_exclusion(&mut self) {
         let volume = self.random.index(self.volumes.len());
         let Some(owner) = self.owner_of(volume) else { return };
-        let Some(record) = self.cluster.record(volume) else { return };
-        let members = record.members();
+        let Some(view) = self.cluster.view(owner, volume) else { return };
+        let members = view.members;
+        if view.failing != 0 {
+            return;
+        }
         let others = (0..8).filter(|slot| members >> slot & 1 == 1);
         let others = others.filter_map(|slot| self.node_of(volume, slot));
         let others: Vec<u8> = others.filter(|node| *node != owner).collect();
@@ -156,6 +161,7 @@ impl Run {
         let [low, high] = BEYOND_PATIENCE;
         let silence =
             self.profile.timing.held + Duration::from_millis(self.random.within(low, high));
+        self.alone = self.cluster.now() + silence;
         if self.random.once_in(2) {
             self.cluster.set_store_up(false);
             self.later(silence, After::StoreUp);

@@ -275,6 +275,7 @@ impl Profile {
         profile.faults.push((Fault::Look, 1));
         if all != ROT && random.once_in(8) {
             profile.faults.push((Fault::SlowExclusion, 4));
+            profile.timing.held = Duration::from_secs(*random.pick(&[2, 10]));
         }
         profile
     }
@@ -768,10 +769,12 @@ const NAMED: [(&str, Make); 35] = [
     }),
     ("slow-exclusion", |mut profile| {
         // One member fails, alone, while the store is away from its owner for longer than hosts
-        // are let wait: what they sent is held, and carried out when they come back.
-        profile.faulty = Duration::from_secs(40);
-        profile.pause = Spread::millis(12_000, 22_000);
+        // are let wait: what they sent is held, and carried out when they come back. At first
+        // nobody else is appointed meanwhile.
+        profile.faulty = Duration::from_secs(70);
+        profile.pause = Spread::millis(5000, 15_000);
         profile.lasts = Spread::millis(1000, 20_000);
+        profile.temper.patience = Duration::from_secs(40);
         profile.with(&[(Fault::SlowExclusion, 1)])
     }),
 ];

@@ -122,6 +122,8 @@ pub(super) struct Run {
     pub(super) silent: bool,
     /// What waits for its moment.
     pub(super) lurking: Lurking,
+    /// Until then nothing else befalls the cluster.
+    pub(super) alone: Instant,
     /// Layers that are to be rebuilt, if that is what it is for.
     pub(super) chain: Option<Chain>,
     cleans: u32,
@@ -166,6 +168,7 @@ impl Run {
             faulty: true,
             silent: false,
             lurking: Lurking::default(),
+            alone: Instant::ZERO,
             chain: None,
             cleans: 0,
             rotten,

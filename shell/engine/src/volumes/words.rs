@@ -116,6 +116,7 @@ const fn why_of(why: Why) -> &'static str {
     match why {
         Why::SwapLost => "another-owner-claimed",
         Why::Conflict => "replicas-obey-another",
+        Why::Lost => "no-member-left",
         Why::StoreNotCurrent => "store-not-current",
         Why::Shutdown => "left-in-order",
         Why::Replaced => "appointed-anew",
