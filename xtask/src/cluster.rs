@@ -18,6 +18,8 @@ const CONTROL: &str = "127.0.0.1:4440";
 const PORT: u16 = 4421;
 /// The volume.
 const VOLUME: &str = "data";
+/// Bytes that it grows by.
+const GROWTH: u64 = 64 << 20;
 /// How long anything may take that takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -117,7 +119,48 @@ impl Place {
         self.start_engine(first, Some(self.folder.join(format!("pool{first}.img"))))?;
         self.serving("online")?;
         println!("   full redundancy after {:.2} s", back.elapsed().as_secs_f64());
+        self.change(second)
+    }
+
+    /// What people change about a volume, while somebody writes and verifies.
+    fn change(&self, serving: u16) -> Outcome<()> {
+        step(
+            "a snapshot, a larger volume, a replica made anew, while somebody writes and verifies",
+        );
+        let mut load = self.load_command(serving)?;
+        let mut load = load.spawn().explain(|| "cannot start the load".to_owned())?;
+        let begun = Instant::now();
+        self.ask(["volume", "snapshot", "create", VOLUME, "first"])?;
+        let bytes = self.bytes()? + GROWTH;
+        self.ask(["volume", "resize", VOLUME, &bytes.to_string()])?;
+        let other = name((1..=ENGINES).find(|engine| *engine != serving).unwrap_or(1));
+        self.ask(["volume", "remove-member", VOLUME, &other, "--yes"])?;
+        self.wait("the replica is gone and another one is made", || {
+            let mut add = self.control_command();
+            Ok(process::read(add.args(["volume", "add-member", VOLUME, &other])).ok().map(drop))
+        })?;
+        self.wait("it is a member, with the snapshot", || {
+            let listed = self.ask(["volume", "snapshot", "list", VOLUME])?;
+            let row = self.row()?;
+            let whole = row.iter().any(|cell| cell == "online") && listed.contains("3 of 3");
+            Ok(whole.then_some(()))
+        })?;
+        let seconds = begun.elapsed().as_secs_f64();
+        println!("   snapshot taken, {bytes} bytes, {other} made equal after {seconds:.2} s");
+        let ended = load.wait().explain(|| "the load is lost".to_owned())?;
+        let grown = self.bytes()?;
+        if !ended.success() || grown != bytes {
+            return Err(Fault::new(format!("the load ended with {ended}, at {grown} bytes")));
+        }
         Ok(())
+    }
+
+    /// Bytes of the volume.
+    fn bytes(&self) -> Outcome<u64> {
+        let shown = self.ask(["volume", "show", VOLUME, "-o", "json"])?;
+        let bytes = shown.lines().find_map(|line| line.trim().strip_prefix("\"size_bytes\": "));
+        let bytes = bytes.and_then(|bytes| bytes.trim_end_matches(',').parse().ok());
+        bytes.ok_or_else(|| Fault::new("the volume has no size".to_owned()))
     }
 
     /// Whatever an earlier cluster left, whose data is none of anybody's.
@@ -222,10 +265,15 @@ impl Place {
     }
 
     fn load(&self, engine: u16) -> Outcome<()> {
+        process::run(&mut self.load_command(engine)?)
+    }
+
+    fn load_command(&self, engine: u16) -> Outcome<Command> {
         let uri = format!("nvme+tcp://{}/{}?nsid=1", portal(engine), self.nqn()?);
         let mut perf = Command::new(&self.engine);
         perf.args(["perf", &uri, "--rw", "mixed", "--block-size", "4KiB"]);
-        process::run(perf.args(["--queue-depth", "32", "--time", "3s", "--verify"]))
+        perf.args(["--queue-depth", "32", "--time", "3s", "--verify"]);
+        Ok(perf)
     }
 
     fn wait<T>(&self, what: &str, found: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
@@ -276,6 +324,7 @@ impl Place {
         println!("and without one, try");
         println!("  {control} volume show {VOLUME}");
         println!("  {control} volume hand-over {VOLUME}");
+        println!("  {control} volume snapshot create {VOLUME} second");
         println!("  {control} volume history {VOLUME}");
         println!("  {control} engine list");
         let serving = self.serving("online")?;
