@@ -175,9 +175,11 @@ impl Control {
             inside.flights.remove(&sent.volume);
             let step = inside.ledger(sent.volume).in_flight();
             let what = step.map(|step| words(&inside, &step)).unwrap_or_default();
+            let mut news = true;
             if done.code == 0 {
                 inside.ledger(sent.volume).done(now);
                 inside.failures.remove(&sent.volume);
+                inside.forget_refusals(&sent.volume, |known| step == Some(*known));
             } else {
                 self.counters.failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 inside.ledger(sent.volume).failed(now);
@@ -185,13 +187,15 @@ impl Control {
                 let text = format!("engine {node}: {}", done.text);
                 if let Some(step) = step.filter(Step::is_change) {
                     let refusal = Status::new(Code::from_i32(done.code), text.clone());
-                    inside.refusals.insert(sent.volume, (step, refusal));
+                    news = inside.refused(sent.volume, step, refusal);
                 }
                 inside.failures.insert(sent.volume, text);
             }
             drop(inside);
             let how = if done.code == 0 { "done".into() } else { format!("no: {}", done.text) };
-            self.tell(&sent.volume, format!("{what}: {how}"));
+            if news {
+                self.tell(&sent.volume, format!("{what}: {how}"));
+            }
         }
         if let Some(waiter) = sent.waiter {
             // Whoever waited may have gone.

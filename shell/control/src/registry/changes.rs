@@ -6,10 +6,45 @@ use braid_api::control as wire;
 use braid_api::control::order::What;
 use braid_nexus::Uuid;
 use braid_plan::Step;
+use tonic::Status;
 
-use super::Control;
+use super::{Control, Inside};
 use crate::identity::text;
 use crate::store::Change;
+
+impl Inside {
+    /// An engine refused a change; whether that is news.
+    pub(super) fn refused(&mut self, volume: Uuid, step: Step, why: Status) -> bool {
+        let refusals = self.refusals.entry(volume).or_default();
+        match refusals.iter_mut().find(|(known, _)| *known == step) {
+            Some((_, known)) => {
+                let same = (known.code(), known.message()) == (why.code(), why.message());
+                *known = why;
+                !same
+            }
+            None => {
+                refusals.push((step, why));
+                true
+            }
+        }
+    }
+
+    /// Why a change was refused when it was tried last.
+    pub(crate) fn refusal(
+        &self,
+        volume: &Uuid,
+        meant: impl Fn(&Step) -> bool,
+    ) -> Option<(Step, Status)> {
+        self.refusals.get(volume)?.iter().find(|(step, _)| meant(step)).cloned()
+    }
+
+    /// Forgets that: it is done, or is asked for anew.
+    pub(crate) fn forget_refusals(&mut self, volume: &Uuid, meant: impl Fn(&Step) -> bool) {
+        if let Some(refusals) = self.refusals.get_mut(volume) {
+            refusals.retain(|(step, _)| !meant(step));
+        }
+    }
+}
 
 impl Control {
     /// What an engine is told to do; None: nobody wants it any more.

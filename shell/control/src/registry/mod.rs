@@ -68,8 +68,8 @@ pub(crate) struct Inside {
     orders: BTreeMap<Uuid, Sent>,
     /// The order in flight of each volume's ledger.
     flights: BTreeMap<Uuid, Uuid>,
-    /// The change of a volume that an engine refused last, and why.
-    pub(crate) refusals: BTreeMap<Uuid, (Step, Status)>,
+    /// Changes of volumes that engines refused when they were tried last, and why.
+    refusals: BTreeMap<Uuid, Vec<(Step, Status)>>,
     /// Why the last order about a volume failed.
     pub(crate) failures: BTreeMap<Uuid, String>,
     /// Volumes of which replicas know a newer record than the store.

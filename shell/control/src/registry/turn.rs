@@ -58,6 +58,8 @@ impl Control {
         let notes: Vec<_> = actions
             .iter()
             .filter(|action| action.step != Step::Forget)
+            // A history that only says how often something was tried says nothing.
+            .filter(|action| inside.refusal(&action.volume, |s| *s == action.step).is_none())
             .map(|action| (action.volume, words(&inside, &action.step)))
             .collect();
         drop(inside);

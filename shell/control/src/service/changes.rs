@@ -52,10 +52,7 @@ impl Control {
 
     /// Forgets why such a change was refused before: it is asked for anew.
     pub(super) fn ask_anew(&self, volume: &Uuid, meant: impl Fn(&Step) -> bool) {
-        let mut inside = self.inside();
-        if inside.refusals.get(volume).is_some_and(|(step, _)| meant(step)) {
-            inside.refusals.remove(volume);
-        }
+        self.inside().forget_refusals(volume, meant);
     }
 
     /// Waits until a change shows in what is committed: `look` tells when it does, or never will.
@@ -75,10 +72,10 @@ impl Control {
             if let Some(seen) = look(&found) {
                 return seen.map_err(Waited::Not);
             }
-            let refusal = self.inside().refusals.get(volume).cloned();
-            let refusal = refusal.filter(|(step, _)| meant(step));
+            let refusal = self.inside().refusal(volume, &meant);
             match refusal {
                 Some((step, why)) if is_final(&step, why.code()) => {
+                    self.inside().forget_refusals(volume, meant);
                     return Err(Waited::Refused(why));
                 }
                 refusal if self.now().since(begun) > PATIENCE => {

@@ -26,9 +26,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Volumes for Service {
     async fn create(&self, request: Request<wire::CreateRequest>) -> Answer<wire::Volume> {
         let control = Arc::clone(&self.0);
-        // To its end, even if the caller goes away.
-        let done = tokio::spawn(async move { control.create(request.into_inner()).await }).await;
-        done.unwrap_or_else(|error| Err(Status::internal(error.to_string()))).map(Response::new)
+        to_its_end(async move { control.create(request.into_inner()).await }).await
     }
 
     async fn list(&self, _: Request<wire::ListRequest>) -> Answer<wire::ListResponse> {
@@ -62,11 +60,13 @@ impl Volumes for Service {
     }
 
     async fn resize(&self, request: Request<wire::ResizeRequest>) -> Answer<wire::Volume> {
-        self.0.resize(request.into_inner()).await.map(Response::new)
+        let control = Arc::clone(&self.0);
+        to_its_end(async move { control.resize(request.into_inner()).await }).await
     }
 
     async fn add_member(&self, request: Request<wire::AddMemberRequest>) -> Answer<wire::Volume> {
-        self.0.add_member(request.into_inner()).await.map(Response::new)
+        let control = Arc::clone(&self.0);
+        to_its_end(async move { control.add_member(request.into_inner()).await }).await
     }
 
     async fn remove_member(
@@ -81,7 +81,8 @@ impl Volumes for Service {
         &self,
         request: Request<wire::CreateSnapshotRequest>,
     ) -> Answer<wire::Snapshot> {
-        self.0.create_snapshot(request.into_inner()).await.map(Response::new)
+        let control = Arc::clone(&self.0);
+        to_its_end(async move { control.create_snapshot(request.into_inner()).await }).await
     }
 
     async fn list_snapshots(
@@ -124,6 +125,14 @@ impl Volumes for Service {
     ) -> Answer<wire::ListEnginesResponse> {
         Ok(Response::new(wire::ListEnginesResponse { engines: self.0.engines() }))
     }
+}
+
+/// Does it even if the caller goes away: what cannot be done is taken back.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Answer<T> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(Status::internal(error.to_string()))).map(Response::new)
 }
 
 impl Control {

@@ -89,6 +89,38 @@ async fn a_volume_grows_though_the_answer_is_lost_or_its_owner_dies_in_the_middl
 }
 
 #[tokio::test]
+async fn what_is_refused_for_a_while_is_tried_until_it_is_done_and_told_once() {
+    let folder = Folder::new();
+    let (control, engines, _cluster, volume) = three(&folder).await;
+    let owner = on(&engines, &volume.engine);
+    let refuses = Some((Code::Unavailable, "something else is in work".into()));
+    owner.set(Manners { refuses, ..Manners::default() });
+    let asked = resize(&control, 2 * GIB);
+    let mends = async {
+        while ordered(&engines, "Resize") < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        owner.set(Manners::default());
+    };
+    let (grown, ()) = tokio::join!(asked, mends);
+    assert_eq!(grown.unwrap().size_bytes, 2 * GIB);
+    let told = |history: &str| {
+        let lines = history.lines().filter(|line| line.contains("grows it to"));
+        let refused = lines.clone().filter(|line| line.contains("no: something else"));
+        let done = lines.clone().filter(|line| line.ends_with("done"));
+        (lines.count(), refused.count(), done.count())
+    };
+    let begun = std::time::Instant::now();
+    loop {
+        let history = control.ask(&["volume", "history", "db"]).await.stdout;
+        if told(&history) == (3, 1, 1) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{history}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_asked_for_outlives_the_control_plane() {
     let folder = Folder::new();
     let (mut control, engines, _cluster, volume) = three(&folder).await;
