@@ -46,19 +46,21 @@ impl Resync {
     /// Adds what a log says.
     pub(crate) fn read(&mut self, log: &str) {
         for line in log.lines() {
+            let line = line.split(" volume=").next().unwrap_or_default();
             let number = |key: &str| number_after(line, key).unwrap_or(0);
-            if line.contains("Serving {") {
+            if line.contains("serving in epoch ") {
                 self.servings += 1;
-                self.lossy += u64::from(line.contains("lossy: true"));
-            } else if line.contains("Excluded {") {
-                self.excluded += u64::from(number("slots: ").count_ones());
-            } else if line.contains("step: Member") {
+                self.lossy += u64::from(line.contains("may be lost"));
+            } else if let Some(gone) = line.strip_suffix(" is away") {
+                // Named one after the other, by their identities.
+                self.excluded += 1 + gone.matches(", ").count() as u64;
+            } else if line.contains("returns: it is a member") {
                 self.returned += 1;
-            } else if line.contains("step: Copying {") {
-                self.regions += number("regions: ");
-            } else if line.contains("Resynced {") {
+            } else if line.contains("returns: ") && line.ends_with(" MiB are compared") {
+                self.regions += number("returns: ");
+            } else if line.contains(" is equal, ") {
                 self.suspect += 1;
-                self.copied += number("copied: ");
+                self.copied += number(" is equal, ");
             }
         }
     }
@@ -157,12 +159,13 @@ mod tests {
     fn what_engines_log_is_counted() {
         let mut resync = Resync::default();
         resync.read(
-            "INFO volume note=Serving { epoch: 3, members: 7, suspect: 2, lossy: false }\n\
-             DEBUG volume note=Resynced { region: 9, copied: 8192 }\n\
-             INFO volume note=Excluded { slots: 5 }\n\
-             INFO volume note=Returning { slot: 1, step: Copying { regions: 4 } }\n\
-             INFO volume note=Returning { slot: 1, step: Member }\n\
-             INFO volume note=Serving { epoch: 4, members: 7, suspect: 0, lossy: true }\n",
+            "INFO serving in epoch 3 with 3 members, 2 MiB to be compared volume=v\n\
+             DEBUG region 9 is equal, 8192 bytes were copied volume=v\n\
+             INFO a, c is away volume=v\n\
+             INFO c returns: 4 MiB are compared volume=v\n\
+             INFO c returns: it is a member volume=v\n\
+             INFO serving in epoch 4 with 3 members, 0 MiB to be compared; what was not flushed \
+             may be lost volume=v\n",
         );
         let expected = Resync {
             servings: 2,
