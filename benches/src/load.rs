@@ -1,5 +1,6 @@
 //! The load generator: 4 KiB reads or writes at a fixed depth on one connection, as many in one
-//! send as answers came by one receive. It looks for answers without ever sleeping.
+//! send as answers came by one receive. It looks for answers without ever sleeping, or, where what
+//! serves needs all CPUs, sleeps until there are some.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -10,7 +11,7 @@ use braid_nvme::pdu::{FLAG_SUCCESS, PduType};
 use hdrhistogram::Histogram;
 use zerocopy::IntoBytes;
 
-use crate::wire::{ANSWER, CAPSULE, bad, block_command};
+use crate::wire::{ANSWER, CAPSULE, bad, block_command, plain_command};
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 4096;
@@ -41,6 +42,7 @@ impl Way {
 pub(crate) struct Load {
     stream: TcpStream,
     way: Way,
+    nsid: u32,
     depth: usize,
     blocks: u64,
     /// A capsule for each command that is sent at once; only ids and addresses change.
@@ -53,6 +55,13 @@ pub(crate) struct Load {
     begun: Vec<Instant>,
     next: u64,
     random: bool,
+    /// Writes between two flushes, each of which is one more command in flight; 0: none.
+    flush_every: u32,
+    /// Writes since the last flush.
+    unflushed: u32,
+    /// Which commands are flushes.
+    flushes: Vec<bool>,
+    sleeps: bool,
     /// Receive no more than this at once, so that others have their turn soon.
     piece: usize,
     /// Answers since the last look.
@@ -78,6 +87,7 @@ impl Load {
         Self {
             stream,
             way,
+            nsid,
             depth,
             blocks,
             out,
@@ -88,6 +98,10 @@ impl Load {
             begun: vec![Instant::now(); depth],
             next: 0x9e37_79b9_7f4a_7c15,
             random: true,
+            flush_every: 0,
+            unflushed: 0,
+            flushes: vec![false; depth],
+            sleeps: false,
             piece: usize::MAX,
             done: 0,
             latency: None,
@@ -97,6 +111,18 @@ impl Load {
     /// Blocks one after the other from the first.
     pub(crate) fn sequential(mut self) -> Self {
         (self.random, self.next) = (false, 0);
+        self
+    }
+
+    /// A flush after each so many writes.
+    pub(crate) fn flushing(mut self, every: u32) -> Self {
+        self.flush_every = every;
+        self
+    }
+
+    /// Sleeps while there is no answer.
+    pub(crate) fn sleeping(mut self) -> Self {
+        self.sleeps = true;
         self
     }
 
@@ -123,6 +149,13 @@ impl Load {
         let mut count = 0;
         while let Some(cid) = self.free.pop() {
             self.begun[usize::from(cid)] = now;
+            if self.flush_is_due(cid) {
+                send_all(&mut self.stream, &self.out[..count * self.stride])?;
+                let flush = plain_command(opcodes::FLUSH, self.nsid, cid);
+                send_all(&mut self.stream, flush.as_bytes())?;
+                count = 0;
+                continue;
+            }
             let block = self.block();
             let capsule = &mut self.out[count * self.stride..][..CAPSULE];
             capsule[10..12].copy_from_slice(&cid.to_le_bytes());
@@ -130,6 +163,13 @@ impl Load {
             count += 1;
         }
         send_all(&mut self.stream, &self.out[..count * self.stride])
+    }
+
+    fn flush_is_due(&mut self, cid: u16) -> bool {
+        let due = self.flush_every > 0 && self.unflushed >= self.flush_every;
+        self.unflushed = if due { 0 } else { self.unflushed + 1 };
+        self.flushes[usize::from(cid)] = due;
+        due
     }
 
     /// Takes what answers there are; true if there were any.
@@ -153,7 +193,7 @@ impl Load {
 
     /// Keeps the depth for so long, then waits for what is in flight. Returns answers and time.
     pub(crate) fn run(&mut self, time: Duration) -> io::Result<(u64, Duration)> {
-        self.stream.set_nonblocking(true)?;
+        self.stream.set_nonblocking(!self.sleeps)?;
         let (begun, before) = (Instant::now(), self.done);
         self.fill()?;
         while begun.elapsed() < time {
@@ -218,7 +258,7 @@ impl Load {
             latency.saturating_record(u64::try_from(nanos).unwrap_or(u64::MAX));
         }
         self.free.push(cid);
-        self.done += 1;
+        self.done += u64::from(!self.flushes[usize::from(cid)]);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ enum Task {
     Target(Options),
     /// Measures a pool and prints a table
     Pool(PoolOptions),
+    /// Measures replicated volumes and prints a table; in a network namespace of its own
+    Nexus(NexusOptions),
     /// Loads a target for a while: for profilers, and to compare other targets
     Load(LoadOptions),
     /// Serves the bare wire, for `target`
@@ -122,6 +124,31 @@ struct PoolOptions {
 }
 
 #[derive(clap::Args)]
+struct NexusOptions {
+    /// What to measure; all of it if nothing is named
+    #[arg(value_name = "ROW")]
+    rows: Vec<rows::nexus::Which>,
+    /// Where braid-engine and braid-control are
+    #[arg(long)]
+    binaries: PathBuf,
+    /// Folder for the files of the pools
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+    /// Slices of 250 ms in each comparison of two sides, both together
+    #[arg(long, default_value_t = 60)]
+    slices: usize,
+    /// GiB of the volume whose engines are lost
+    #[arg(long, default_value_t = 10)]
+    gib: u64,
+    /// Times that an engine is killed, and that one is cut off
+    #[arg(long, default_value_t = 5)]
+    losses: usize,
+    /// How the result is printed
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+}
+
+#[derive(clap::Args)]
 struct LoadOptions {
     /// Where the target listens
     address: SocketAddr,
@@ -168,6 +195,7 @@ fn main() -> ExitCode {
     let done = match Line::parse().task {
         Task::Target(options) => target(&options),
         Task::Pool(options) => pool_rows(options),
+        Task::Nexus(options) => nexus_rows(options),
         Task::Load(options) => load(&options),
         Task::Framing => framing::serve(),
         Task::Shard { file } => direct::serve(&file),
@@ -213,6 +241,16 @@ fn pool_rows(options: PoolOptions) -> io::Result<()> {
     let PoolOptions { only, gib, memory, .. } = options;
     let wanted = rows::pool::Wanted { which, only, gib, memory };
     print(options.output, |told| rows::pool::rows(&setup, &wanted, told))
+}
+
+fn nexus_rows(options: NexusOptions) -> io::Result<()> {
+    let NexusOptions { rows, binaries, folder, slices, gib, losses, output } = options;
+    let which = match rows {
+        rows if rows.is_empty() => rows::nexus::Which::value_variants().to_vec(),
+        rows => rows,
+    };
+    let wanted = rows::nexus::Wanted { which, binaries, folder, slices, gib, losses };
+    print(output, |told| rows::nexus::rows(&wanted, told))
 }
 
 /// Prints rows as they are measured, or all of them at the end, and what was found.

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use braid_nvme::command::{Command, Completion, Sgl, admin};
 use braid_nvme::connect::{CNTLID_DYNAMIC, Connect, Nqn};
+use braid_nvme::host::get_log_page;
 use braid_nvme::pdu::{
-    CommandCapsule, CommonHeader, Digests, InitializeConnection, PduType, ResponseCapsule,
+    CommandCapsule, CommonHeader, Digests, FLAG_SUCCESS, InitializeConnection, PduType,
+    ResponseCapsule,
 };
 use braid_nvme::property::{Configuration, Property};
 use zerocopy::{FromBytes, IntoBytes};
@@ -24,6 +26,10 @@ pub(crate) const ANSWER: usize = 24;
 
 const NONE: Digests = Digests { header: false, data: false };
 const ADMIN_ENTRIES: u32 = 32;
+/// Asymmetric Namespace Access.
+const LOG_ANA: u8 = 0x0c;
+/// Bytes of it that are read: enough for one group.
+const LOG_BYTES: u32 = 64;
 
 /// A controller: its admin queue, and who we are to it.
 pub(crate) struct Controller {
@@ -76,6 +82,27 @@ impl Controller {
         exchange(&mut self.admin, Command::new(admin::KEEP_ALIVE, 0), &[]).map(drop)
     }
 
+    /// Reads the ANA log, by which a host shows that it takes this path.
+    pub(crate) fn read_ana(&mut self) -> io::Result<()> {
+        let command = get_log_page(LOG_ANA, 0, 0, LOG_BYTES, false);
+        self.admin.write_all(&capsule_for_read(command))?;
+        loop {
+            let mut header = [0; 8];
+            self.admin.read_exact(&mut header)?;
+            let plen = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+            let rest = usize::try_from(plen).unwrap_or(0).saturating_sub(header.len());
+            let mut body = vec![0; rest.min(1 << 16)];
+            self.admin.read_exact(&mut body)?;
+            let last = header[1] & FLAG_SUCCESS != 0;
+            match header[0] {
+                kind if kind == PduType::C2hData as u8 && last => return Ok(()),
+                kind if kind == PduType::C2hData as u8 => {}
+                kind if kind == PduType::Response as u8 && body.ends_with(&[0, 0]) => return Ok(()),
+                kind => return Err(bad(format!("PDU type {kind} in answer to Get Log Page"))),
+            }
+        }
+    }
+
     fn connect_command(&self, qid: u16, entries: u32, kato: Duration) -> Connect {
         Connect {
             cid: 1,
@@ -105,6 +132,14 @@ pub(crate) fn block_command(opcode: u8, nsid: u32, cid: u16, in_capsule: bool) -
     CommandCapsule { ch, command }
 }
 
+/// A command without data.
+#[must_use]
+pub(crate) fn plain_command(opcode: u8, nsid: u32, cid: u16) -> CommandCapsule {
+    let mut command = Command::new(opcode, nsid);
+    command.cid.set(cid);
+    CommandCapsule { ch: CommonHeader::without_data(PduType::Command, NONE), command }
+}
+
 /// The bytes of a command capsule with data in it.
 #[must_use]
 pub(crate) fn capsule(mut command: Command, data: &[u8]) -> Vec<u8> {
@@ -116,6 +151,13 @@ pub(crate) fn capsule(mut command: Command, data: &[u8]) -> Vec<u8> {
         CommonHeader::with_data(PduType::Command, NONE, len, 0)
     };
     [CommandCapsule { ch, command }.as_bytes(), data].concat()
+}
+
+/// The bytes of a command capsule that asks for data.
+fn capsule_for_read(mut command: Command) -> Vec<u8> {
+    command.sgl = Sgl::transport(LOG_BYTES);
+    let ch = CommonHeader::without_data(PduType::Command, NONE);
+    CommandCapsule { ch, command }.as_bytes().to_vec()
 }
 
 /// The bytes of an ICReq that asks for no digests.

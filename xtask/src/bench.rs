@@ -3,7 +3,7 @@
 
 use crate::fault::{Fault, Outcome};
 use crate::packages::{self, Tool};
-use crate::{process, workspace};
+use crate::{chaos, process, workspace};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -29,6 +29,8 @@ enum What {
     Target(Target),
     /// Measures a pool: beside fio on the same file, how it opens, its memory, what it writes
     Pool(Pool),
+    /// Measures replicated volumes: beside one replica, and when the engine that serves is lost
+    Nexus(Nexus),
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,6 +69,25 @@ struct Pool {
     output: String,
 }
 
+#[derive(Debug, clap::Args)]
+struct Nexus {
+    /// What to measure: load (p4), lost (p7, p8); all of it if nothing is named
+    #[arg(value_name = "ROW")]
+    rows: Vec<String>,
+    /// Slices of 250 ms in each comparison of two sides, both together
+    #[arg(long, default_value_t = 60)]
+    slices: usize,
+    /// GiB of the volume whose engines are lost; the disk needs three times as much
+    #[arg(long, default_value_t = 10)]
+    gib: u64,
+    /// Times that an engine is killed, and that one is cut off
+    #[arg(long, default_value_t = 5)]
+    losses: usize,
+    /// How the result is printed: table or json
+    #[arg(short, long, default_value = "table")]
+    output: String,
+}
+
 /// Builds, then measures.
 pub(crate) fn main(options: &Options) -> Outcome<()> {
     packages::need(&TOOLS)?;
@@ -76,6 +97,7 @@ pub(crate) fn main(options: &Options) -> Outcome<()> {
     match &options.what {
         What::Target(target) => measure_target(target),
         What::Pool(pool) => measure_pool(pool),
+        What::Nexus(nexus) => measure_nexus(nexus),
     }
 }
 
@@ -93,6 +115,25 @@ fn measure_pool(pool: &Pool) -> Outcome<()> {
     command.args(["--output", &pool.output, "--only", &pool.only]);
     command.arg("--slices").arg(pool.slices.to_string());
     command.arg("--gib").arg(pool.gib.to_string()).args(&pool.rows);
+    process::run(&mut command)
+}
+
+fn measure_nexus(nexus: &Nexus) -> Outcome<()> {
+    chaos::need()?;
+    let packages = ["braid-engine", "braid-control", "braid-bench"];
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    process::run(workspace::cargo(["build", "--release"]).args(packages))?;
+    // Its network is its own, and all that it starts ends with it.
+    let mut command = process::bound("unshare");
+    command.arg("--net").arg(binaries().join("braid-bench")).arg("nexus");
+    command.arg("--binaries").arg(binaries());
+    command.arg("--folder").arg(workspace::folder("bench")?);
+    command.args(["--output", &nexus.output]);
+    let numbers = [("--slices", nexus.slices), ("--losses", nexus.losses)];
+    for (option, number) in numbers {
+        command.arg(option).arg(number.to_string());
+    }
+    command.arg("--gib").arg(nexus.gib.to_string()).args(&nexus.rows);
     process::run(&mut command)
 }
 

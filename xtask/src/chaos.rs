@@ -32,6 +32,14 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
+/// What namespaces need.
+pub(crate) fn need() -> Outcome<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Fault::new("namespaces and their firewalls need root: sudo cargo xtask ..."));
+    }
+    packages::need(&TOOLS)
+}
+
 /// Builds, and lets things go wrong.
 pub(crate) fn main(options: &Options) -> Outcome<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -40,10 +48,7 @@ pub(crate) fn main(options: &Options) -> Outcome<()> {
 
 /// The same for so many minutes, with a seed.
 pub(crate) fn run(minutes: f64, seed: u64) -> Outcome<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Fault::new("namespaces and their firewalls need root: sudo cargo xtask chaos"));
-    }
-    packages::need(&TOOLS)?;
+    need()?;
     let packages = ["-p", "braid-engine", "-p", "braid-control", "-p", "braid-chaos"];
     process::run(workspace::cargo(["build", "--quiet"]).args(packages))?;
     let binaries = workspace::target().join("debug");

@@ -3,6 +3,7 @@
 pub(crate) mod disk;
 pub(crate) mod idle;
 pub(crate) mod neighbour;
+pub(crate) mod nexus;
 pub(crate) mod polling;
 pub(crate) mod pool;
 pub(crate) mod wire;

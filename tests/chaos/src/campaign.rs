@@ -9,7 +9,7 @@ use braid_nvme::connect::Nqn;
 use braid_sim::History;
 
 use crate::Outcome;
-use crate::cluster::{Cluster, Seen as Volume, VOLUME_BYTES};
+use crate::cluster::{Cluster, Parts, Seen as Kept, Volume};
 use crate::host::{Order, Running, Seen, Work, look};
 use crate::nemesis::Nemesis;
 use crate::net::{ENGINES, Net, Place};
@@ -19,6 +19,11 @@ use crate::replicas;
 use crate::report::Report;
 use crate::story::Story;
 
+/// The volume.
+pub(crate) const VOLUME: &str = "data";
+/// Its size, and that of a pool.
+pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
+const POOL_BYTES: u64 = 256 << 20;
 /// How soon all must be redundant again once nothing is wrong any more.
 const CONVERGES: Duration = Duration::from_secs(60);
 /// How soon the last operations must end then.
@@ -32,7 +37,7 @@ const THINK: Duration = Duration::from_millis(60);
 
 /// What to do.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// How long things go wrong
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
@@ -54,7 +59,7 @@ fn blocks() -> Vec<u64> {
 }
 
 /// Runs a campaign.
-pub(crate) fn run(options: &Options) -> Outcome<()> {
+pub fn run(options: &Options) -> Outcome<()> {
     let Options { seed, folder, .. } = options;
     // There may be nothing yet.
     let _ = fs::remove_dir_all(folder);
@@ -82,9 +87,19 @@ pub(crate) fn run(options: &Options) -> Outcome<()> {
 
 fn faults(options: &Options, story: &Story, report: &mut Report) -> Outcome<()> {
     let net = Net::new()?;
-    let mut cluster = Cluster::start(&options.binaries, &options.folder, net)?;
+    let parts = Parts {
+        binaries: options.binaries.clone(),
+        folder: options.folder.clone(),
+        pool_bytes: POOL_BYTES,
+        log: "debug",
+        faults: true,
+    };
+    let mut cluster = Cluster::start(parts, net)?;
+    let replicas = &std::array::from_fn::<_, ENGINES, _>(|engine| engine);
+    let standbys = ENGINES - 1;
+    cluster.create(&Volume { name: VOLUME, bytes: VOLUME_BYTES, replicas, standbys })?;
     cluster.net.apply()?;
-    if !cluster.converges(CONVERGES)? {
+    if cluster.converges(VOLUME, ENGINES, CONVERGES)?.is_none() {
         return Err("a new volume has not all its replicas and paths".into());
     }
     let hosts = hosts(&cluster, options.seed)?;
@@ -107,7 +122,7 @@ fn faults(options: &Options, story: &Story, report: &mut Report) -> Outcome<()> 
 }
 
 fn hosts(cluster: &Cluster, seed: u64) -> Outcome<Running> {
-    let volume = cluster.seen()?;
+    let volume = cluster.seen(VOLUME)?;
     let nqn = volume.nqn.as_deref().and_then(Nqn::parse).ok_or("the volume has no name")?;
     Running::start(Work {
         seed,
@@ -162,11 +177,11 @@ fn recover(
     hosts: &Running,
     story: &Story,
     report: &mut Report,
-) -> Outcome<Volume> {
+) -> Outcome<Kept> {
     story.tell("nothing is wrong any more");
     let healed = story.time();
-    if !cluster.converges(CONVERGES)? {
-        let volume = cluster.seen()?;
+    if cluster.converges(VOLUME, ENGINES, CONVERGES)?.is_none() {
+        let volume = cluster.seen(VOLUME)?;
         return Err(format!(
             "Convergence: {} s after the last fault the volume is {} with members {:?} and {} \
              paths",
@@ -185,7 +200,7 @@ fn recover(
     hosts.order(Order::ReadAll)?;
     settled(hosts)?;
     finding(&hosts.seen)?;
-    cluster.seen()
+    cluster.seen(VOLUME)
 }
 
 fn settled(hosts: &Running) -> Outcome<()> {
@@ -205,7 +220,7 @@ fn leave(hosts: Running) -> Outcome<History> {
 }
 
 /// The replicas beside each other, and beside what hosts were answered.
-fn judge(cluster: &Cluster, volume: &Volume, mut history: History) -> Outcome<()> {
+fn judge(cluster: &Cluster, volume: &Kept, mut history: History) -> Outcome<()> {
     let mut contents = Vec::new();
     for (engine, replica) in &volume.replicas {
         contents.push(replicas::read(&cluster.pool(*engine), *replica, VOLUME_BYTES)?);
@@ -222,7 +237,7 @@ fn judge(cluster: &Cluster, volume: &Volume, mut history: History) -> Outcome<()
 
 /// A finding, with what the control plane knows of its volume.
 fn with_history(cluster: &Cluster, finding: String) -> String {
-    let told = cluster.history().unwrap_or_else(|why| why);
+    let told = cluster.history(VOLUME).unwrap_or_else(|why| why);
     let lines: Vec<&str> = told.lines().collect();
     let last = &lines[lines.len().saturating_sub(30)..];
     format!("{finding}\n{}", last.join("\n"))

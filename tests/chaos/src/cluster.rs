@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -11,13 +11,8 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::net::{BEHIND, CONTROL_PORT, ENGINES, Net, PORT, Place};
-use crate::process::{kill, run, run_within, signal, wait_for};
+use crate::process::{kill, run_within, signal, wait_for};
 
-/// The volume.
-pub(crate) const VOLUME: &str = "data";
-/// Its size, and that of a pool.
-pub(crate) const VOLUME_BYTES: u64 = 64 << 20;
-const POOL_SIZE: &str = "256MiB";
 /// How long anything may take that takes a second or two when nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A replica that takes all the space.
@@ -29,42 +24,74 @@ const STOP: Duration = Duration::from_secs(30);
 /// How long the control plane may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Where `braid-engine` and `braid-control` are.
+    pub binaries: PathBuf,
+    /// Where files and logs go.
+    pub folder: PathBuf,
+    /// Bytes of each engine's pool, a sparse file.
+    pub pool_bytes: u64,
+    /// What engines log.
+    pub log: &'static str,
+    /// Their disks can be made to fail, and their machines start anew.
+    pub faults: bool,
+}
+
+/// A volume that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Volume<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its size.
+    pub bytes: u64,
+    /// Engines of its replicas.
+    pub replicas: &'a [usize],
+    /// Engines that stand by.
+    pub standbys: usize,
+}
+
 /// The processes, and where everything is kept.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    engine: PathBuf,
-    control: PathBuf,
-    folder: PathBuf,
-    pub(crate) net: Net,
+pub struct Cluster {
+    parts: Parts,
+    /// The network between them.
+    pub net: Net,
     engines: [Option<Child>; ENGINES],
     keeper: Option<Child>,
     /// How often each engine's machine was started.
     boots: [u32; ENGINES],
 }
 
-/// What the control plane says of the volume.
+/// What the control plane says of a volume.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) state: String,
+pub struct Seen {
+    /// Whether hosts are served, and whether all replicas are members.
+    pub state: String,
     /// The engine that serves.
-    pub(crate) serves: Option<usize>,
-    pub(crate) epoch: u64,
+    pub serves: Option<usize>,
+    /// How many owners there were.
+    pub epoch: u64,
     /// Engines of the replicas that are members.
-    pub(crate) members: Vec<usize>,
+    pub members: Vec<usize>,
     /// Paths that are there, usable or not.
-    pub(crate) paths: usize,
+    pub paths: usize,
     /// Replicas, by the numbers of their engines.
-    pub(crate) replicas: Vec<(usize, [u8; 16])>,
-    pub(crate) nqn: Option<String>,
+    pub replicas: Vec<(usize, [u8; 16])>,
+    /// The subsystem that hosts connect to.
+    pub nqn: Option<String>,
 }
 
 impl Cluster {
-    /// Starts all of it, with a pool on each engine and the volume, in an empty folder.
-    pub(crate) fn start(binaries: &Path, folder: &Path, net: Net) -> Outcome<Self> {
+    /// Starts all of it, with a pool on each engine, in an empty folder.
+    ///
+    /// # Errors
+    ///
+    /// What did not start.
+    pub fn start(parts: Parts, net: Net) -> Outcome<Self> {
         let mut cluster = Self {
-            engine: binaries.join("braid-engine"),
-            control: binaries.join("braid-control"),
-            folder: folder.to_owned(),
+            parts,
             net,
             engines: [const { None }; ENGINES],
             keeper: None,
@@ -76,7 +103,8 @@ impl Cluster {
         }
         for engine in 0..ENGINES {
             let pool = cluster.pool(engine).display().to_string();
-            cluster.tell(engine, &["pool", "create", &pool, "--size", POOL_SIZE, "--sparse"])?;
+            let size = cluster.parts.pool_bytes.to_string();
+            cluster.tell(engine, &["pool", "create", &pool, "--size", &size, "--sparse"])?;
         }
         let pools = || {
             let listed = cluster.ask(&["engine", "list"])?;
@@ -85,23 +113,44 @@ impl Cluster {
             Ok((there == ENGINES).then_some(()))
         };
         wait_for(PATIENCE, pools)?.ok_or("not all engines report their pools")?;
-        let size = VOLUME_BYTES.to_string();
-        let mut create = cluster.control_command();
-        create.args(["volume", "create", VOLUME, "--size", &size, "--standbys", "2"]);
-        for engine in 0..ENGINES {
-            create.args(["--replica", &Place::Engine(engine).name()]);
-        }
-        run_within(&mut create, PATIENCE)?;
         Ok(cluster)
     }
 
+    /// Makes a volume.
+    ///
+    /// # Errors
+    ///
+    /// What the control plane says.
+    pub fn create(&self, volume: &Volume<'_>) -> Outcome<()> {
+        let (size, standbys) = (volume.bytes.to_string(), volume.standbys.to_string());
+        let mut create = self.control_command();
+        create.args(["volume", "create", volume.name, "--size", &size, "--standbys", &standbys]);
+        for engine in volume.replicas {
+            create.args(["--replica", &Place::Engine(*engine).name()]);
+        }
+        run_within(&mut create, PATIENCE).map(drop)
+    }
+
+    /// Has another engine serve a volume.
+    ///
+    /// # Errors
+    ///
+    /// What the control plane says.
+    pub fn hand_over(&self, volume: &str, to: usize) -> Outcome<()> {
+        let mut command = self.control_command();
+        command.args(["volume", "hand-over", volume, "--to", &Place::Engine(to).name()]);
+        run_within(&mut command, PATIENCE).map(drop)
+    }
+
     /// The file of an engine's pool.
-    pub(crate) fn pool(&self, engine: usize) -> PathBuf {
-        self.folder.join(format!("pool{}.img", engine + 1))
+    #[must_use]
+    pub fn pool(&self, engine: usize) -> PathBuf {
+        self.parts.folder.join(format!("pool{}.img", engine + 1))
     }
 
     /// Where hosts reach the engines.
-    pub(crate) fn portals() -> Vec<SocketAddr> {
+    #[must_use]
+    pub fn portals() -> Vec<SocketAddr> {
         let portal = |engine| format!("{}:{PORT}", Place::Engine(engine).address());
         (0..ENGINES).filter_map(|engine| portal(engine).parse().ok()).collect()
     }
@@ -116,38 +165,46 @@ impl Cluster {
     }
 
     fn socket(&self, engine: usize) -> PathBuf {
-        self.folder.join(format!("engine{}.sock", engine + 1))
+        self.parts.folder.join(format!("engine{}.sock", engine + 1))
     }
 
     fn log(&self, name: &str) -> Outcome<(File, File)> {
-        let path = self.folder.join(format!("{name}.log"));
+        let path = self.parts.folder.join(format!("{name}.log"));
         let log = File::options().create(true).append(true).open(&path);
         let log = log.and_then(|log| Ok((log.try_clone()?, log)));
         log.map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
-    fn spawn(&self, place: Place, program: &Path, arguments: &[String]) -> Outcome<Child> {
+    fn program(&self, name: &str) -> String {
+        self.parts.binaries.join(name).display().to_string()
+    }
+
+    fn spawn(&self, place: Place, program: &str, arguments: &[String]) -> Outcome<Child> {
         let name = place.name();
         let (out, errors) = self.log(&name)?;
-        let mut command = self.net.command(place, &program.to_string_lossy());
+        let mut command = self.net.command(place, &self.program(program));
         command.args(arguments).stdout(out).stderr(errors);
         command.spawn().map_err(|error| format!("cannot start {name}: {error}"))
     }
 
     /// Starts the control plane and waits until it answers.
     pub(crate) fn start_control(&mut self) -> Outcome<()> {
-        let store = self.folder.join("control.redb").display().to_string();
+        let store = self.parts.folder.join("control.redb").display().to_string();
         let words = ["serve", "--listen", &Self::control_address(), "--store", &store];
-        let child = self.spawn(Place::Control, &self.control, &words.map(str::to_owned))?;
+        let child = self.spawn(Place::Control, "braid-control", &words.map(str::to_owned))?;
         self.keeper = Some(child);
         let answers = || Ok(self.ask(&["engine", "list"]).ok().map(drop));
         wait_for(PATIENCE, answers)?.ok_or("the control plane does not answer".into())
     }
 
     /// Starts an engine, with its pool if there is one, and waits until it answers.
-    pub(crate) fn start_engine(&mut self, engine: usize) -> Outcome<()> {
+    ///
+    /// # Errors
+    ///
+    /// That it does not.
+    pub fn start_engine(&mut self, engine: usize) -> Outcome<()> {
         let place = Place::Engine(engine);
-        let boot = self.folder.join(format!("boot{}", engine + 1));
+        let boot = self.parts.folder.join(format!("boot{}", engine + 1));
         let id = format!("{:08x}-{:04x}-4000-8000-000000000000\n", self.boots[engine], engine + 1);
         fs::write(&boot, id).map_err(|e| format!("cannot write {}: {e}", boot.display()))?;
         let pool = self.pool(engine);
@@ -163,28 +220,34 @@ impl Cluster {
             ("--shards", "1".into()),
             // No two engines give out the same controller id of one volume.
             ("--cntlids", format!("{0}001-{0}999", engine + 1)),
-            ("--boot-id-file", boot.display().to_string()),
-            ("--log", "debug".into()),
+            ("--log", self.parts.log.to_owned()),
         ] {
             words.extend([option.to_owned(), value]);
         }
-        words.push("--allow-injection".into());
-        self.engines[engine] = Some(self.spawn(place, &self.engine, &words)?);
+        if self.parts.faults {
+            words.extend(["--boot-id-file".to_owned(), boot.display().to_string()]);
+            words.push("--allow-injection".to_owned());
+        }
+        self.engines[engine] = Some(self.spawn(place, "braid-engine", &words)?);
         let answers = || Ok(self.tell(engine, &["status"]).ok().map(drop));
         let there = wait_for(PATIENCE, answers)?;
         there.ok_or(format!("{} does not serve; see its log", place.name()))
     }
 
     /// Gives an engine an order by its socket.
-    pub(crate) fn tell(&self, engine: usize, words: &[&str]) -> Outcome<String> {
-        let mut command = Command::new(&self.engine);
+    ///
+    /// # Errors
+    ///
+    /// What it says, or that it does not answer.
+    pub fn tell(&self, engine: usize, words: &[&str]) -> Outcome<String> {
+        let mut command = Command::new(self.program("braid-engine"));
         command.args(words).arg("--socket").arg(self.socket(engine));
-        run(&mut command)
+        run_within(&mut command, ANSWER * 2)
     }
 
     /// A command to the control plane, from its own node: no partition is between.
     pub(crate) fn control_command(&self) -> Command {
-        let mut command = self.net.command(Place::Control, &self.control.to_string_lossy());
+        let mut command = self.net.command(Place::Control, &self.program("braid-control"));
         command.env("BRAID_CONTROL", Self::control_address());
         command
     }
@@ -195,26 +258,44 @@ impl Cluster {
         serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))
     }
 
-    /// What the control plane says of the volume now.
-    pub(crate) fn seen(&self) -> Outcome<Seen> {
-        let said = self.ask(&["volume", "show", VOLUME])?;
+    /// What the control plane says of a volume now.
+    ///
+    /// # Errors
+    ///
+    /// That it does not know it, or does not answer.
+    pub fn seen(&self, volume: &str) -> Outcome<Seen> {
+        let said = self.ask(&["volume", "show", volume])?;
         seen(&said).ok_or_else(|| format!("not a volume: {said}"))
     }
 
-    /// What happened to the volume, as the control plane tells it.
-    pub(crate) fn history(&self) -> Outcome<String> {
-        run_within(self.control_command().args(["volume", "history", VOLUME]), ANSWER)
+    /// What happened to a volume, as the control plane tells it.
+    pub(crate) fn history(&self, volume: &str) -> Outcome<String> {
+        run_within(self.control_command().args(["volume", "history", volume]), ANSWER)
     }
 
-    /// Waits until all replicas are members and all paths are there; false if it is not so in
-    /// this time.
-    pub(crate) fn converges(&self, patience: Duration) -> Outcome<bool> {
+    /// Waits until all replicas of a volume are members and it has at least so many paths; none if
+    /// it is not so in this time.
+    ///
+    /// # Errors
+    ///
+    /// None so far: a control plane that does not answer may do so later.
+    pub fn converges(
+        &self,
+        volume: &str,
+        paths: usize,
+        patience: Duration,
+    ) -> Outcome<Option<Seen>> {
         let whole = |seen: &Seen| {
-            let (members, paths) = (seen.members.len(), seen.paths);
-            seen.state == "online" && (members, paths) == (ENGINES, ENGINES)
+            let members = seen.members.len() == seen.replicas.len();
+            seen.state == "online" && members && seen.paths >= paths
         };
-        let found = wait_for(patience, || Ok(self.seen().ok().filter(whole).map(drop)))?;
-        Ok(found.is_some())
+        wait_for(patience, || Ok(self.seen(volume).ok().filter(whole)))
+    }
+
+    /// The process at a place, if there is one.
+    #[must_use]
+    pub fn process(&self, place: Place) -> Option<u32> {
+        self.child(place).map(Child::id)
     }
 
     fn child(&self, place: Place) -> Option<&Child> {
@@ -233,7 +314,7 @@ impl Cluster {
     }
 
     /// Kills a process, as a crash would.
-    pub(crate) fn kill(&mut self, place: Place) {
+    pub fn kill(&mut self, place: Place) {
         let child = match place {
             Place::Engine(number) => self.engines[number].take(),
             Place::Control => self.keeper.take(),

@@ -43,7 +43,7 @@ const STALL: Duration = Duration::from_millis(300);
 
 /// What a client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// Begin nothing new.
     Rest,
     /// Read every block once.
@@ -54,61 +54,67 @@ pub(crate) enum Order {
 
 /// What others may know while it runs.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Operations in work.
-    pub(crate) in_work: usize,
+    pub in_work: usize,
     /// Blocks that are still to be read after [`Order::ReadAll`].
-    pub(crate) unread: usize,
+    pub unread: usize,
     /// Reads, writes, zeroings and flushes that succeeded.
-    pub(crate) done: [u64; 4],
+    pub done: [u64; 4],
     /// Operations that failed for good, with the status of the last.
-    pub(crate) failed: u64,
-    pub(crate) failure: Option<String>,
+    pub failed: u64,
+    /// That status.
+    pub failure: Option<String>,
     /// Times that something was sent again.
-    pub(crate) retries: u64,
+    pub retries: u64,
     /// The longest operation.
-    pub(crate) longest: Duration,
+    pub longest: Duration,
     /// Times without any answer: when it began, how long it lasted.
-    pub(crate) stalls: Vec<(Duration, Duration)>,
+    pub stalls: Vec<(Duration, Duration)>,
     /// Times that a host went over to another path.
-    pub(crate) switches: u64,
+    pub switches: u64,
     /// What must not be.
-    pub(crate) finding: Option<String>,
+    pub finding: Option<String>,
 }
 
 /// Looks at what is shared; one who panicked left it whole.
-pub(crate) fn look(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+pub fn look(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The hosts as a thread.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     remote: Remote<Order>,
     thread: JoinHandle<Outcome<History>>,
-    pub(crate) seen: Arc<Mutex<Seen>>,
+    /// What others may know.
+    pub seen: Arc<Mutex<Seen>>,
 }
 
 /// What the hosts do.
 #[derive(Clone, Debug)]
-pub(crate) struct Work {
+pub struct Work {
     /// Where their chance comes from.
-    pub(crate) seed: u64,
+    pub seed: u64,
     /// The volume.
-    pub(crate) nqn: Nqn,
+    pub nqn: Nqn,
     /// Where it is served.
-    pub(crate) portals: Vec<SocketAddr>,
+    pub portals: Vec<SocketAddr>,
     /// Blocks of 4 KiB that are used.
-    pub(crate) blocks: Vec<u64>,
+    pub blocks: Vec<u64>,
     /// A pause between two operations of a client, at most.
-    pub(crate) think: Duration,
+    pub think: Duration,
     /// Since when times are told.
-    pub(crate) began: Instant,
+    pub began: Instant,
 }
 
 impl Running {
     /// Starts the hosts.
-    pub(crate) fn start(work: Work) -> Outcome<Self> {
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn start(work: Work) -> Outcome<Self> {
         let options = Options { polling: Polling::Never, seed: work.seed, ..Options::default() };
         let limits = Limits::default();
         let config =
@@ -129,12 +135,20 @@ impl Running {
     }
 
     /// Tells them something.
-    pub(crate) fn order(&self, order: Order) -> Outcome<()> {
+    ///
+    /// # Errors
+    ///
+    /// That they have ended.
+    pub fn order(&self, order: Order) -> Outcome<()> {
         self.remote.post(order).map_err(|_| "the hosts have ended".to_owned())
     }
 
     /// What they asked and were answered, once they have left.
-    pub(crate) fn join(self) -> Outcome<History> {
+    ///
+    /// # Errors
+    ///
+    /// How they ended otherwise.
+    pub fn join(self) -> Outcome<History> {
         self.thread.join().map_err(|_| "the hosts panicked".to_owned())?
     }
 }

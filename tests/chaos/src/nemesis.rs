@@ -9,7 +9,8 @@ use std::process::Child;
 use std::time::Duration;
 
 use crate::Outcome;
-use crate::cluster::{Cluster, VOLUME, VOLUME_BYTES};
+use crate::campaign::{VOLUME, VOLUME_BYTES};
+use crate::cluster::Cluster;
 use crate::net::{ENGINES, Place, Trouble};
 use crate::plan::{Episode, Fault, Who};
 use crate::process::kill;
@@ -96,7 +97,7 @@ impl<'a> Nemesis<'a> {
     }
 
     fn server(&self) -> usize {
-        self.cluster.seen().ok().and_then(|seen| seen.serves).unwrap_or(0)
+        self.cluster.seen(VOLUME).ok().and_then(|seen| seen.serves).unwrap_or(0)
     }
 
     fn resolve(&self, who: Who) -> usize {
@@ -243,7 +244,7 @@ impl<'a> Nemesis<'a> {
 
     /// An engine's name, and whether it serves.
     fn called(&self, engine: usize) -> String {
-        let serves = self.cluster.seen().is_ok_and(|seen| seen.serves == Some(engine));
+        let serves = self.cluster.seen(VOLUME).is_ok_and(|seen| seen.serves == Some(engine));
         let name = Place::Engine(engine).name();
         if serves { format!("{name} (serves)") } else { name }
     }

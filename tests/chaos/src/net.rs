@@ -14,9 +14,9 @@ use crate::Outcome;
 use crate::process::{bound, run};
 
 /// Engines, and replicas of the volume.
-pub(crate) const ENGINES: usize = 3;
+pub const ENGINES: usize = 3;
 /// Where engines serve: the port that everybody knows.
-pub(crate) const PORT: u16 = 4420;
+pub const PORT: u16 = 4420;
 /// The same without a detour: where the proxies connect to.
 pub(crate) const BEHIND: u16 = 4421;
 /// Where the control plane listens.
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Place {
+pub enum Place {
     /// The engine with this number, from 0.
     Engine(usize),
     /// The control plane.
@@ -37,12 +37,13 @@ pub(crate) enum Place {
 
 impl Place {
     /// All of them.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> {
         (0..ENGINES).map(Self::Engine).chain([Self::Control, Self::Host])
     }
 
     /// Its address.
-    pub(crate) fn address(self) -> String {
+    #[must_use]
+    pub fn address(self) -> String {
         let last = match self {
             Self::Engine(number) => number + 1,
             Self::Control => 50,
@@ -52,7 +53,8 @@ impl Place {
     }
 
     /// What people call it.
-    pub(crate) fn name(self) -> String {
+    #[must_use]
+    pub fn name(self) -> String {
         match self {
             Self::Engine(number) => format!("engine{}", number + 1),
             Self::Control => "control".into(),
@@ -63,7 +65,7 @@ impl Place {
 
 /// Something that is wrong with the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// What one sends does not reach the other.
     Cut {
         /// Who sends.
@@ -129,7 +131,7 @@ pub(crate) fn rules(node: Place, troubles: &[Trouble]) -> String {
 
 /// All namespaces, and what is wrong now.
 #[derive(Debug)]
-pub(crate) struct Net {
+pub struct Net {
     holders: Vec<(Place, Child)>,
     troubles: Vec<(u32, Trouble)>,
     /// The rules that each node has.
@@ -138,7 +140,11 @@ pub(crate) struct Net {
 
 impl Net {
     /// Makes them. We must be in a network namespace of our own.
-    pub(crate) fn new() -> Outcome<Self> {
+    ///
+    /// # Errors
+    ///
+    /// What could not be made.
+    pub fn new() -> Outcome<Self> {
         ip("link set lo up")?;
         ip("link add bridge type bridge")?;
         ip(&format!("address add {}/24 dev bridge", Place::Host.address()))?;
@@ -178,7 +184,8 @@ impl Net {
     }
 
     /// A command that runs at a node.
-    pub(crate) fn command(&self, place: Place, program: &str) -> Command {
+    #[must_use]
+    pub fn command(&self, place: Place, program: &str) -> Command {
         let holder = self.holders.iter().find(|(of, _)| *of == place);
         let Some((_, holder)) = holder else { return bound(program) };
         let mut command = bound("nsenter");
@@ -187,23 +194,31 @@ impl Net {
     }
 
     /// Something goes wrong from now on, until [`Net::end`] with the same number.
-    pub(crate) fn begin(&mut self, number: u32, trouble: Trouble) {
+    pub fn begin(&mut self, number: u32, trouble: Trouble) {
         self.troubles.push((number, trouble));
     }
 
     /// What has this number is over.
-    pub(crate) fn end(&mut self, number: u32) {
+    pub fn end(&mut self, number: u32) {
         self.troubles.retain(|(of, _)| *of != number);
     }
 
     /// All is well.
-    pub(crate) fn heal(&mut self) -> Outcome<()> {
+    ///
+    /// # Errors
+    ///
+    /// What nft says.
+    pub fn heal(&mut self) -> Outcome<()> {
         self.troubles.clear();
         self.apply()
     }
 
     /// Makes it so.
-    pub(crate) fn apply(&mut self) -> Outcome<()> {
+    ///
+    /// # Errors
+    ///
+    /// What nft says.
+    pub fn apply(&mut self) -> Outcome<()> {
         let troubles: Vec<Trouble> = self.troubles.iter().map(|(_, trouble)| *trouble).collect();
         for place in Place::all() {
             let rules = rules(place, &troubles);

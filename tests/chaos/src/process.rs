@@ -26,7 +26,11 @@ pub(crate) fn run(command: &mut Command) -> Outcome<String> {
 }
 
 /// The same, and kills what takes longer than this.
-pub(crate) fn run_within(command: &mut Command, patience: Duration) -> Outcome<String> {
+///
+/// # Errors
+///
+/// What it complained of last, or that it took too long.
+pub fn run_within(command: &mut Command, patience: Duration) -> Outcome<String> {
     let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
     let name = words.join(" ");
     let name = name.rsplit(" -- ").next().unwrap_or_default().to_owned();
@@ -82,7 +86,11 @@ pub(crate) fn kill(child: &mut Child) {
 }
 
 /// Looks again and again until something is found or the time is over.
-pub(crate) fn wait_for<T>(
+///
+/// # Errors
+///
+/// What looking for it came to.
+pub fn wait_for<T>(
     patience: Duration,
     mut found: impl FnMut() -> Outcome<Option<T>>,
 ) -> Outcome<Option<T>> {

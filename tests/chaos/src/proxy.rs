@@ -18,7 +18,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 
 /// What it is to do.
 #[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Options {
+pub struct Options {
     /// Where it listens
     #[arg(long)]
     listen: SocketAddr,
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 }
 
 /// Serves until it is killed.
-pub(crate) fn serve(options: &Options) -> Outcome<()> {
+pub fn serve(options: &Options) -> Outcome<()> {
     let listener = TcpListener::bind(options.listen)
         .map_err(|error| format!("cannot listen at {}: {error}", options.listen))?;
     pass_all(&listener, options);
