@@ -43,7 +43,8 @@ const DIRECTION: &[(&str, &[&str])] = &[
     // What nothing depends on may look at everything.
     ("tests/", &["core/", "shell/", "sim", "tests/"]),
     ("examples", &["core/", "shell/"]),
-    ("benches", &["core/", "shell/", "sim"]),
+    // A cluster is started for benchmarks as it is for `chaos`.
+    ("benches", &["core/", "shell/", "sim", "tests/chaos"]),
 ];
 
 /// Folders that only tests, examples and benchmarks may depend on: they build a program.
