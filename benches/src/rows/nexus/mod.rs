@@ -1,6 +1,6 @@
-//! Replicated volumes: what a mirror costs (P4), how soon it is whole again (P7), and how long hosts
-//! wait when the engine that serves them is lost (P8). Three engines and a control plane, each in a
-//! network namespace of its own, with pools on files of one disk.
+//! Replicated volumes: what a mirror costs (P4), how soon it is whole again (P7), and how long
+//! hosts wait when the engine that serves them is lost (P8). Three engines and a control plane,
+//! each in a network namespace of its own, with pools on files of one disk.
 
 mod load;
 mod lost;
@@ -42,7 +42,7 @@ pub(crate) struct Wanted {
     pub(crate) losses: usize,
 }
 
-/// Beside the volume that engines are lost of, a pool holds what [`load`] makes and its own metadata.
+/// Beside the volume whose engines are lost, a pool holds what [`load`] makes and its own metadata.
 const BESIDE: u64 = 4 << 30;
 /// How long anything may take that takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(60);
