@@ -3,7 +3,9 @@
 
 mod level;
 
-use braid_sim::cluster::campaign::{FREE, MIXED, Profile, Report, Selection, campaign, kind};
+use braid_sim::cluster::campaign::{
+    FREE, MIXED, PLANTS, Profile, Report, Selection, campaign, kind,
+};
 use braid_sim::cluster::shrink::shrink;
 
 use level::{clean, holds_in_200_seeds, options};
@@ -61,11 +63,9 @@ fn a_seed_is_one_run_whoever_else_runs() {
 
 #[test]
 fn a_finding_is_made_smaller_and_its_command_shows_it() {
-    let (_, plant, profile) = braid_sim::cluster::campaign::PLANTS
-        .into_iter()
-        .find(|(name, ..)| *name == "skip-holes")
-        .expect("that plant");
-    let selection = Selection { plant: Some(plant), ..Selection::default() };
+    let mutant = PLANTS.iter().find(|mutant| mutant.name == "skip-holes").expect("that plant");
+    let profile = mutant.profile;
+    let selection = Selection { plant: Some(mutant.plant), ..Selection::default() };
     let report = run(profile, 1, 4, selection);
     let first = report.findings.first().expect("a finding");
     let smaller = shrink(first);

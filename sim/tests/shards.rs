@@ -4,7 +4,7 @@
 
 mod level;
 
-use braid_sim::cluster::campaign::{FREE, Level, PLANTS, Selection, campaign};
+use braid_sim::cluster::campaign::{Ends, FREE, Level, PLANTS, Selection, campaign};
 
 use level::{holds_in_200_seeds, options};
 
@@ -35,17 +35,18 @@ fn rules_that_are_switched_off_are_found_in_whole_shards_too() {
         "ack-before-exclude",
         "clean-across-change",
         "clean-early",
-        "mark-after-data",
+        "flush-leaves-one-out",
         "record-before-fence",
         "skip-holes",
     ];
     for name in plants {
-        let known = PLANTS.iter().find(|(known, ..)| *known == name);
-        let (_, plant, profile) = *known.expect("a plant of that name");
-        let mut options = options(profile, 1, 200, shards());
-        options.selection.plant = Some(plant);
-        options.first_finding_ends = true;
+        let known = PLANTS.iter().find(|mutant| mutant.name == name);
+        let mutant = known.expect("a plant of that name");
+        let mut options = options(mutant.profile, 1, 200, shards());
+        options.selection.plant = Some(mutant.plant);
+        options.ends = Ends::Violated(mutant.shows);
         let report = campaign(&options);
-        assert!(!report.findings.is_empty(), "{name} is not found; {}", report.seen);
+        let own = report.findings.iter().find(|finding| mutant.shows_in(finding));
+        assert!(own.is_some(), "{name} is not found: {:?}; {}", report.findings, report.seen);
     }
 }

@@ -89,6 +89,8 @@ pub enum Plant {
     ReturnWhileSuspect,
     /// A return copies by the joiner's marks alone.
     DeltaOfJoinerAlone,
+    /// A flush is not sent to the last of those who count, and counts as if it had been.
+    FlushLeavesOneOut,
     /// A region is marked after its data was written: by the pool, which has a plant of its own.
     MarkAfterData,
     /// Marks are cleared for regions that were written while the flush was on its way.
@@ -99,6 +101,10 @@ pub enum Plant {
     SkipHoles,
     /// A rebuild leaves out the snapshots that the joiner missed.
     ForgetSnapshot,
+    /// What was compared in one layer is compared again in each that follows.
+    ForgetCompared,
+    /// What is equal in a snapshot counts for what comes after it, however old that is.
+    TrustOldLayers,
     /// Suspect regions are read from the winner and not written back.
     NoWriteBack,
     /// A value is returned although an overlapping write is not settled.

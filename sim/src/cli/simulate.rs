@@ -5,7 +5,7 @@ use std::time::Instant;
 use braid_nexus::Plant;
 use braid_sim::Story;
 use braid_sim::cluster::campaign::{
-    self, Finding, Level, MIXED, Options, PLANTS, Profile, Report, Selection,
+    self, Ends, Finding, Level, MIXED, Options, PLANTS, Profile, Report, Selection,
 };
 use braid_sim::cluster::shrink::shrink;
 
@@ -89,7 +89,7 @@ fn parse(
         selection: Selection::default(),
         story: Story::Silent,
         jobs: 0,
-        first_finding_ends: false,
+        ends: Ends::Never,
     };
     let mut levels = Vec::new();
     let mut profile = None;
@@ -116,9 +116,9 @@ fn parse(
         }
     }
     // A plant is looked for where it shows.
-    let planted = PLANTS.iter().find(|(_, plant, _)| options.selection.plant == Some(*plant));
-    options.profile = profile.or(planted.map(|(.., profile)| *profile)).unwrap_or(MIXED);
-    options.first_finding_ends = planted.is_some();
+    let planted = PLANTS.iter().find(|mutant| options.selection.plant == Some(mutant.plant));
+    options.profile = profile.or(planted.map(|mutant| mutant.profile)).unwrap_or(MIXED);
+    options.ends = planted.map_or(Ends::Never, |mutant| Ends::Violated(mutant.shows));
     if options.jobs == 0 {
         options.jobs = std::thread::available_parallelism().map_or(1, usize::from);
     }
@@ -152,9 +152,9 @@ fn profile_of(name: &str) -> Result<&'static str, String> {
 }
 
 fn plant(name: &str) -> Result<Plant, String> {
-    let found = PLANTS.iter().find(|(known, ..)| *known == name);
-    found.map(|(_, plant, _)| *plant).ok_or_else(|| {
-        let names: Vec<&str> = PLANTS.iter().map(|(name, ..)| *name).collect();
+    let found = PLANTS.iter().find(|mutant| mutant.name == name);
+    found.map(|mutant| mutant.plant).ok_or_else(|| {
+        let names: Vec<&str> = PLANTS.iter().map(|mutant| mutant.name).collect();
         format!("no bug {name} can be planted; there are {}", names.join(", "))
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use braid_nexus::Plant;
 
 pub use super::Level;
-pub use super::plants::PLANTS;
+pub use super::plants::{Mutant, PLANTS};
 pub use super::profile::{FREE, MIXED, Profile, kind};
 use super::run::Run;
 pub use super::run::Selection;
@@ -32,8 +32,29 @@ pub struct Options {
     pub story: Story,
     /// Seeds at once.
     pub jobs: usize,
-    /// The first finding ends it.
-    pub first_finding_ends: bool,
+    /// What ends it before all seeds were run.
+    pub ends: Ends,
+}
+
+/// What ends a campaign before all seeds were run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Nothing.
+    Never,
+    /// The first finding.
+    Found,
+    /// The first finding that violates one of these.
+    Violated(&'static [&'static str]),
+}
+
+impl Ends {
+    fn by(self, violation: &Violation) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Found => true,
+            Self::Violated(names) => names.contains(&violation.invariant),
+        }
+    }
 }
 
 /// What a campaign came to.
@@ -105,8 +126,8 @@ impl fmt::Display for Finding {
 /// The name of a rule that can be switched off.
 #[must_use]
 pub fn plant_name(plant: Plant) -> &'static str {
-    let named = PLANTS.iter().find(|(_, known, _)| *known == plant);
-    named.map_or("unnamed", |(name, ..)| name)
+    let named = PLANTS.iter().find(|mutant| mutant.plant == plant);
+    named.map_or("unnamed", |mutant| mutant.name)
 }
 
 /// What one seed came to.
@@ -163,11 +184,10 @@ pub fn campaign(options: &Options) -> Report {
             let profile = kind(options.profile, seed);
             let outcome = run(seed, profile, &options.selection, options.story);
             let mut report = report.lock().expect("nobody panics with it");
-            let found = outcome.violation.is_some();
-            report.add(seed, options, outcome);
-            if found && options.first_finding_ends {
+            if outcome.violation.as_ref().is_some_and(|violation| options.ends.by(violation)) {
                 over.store(true, Ordering::Relaxed);
             }
+            report.add(seed, options, outcome);
         }
     };
     if options.jobs <= 1 {
@@ -244,7 +264,7 @@ mod tests {
 
     fn options(profile: &'static str, selection: Selection) -> Options {
         let (seeds, first, story) = (LONG, 1, Story::Silent);
-        Options { seeds, first, profile, selection, story, jobs: 1, first_finding_ends: false }
+        Options { seeds, first, profile, selection, story, jobs: 1, ends: Ends::Never }
     }
 
     #[test]

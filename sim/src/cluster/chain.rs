@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// Whether all replicas of a node are members again.
-    fn is_whole_again(&self, node: u8) -> bool {
+    pub(super) fn is_whole_again(&self, node: u8) -> bool {
         let sites = self.cluster.sites();
         let mut mine = sites.of_node(node).map(|(uuid, _)| uuid);
         mine.all(|uuid| {

@@ -45,6 +45,8 @@ pub(super) enum After {
     },
     /// Somebody looks how far the layers of a chain are.
     Chain,
+    /// It is time for the next of snapshots without end.
+    Snapshots,
 }
 
 /// Within which two things happen "at once".
@@ -507,9 +509,13 @@ impl Run {
 
     fn snapshot(&mut self, node: u8, volume: usize) {
         let known = self.cluster.record(volume).map_or(0, |record| record.snapshots.len());
-        if known >= SNAPSHOTS_MAX {
-            return;
+        if known < SNAPSHOTS_MAX {
+            self.take_snapshot(node, volume);
         }
+    }
+
+    /// The same, however many there are.
+    pub(super) fn take_snapshot(&mut self, node: u8, volume: usize) {
         let mut uuid = [0x5a; 16];
         uuid[..8].copy_from_slice(&self.random.number().to_be_bytes());
         let judged = &mut self.volumes[volume];
@@ -591,7 +597,7 @@ impl Run {
             After::GiveUp { guest, node } => self.give_up(guest, node),
             After::Usurp(guest) => self.usurp(guest),
             After::Outage => self.strike_process(Fault::Outage),
-            After::Chain => {}
+            After::Chain | After::Snapshots => {}
             After::HostBack(guest) => {
                 let now = self.cluster.now();
                 let at = &mut self.guests[guest];

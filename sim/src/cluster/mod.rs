@@ -37,6 +37,7 @@ mod store;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod unceasing;
 mod verdict;
 #[cfg(test)]
 mod wrong;

@@ -142,6 +142,8 @@ pub struct Profile {
     pub ambush: Option<Ambush>,
     /// A chain of layers is made and rebuilt, and the source dies half-way.
     pub rebuilds_chain: bool,
+    /// A disk is replaced while snapshots are taken without end.
+    pub snapshots_unceasing: bool,
     /// Replicas are laid side by side whenever marks were cleared.
     pub watches_marks: bool,
     /// What befalls it, by weight.
@@ -186,6 +188,7 @@ impl Profile {
             cut_off_in: 0,
             ambush: None,
             rebuilds_chain: false,
+            snapshots_unceasing: false,
             watches_marks: false,
             faults: Vec::new(),
         }
@@ -349,7 +352,7 @@ const ROT: [Fault; 6] = [
 type Make = fn(Profile) -> Profile;
 
 /// Kinds of clusters that meet one trap often.
-const NAMED: [(&str, Make); 35] = [
+const NAMED: [(&str, Make); 37] = [
     ("rebuild-chain", |mut profile| {
         // Three snapshots and a clone are rebuilt on an empty disk; the source dies half-way.
         profile.rebuilds_chain = true;
@@ -671,6 +674,35 @@ const NAMED: [(&str, Make); 35] = [
     }),
     ("power", |profile| {
         profile.with(&[(Fault::PowerCut, 4), (Fault::TakeOver, 1), (Fault::Look, 1)])
+    }),
+    ("unceasing-snapshots", |mut profile| {
+        // A disk is replaced, and snapshots are taken all the time until its replica is a member.
+        // Marks were cleared before.
+        profile.snapshots_unceasing = true;
+        profile.sectors = 16 * MIB;
+        profile.habits.sectors = 16 * MIB;
+        profile.habits.heat = 90;
+        profile.habits.weights = [2, 10, 2, 0];
+        profile.habits.think = Duration::from_millis(800);
+        profile.habits.transfer = 32;
+        profile.timing.idle = Duration::from_millis(20);
+        profile.limits.segments_max = 1;
+        profile.pace.read = Spread::micros(4000, 30_000);
+        profile.faulty = Duration::from_secs(4);
+        profile.with(&[])
+    }),
+    ("last-member", |mut profile| {
+        // One of two members dies, or is back, and soon the other one loses its power: what was
+        // flushed must be on the media of whichever is left.
+        profile.nodes = 2;
+        profile.replicas = 2;
+        profile.whims.lose_answer_in = 4;
+        profile.habits.weights = [6, 10, 1, 1];
+        profile.habits.think = Duration::from_millis(100);
+        profile.faulty = Duration::from_secs(30);
+        profile.pause = Spread::millis(20, 700);
+        profile.lasts = Spread::millis(1000, 4000);
+        profile.with(&[(Fault::Kill, 2), (Fault::PowerCut, 3), (Fault::Exclude, 1)])
     }),
     ("blackout", |mut profile| {
         profile.habits.weights = [8, 8, 1, 3];

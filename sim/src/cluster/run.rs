@@ -15,6 +15,7 @@ use super::history::{Deed, History, Number};
 use super::host::{Host, Input, Output};
 use super::inspect::Snapshots;
 use super::profile::Profile;
+use super::unceasing::Unceasing;
 use super::{Cluster, ClusterConfig, Happened, HostEvent, Late, Level, LineId, Trace, volume};
 use crate::oracle::{Tick, Violation};
 use crate::random::Random;
@@ -126,6 +127,8 @@ pub(super) struct Run {
     pub(super) alone: Instant,
     /// Layers that are to be rebuilt, if that is what it is for.
     pub(super) chain: Option<Chain>,
+    /// Snapshots without end, if that is what it is for.
+    pub(super) unceasing: Option<Unceasing>,
     cleans: u32,
     /// The node whose disk rots, if one does.
     pub(super) rotten: u8,
@@ -170,6 +173,7 @@ impl Run {
             lurking: Lurking::default(),
             alone: Instant::ZERO,
             chain: None,
+            unceasing: None,
             cleans: 0,
             rotten,
             wiped: BTreeMap::new(),
@@ -189,8 +193,10 @@ impl Run {
         let end = self.cluster.now() + self.profile.faulty;
         self.next_fault();
         self.chain_begins();
+        self.snapshots_begin();
         self.until(end)?;
         self.chain_ends()?;
+        self.snapshots_end()?;
         self.faulty = false;
         self.heal()?;
         self.judge()
@@ -246,6 +252,7 @@ impl Run {
                 Happened::Timer(number) if number >= AFTERS => {
                     match self.afters.get(&number).cloned() {
                         Some(After::Chain) => self.chain_on()?,
+                        Some(After::Snapshots) => self.snapshots_on(),
                         Some(after) => self.end(after),
                         None => {}
                     }
@@ -624,6 +631,11 @@ impl Passage {
     /// Whether regions of a replica that returns are being copied.
     pub(super) fn copies(&self) -> bool {
         self.returning.values().any(|step| matches!(step, Step::Copying { .. }))
+    }
+
+    /// How far returns are, by slot.
+    pub(super) const fn returning(&self) -> &BTreeMap<u8, Step> {
+        &self.returning
     }
 
     /// The node that served last.

@@ -1,7 +1,9 @@
 //! Campaigns of either level, and what must be so after each.
 
 use braid_sim::Story;
-use braid_sim::cluster::campaign::{MIXED, Options, Report, Selection, campaign, never_reached};
+use braid_sim::cluster::campaign::{
+    Ends, MIXED, Options, Report, Selection, campaign, never_reached,
+};
 
 /// So many seeds of a kind, on all processors.
 pub(crate) fn options(
@@ -17,7 +19,7 @@ pub(crate) fn options(
         selection,
         story: Story::Silent,
         jobs: std::thread::available_parallelism().map_or(1, usize::from),
-        first_finding_ends: false,
+        ends: Ends::Never,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{Failure, Step};
 
 use super::Volume;
 use super::comeback::{Joiner, Stage};
+use super::compared::Compared;
 use super::pace::Gone;
 use super::regions::Regions;
 use super::state::{Nexus, Phase, bit};
@@ -21,14 +22,16 @@ use super::state::{Nexus, Phase, bit};
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// A replica that the management wants back, and when it is tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Absent {
-    slot: u8,
+    pub(crate) slot: u8,
     again: Instant,
     /// A region in which a block cannot be read, and the pause after that, or after it was full; it
     /// doubles.
     stuck: Option<u32>,
     pause: Duration,
+    /// What the last attempt found equal, if all of it is compared.
+    pub(crate) compared: Option<Compared>,
 }
 
 impl Volume {
@@ -40,7 +43,7 @@ impl Volume {
         };
         if !nexus.absent.iter().any(|absent| absent.slot == slot) {
             let pause = self.config.timing.command;
-            nexus.absent.push(Absent { slot, again: now, stuck: None, pause });
+            nexus.absent.push(Absent { slot, again: now, stuck: None, pause, compared: None });
         }
         self.end(tag, Ok(()));
     }
@@ -67,7 +70,9 @@ impl Volume {
             bytes: 0,
             stage: Stage::Opening(deadline),
             whole: standing == Some(Standing::Away { whole: true }),
+            unknown: Regions::default(),
             own: Regions::default(),
+            sealed: false,
             gone: Gone::begins(now, 0),
             todo: Regions::default(),
             working: 0,

@@ -14,7 +14,7 @@
 //! 3. It gets every write and flush before the marks are read, writes of before have settled, and
 //!    no region is suspect. One that becomes suspect starts it again.
 //! 4. What is compared: the marks of all members and its own; all of it if its snapshots or its
-//!    history do not match.
+//!    history do not match, but for what an earlier attempt found equal ([`super::compared`]).
 //! 5. It is flushed after the last copy, leases like a member, and counts as one from the sending
 //!    of its add.
 //! 6. A snapshot is made on it before it gets newer writes: it is copied while it gets none.
@@ -30,6 +30,7 @@ use crate::{Note, Plant, Step};
 
 use super::Volume;
 use super::call::Purpose;
+use super::compared::all_regions;
 use super::pace::Gone;
 use super::regions::Regions;
 use super::snapshot::DROPS_MAX;
@@ -52,8 +53,12 @@ pub(crate) struct Joiner {
     pub(crate) stage: Stage,
     /// All of it is compared: marks do not tell what it lacks.
     pub(crate) whole: bool,
-    /// Marks that it had when it was fenced.
+    /// Where that is so and it was not compared yet; nothing before it is fenced.
+    pub(crate) unknown: Regions,
+    /// Marks that it had when it was fenced, or since it took a snapshot.
     pub(crate) own: Regions,
+    /// It took a snapshot since it was fenced.
+    pub(crate) sealed: bool,
     /// Of the layer that is being copied.
     pub(crate) gone: Gone,
     /// Regions to be compared, and how many are in work.
@@ -146,14 +151,16 @@ impl Volume {
             return self.fail(now, slot, Refusal::Gone);
         }
         let Some(joiner) = nexus.joiner.take() else { return };
-        let link = &mut nexus.links[usize::from(joiner.slot)];
+        let slot = joiner.slot;
+        nexus.keep_compared(joiner);
+        let link = &mut nexus.links[usize::from(slot)];
         if let Some(association) = link.association() {
             self.effects.push_back(crate::Effect::Leave { association });
         }
         (link.line, link.asked, link.leased, link.fenced) =
             (Line::None, false, Instant::ZERO, None);
-        self.put_off(joiner.slot, again);
-        self.step(joiner.slot, Step::Failed);
+        self.put_off(slot, again);
+        self.step(slot, Step::Failed);
         self.settle_all();
     }
 
@@ -189,6 +196,7 @@ impl Volume {
         let Line::Fencing(association) = link.line else { return };
         link.line = Line::Up(association);
         let end = nexus.regions();
+        let unknown = nexus.unknown(slot, fenced.instance);
         let record = nexus.record.as_deref().expect("a claimed volume has a record");
         let joiner = nexus.joiner.as_mut().expect("it is there");
         joiner.instance = fenced.instance;
@@ -209,6 +217,9 @@ impl Volume {
         // Marks of a layer that it had as a member may have been cleared: without it they tell
         // nothing of the others. The change says so in the record, too.
         joiner.whole |= !wrong.is_empty();
+        if joiner.whole {
+            joiner.unknown = if wrong.is_empty() { unknown } else { all_regions() };
+        }
         joiner.bytes = fenced.bytes;
         (joiner.stage, joiner.surplus) = (Stage::Tidying(0), drop);
         nexus.flushes = nexus.flushes.max(fenced.flush);
@@ -267,8 +278,12 @@ impl Volume {
                 // was cleared behind the end of the snapshot, of which members know nothing.
                 let record = nexus.record.as_deref().expect("a claimed volume has a record");
                 let end = record.bytes_of(Some(&uuid));
-                joiner.own = Regions::default();
-                joiner.own.insert((end / REGION) as u32, regions_of(joiner.bytes));
+                (joiner.own, joiner.sealed) = (Regions::default(), true);
+                let behind = ((end / REGION) as u32, regions_of(joiner.bytes));
+                joiner.own.insert(behind.0, behind.1);
+                if joiner.whole {
+                    joiner.unknown.insert(behind.0, behind.1);
+                }
                 joiner.stage = Stage::Tidying(0);
                 nexus.changes.push_back(Change::Holder { uuid, slot, holds: true });
             }

@@ -2,8 +2,8 @@
 
 use braid_block::{Instant, Key};
 
-use crate::Status;
 use crate::wire::{Answer, Command, Refusal};
+use crate::{Plant, Status};
 
 use super::Volume;
 use super::call::Purpose;
@@ -14,13 +14,17 @@ impl Volume {
     pub(crate) fn send_flush(&mut self, now: Instant, key: Key) {
         let nexus = self.nexus.as_mut().expect("it is serving");
         let targets = nexus.targets();
+        let done = match self.config.plant {
+            Some(Plant::FlushLeavesOneOut) if targets.count_ones() > 1 => last(targets),
+            _ => 0,
+        };
         nexus.flushes += 1;
         let number = nexus.flushes;
         let op = self.ops.get_mut(key).expect("it is in work");
         // A member that failed before counts as well, until it is excluded.
-        op.state = State::Flushing { number, counts: nexus.need(targets), done: 0 };
-        op.out = targets;
-        for slot in slots(targets) {
+        op.state = State::Flushing { number, counts: nexus.need(targets), done };
+        op.out = targets & !done;
+        for slot in slots(targets & !done) {
             self.send(now, slot, Purpose::Op(key), Command::Flush { number }, None);
         }
     }
@@ -52,4 +56,9 @@ impl Volume {
             self.conclude(key, Status::Success);
         }
     }
+}
+
+/// The highest slot of a mask.
+fn last(mask: u8) -> u8 {
+    slots(mask).last().map_or(0, bit)
 }

@@ -22,6 +22,7 @@ mod absent;
 mod call;
 mod clean;
 mod comeback;
+mod compared;
 mod flush;
 mod front;
 mod lease;

@@ -17,6 +17,7 @@ use crate::{Note, Plant, Step, ZERO_MAX};
 use super::Volume;
 use super::call::Purpose;
 use super::comeback::{Stage, regions_of};
+use super::compared::{all_regions, is_followed};
 use super::pace::Gone;
 use super::segment::Kind;
 use super::state::{Nexus, bit, slots};
@@ -48,12 +49,18 @@ impl Volume {
         }
         let joiner = nexus.joiner.as_mut().expect("it returns");
         let (slot, attempt) = (joiner.slot, joiner.attempt);
-        if alone {
-            asked = 0;
+        if snapshot.is_none() {
+            // They are to be cleared too, once it is a member.
+            joiner.own.runs().for_each(|(first, end)| nexus.written.mark(first, end));
         }
+        asked = if alone { 0 } else { asked };
+        // What it has marked since it took a snapshot is known. It would tell of what is below,
+        // too: its copy of the record does not name what was taken since it was fenced.
+        let knows = !joiner.sealed || alone;
+        asked |= if knows { bit(slot) } else { 0 };
         joiner.todo = joiner.own.clone();
-        joiner.stage = Stage::Marking(asked | bit(slot), snapshot);
-        for member in slots(asked | bit(slot)) {
+        joiner.stage = Stage::Marking(asked, snapshot);
+        for member in slots(asked) {
             let layer = snapshot.filter(|_| member != slot).map(Into::into);
             self.send(
                 now,
@@ -72,6 +79,7 @@ impl Volume {
         attempt: u32,
         result: &Result<Answer, Refusal>,
     ) {
+        let trusts = self.planted(Plant::TrustOldLayers);
         let Some(nexus) = self.nexus.as_mut() else { return };
         let record = nexus.record.as_deref().expect("a claimed volume has a record");
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
@@ -91,9 +99,14 @@ impl Volume {
         if *waiting != 0 {
             return;
         }
-        joiner.stage = Stage::Copying(*layer);
+        let layer = *layer;
+        joiner.stage = Stage::Copying(layer);
         if joiner.whole {
-            joiner.todo.insert(0, end);
+            // What is equal in a layer that is older than its absence may differ in the next one.
+            if !trusts && !is_followed(&nexus.frozen, joiner.slot, layer.as_ref()) {
+                joiner.unknown = all_regions();
+            }
+            joiner.unknown.runs().for_each(|(first, end)| joiner.todo.insert(first, end));
         }
         joiner.todo.remove(end, u32::MAX);
         joiner.attached |= layer_is_head(&joiner.stage);
@@ -111,6 +124,8 @@ impl Volume {
         region: u32,
         (ended, copied): (Ended, u64),
     ) {
+        let trusts = self.planted(Plant::TrustOldLayers);
+        let forgets = self.planted(Plant::ForgetCompared);
         let Some(nexus) = self.nexus.as_mut() else { return };
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
             return;
@@ -119,6 +134,10 @@ impl Volume {
             return;
         }
         joiner.working -= 1;
+        if ended == Ended::Equal && !forgets {
+            let layer = layer.as_ref().filter(|_| !trusts);
+            joiner.found_equal(&nexus.frozen, layer, region);
+        }
         self.stepped = true;
         let Ended::Unreadable(offset) = ended else {
             if ended == Ended::Undone {
@@ -157,7 +176,8 @@ impl Volume {
         let joiner = self.nexus.as_mut().and_then(|nexus| nexus.joiner.as_mut());
         let joiner = joiner.expect("it returns");
         joiner.skipped.extend(layer);
-        (joiner.whole, joiner.wide, joiner.stuck) = (true, false, false);
+        joiner.knows_nothing();
+        (joiner.wide, joiner.stuck) = (false, false);
         joiner.stage = Stage::Tidying(0);
         self.stepped = true;
     }

@@ -15,6 +15,7 @@ use super::absent::Absent;
 use super::call::Call;
 use super::clean::Cleaning;
 use super::comeback::Joiner;
+use super::compared::Frozen;
 use super::ranges::Ranges;
 use super::regions::Regions;
 use super::segment::Wanted;
@@ -157,6 +158,8 @@ pub(crate) struct Nexus {
     /// Snapshots that are being deleted, and how many were.
     pub(crate) drops: Vec<Drop>,
     pub(crate) dropped: u32,
+    /// Snapshots that it took, and who was away then.
+    pub(crate) frozen: Vec<Frozen>,
     pub(crate) cleaning: Cleaning,
     pub(crate) leaving: Option<Leaving>,
     /// Hosts that were told of a loss and for whom the record has no room: as many as were
@@ -213,6 +216,7 @@ impl Nexus {
             resizing: None,
             drops: Vec::new(),
             dropped: 0,
+            frozen: Vec::new(),
             cleaning: Cleaning::default(),
             leaving: None,
             told: Vec::new(),

@@ -159,6 +159,9 @@ impl Volume {
             nexus.swap = None;
             return self.claimed(now);
         }
+        let change = swap.change.clone();
+        nexus.note_change(&change);
+        let swap = nexus.swap.as_mut().expect("it was asked for");
         let stays = swap.new.members() & !nexus.failing;
         let up = |slot: &u8| matches!(nexus.links[usize::from(*slot)].line, Line::Up(_));
         let waiting = slots(stays).filter(up).fold(0, |mask, slot| mask | bit(slot));
