@@ -11,6 +11,8 @@ if [[ $NVME_AEN != 0x70f002 ]]; then
 fi
 (
     flock 9
+    echo "$device: its log is read at $EPOCHREALTIME"
     nvme connect-all --device="$device" --transport="$NVME_TRTYPE" --traddr="$NVME_TRADDR" \
         --trsvcid="$NVME_TRSVCID" --keep-alive-tmo=2 --reconnect-delay=1 --nr-io-queues=2
+    echo "$device: $? at $EPOCHREALTIME"
 ) 9>/run/autoconnect.lock >>/run/events 2>&1 &

@@ -501,6 +501,7 @@ const TAIL: &str = "
 * Deleting a queue is closing its connection; there is no Disconnect.
 * A discovery log has only the entries of the portal that it is read by, if the host asks for that
   (LSP bit 1); it has no extended entries, and tells nobody of what only others may see.
+* Reading the last of several parts of a discovery log counts as having read it, whatever RAE says.
 * Explicit registration with a discovery controller is an opcode that there is not: its data is
   taken, and the host is heard on.
 * A namespace comes and goes by the management of its engine, not by Namespace Management.

@@ -228,3 +228,54 @@ fn who_asks_to_stay_is_kept_as_long_as_it_keeps_alive_and_no_longer() {
     world.pass(Duration::from_secs(11));
     assert_eq!(gone(&world), 2, "its own time-out counts, not that of who asks for none");
 }
+
+#[test]
+fn changes_that_come_while_one_is_read_are_told_afterwards_and_so_are_later_ones() {
+    let (mut world, mut peer) = discovery(&["10.0.0.7:4420"], 0, None);
+    peer.enable_events(&mut world, DISCOVERY_LOG);
+    // As nvme-cli: the head, the entries, and the head again, the last of them without RAE; and
+    // as it does up to 2.3, which never clears RAE when the log comes in several parts.
+    let new = [(0, 4, 1 << 15), (1024, 767, 1 << 15), (0, 4, 0)];
+    let old = [(0, 511, 1 << 15), (2048, 511, 1 << 15), (0, 4, 1 << 15)];
+    let once = [(0, 1023, 1 << 15), (0, 4, 1 << 15), (0, 4, 1 << 15)];
+    let mut place = 1;
+    let mut change = |world: &mut World| {
+        place += 1;
+        world.shard.elsewhere_set(vec![elsewhere(Some(FAR), &format!("10.0.0.{place}:1"), &[])]);
+        world.run();
+    };
+    let read = |world: &mut World, peer: &mut Peer, parts: [(u32, u32, u32); 3]| {
+        for (offset, dwords, retain) in parts {
+            let mut command = Command::new(admin::GET_LOG_PAGE, 0);
+            command.sgl = Sgl::transport((dwords + 1) * 4);
+            command.set_cdw(10, 0x70 | retain | dwords << 16);
+            command.set_cdw(12, offset);
+            peer.post(world, command, &[]);
+        }
+        world.run();
+        let events = peer.take(world).into_iter().filter(
+            |got| matches!(got, Got::Completion(one) if one.result.get() == DISCOVERY_EVENT),
+        );
+        events.count()
+    };
+    let request = |world: &mut World, peer: &mut Peer| {
+        peer.post(world, Command::new(admin::ASYNC_EVENT_REQUEST, 0), &[]);
+        world.run();
+        peer.take(world).len()
+    };
+    assert_eq!(request(&mut world, &mut peer), 0);
+    change(&mut world);
+    assert_eq!(peer.take(&mut world).len(), 1, "told");
+    assert_eq!(request(&mut world, &mut peer), 0);
+    change(&mut world);
+    change(&mut world);
+    assert_eq!(peer.take(&mut world).len(), 0, "until it is read");
+    assert_eq!(read(&mut world, &mut peer, once), 0, "who takes all of it at once can retain");
+    assert_eq!(read(&mut world, &mut peer, new), 1, "there was more");
+    for parts in [new, old, new] {
+        assert_eq!(request(&mut world, &mut peer), 0);
+        assert_eq!(read(&mut world, &mut peer, parts), 0, "that was all");
+        change(&mut world);
+        assert_eq!(peer.take(&mut world).len(), 1, "a later one");
+    }
+}

@@ -83,8 +83,8 @@ const PERSISTENT: u16 = 1 << 1;
 /// Extended entries (bit 0) there are none, and no host is told of what others may see (bit 2).
 pub(crate) const PORT_LOCAL: u8 = 1 << 1;
 
-/// Writes the log as `host` sees it, who asked for it with this LSP.
-pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn, lsp: u8) {
+/// Writes the log as `host` sees it, who asked for it with this LSP; how long all of it is.
+pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn, lsp: u8) -> u64 {
     let local = lsp & PORT_LOCAL != 0;
     let here = || view.portals.iter().filter(|portal| !local || portal.id == view.port);
     let mut log = Log { page, records: 0 };
@@ -106,7 +106,9 @@ pub(crate) fn write(page: &mut Window<'_>, view: &SubsystemView<'_>, host: &Nqn,
     header.generation = U64::new(view.directory.generation());
     header.records = U64::new(log.records);
     header.flags = lsp & PORT_LOCAL;
+    let end = log.end();
     page.put(0, header.as_bytes());
+    end
 }
 
 /// The entries written so far.
@@ -116,13 +118,16 @@ struct Log<'a, 'b> {
 }
 
 impl Log<'_, '_> {
+    /// Where the entries end so far.
+    const fn end(&self) -> u64 {
+        size_of::<DiscoveryHeader>() as u64 + self.records * size_of::<DiscoveryEntry>() as u64
+    }
+
     /// Puts the next entry, if the window shows it.
     fn put(&mut self, portal: &Portal, kind: u8, nqn: &Nqn, flags: u16) {
-        const HEADER: u64 = size_of::<DiscoveryHeader>() as u64;
-        const ENTRY: usize = size_of::<DiscoveryEntry>();
-        let at = HEADER + self.records * ENTRY as u64;
+        let at = self.end();
         self.records += 1;
-        if self.page.shows(at, ENTRY) {
+        if self.page.shows(at, size_of::<DiscoveryEntry>()) {
             self.page.put(at, entry(portal, kind, nqn, flags).as_bytes());
         }
     }

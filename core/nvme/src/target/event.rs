@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. A notice that the host enabled is never lost: without a request to answer, or masked, it
 //!    stays pending.
-//! 2. A notice that was reported is masked until its log page is read with RAE cleared.
+//! 2. A notice that was reported is masked until its log page is read with RAE cleared; that of
+//!    the discovery log also until the last of several parts of it is read.
 
 use arrayvec::ArrayVec;
 

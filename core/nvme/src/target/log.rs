@@ -104,6 +104,7 @@ pub(crate) fn get(
 ) -> Result<(), Status> {
     let request = Request::parse(controller.kind, command)?;
     let mut page = Window::new(request.offset, out);
+    let mut read_to_end = false;
     match request.lid {
         SUPPORTED => supported(&mut page, controller.kind),
         ERRORS => controller.errors.write(&mut page),
@@ -122,7 +123,9 @@ pub(crate) fn get(
         RESERVATIONS => controller.notifications.write(&mut page),
         DISCOVERY => {
             let [_, lsp, ..] = command.cdw(10).to_le_bytes();
-            discovery::write(&mut page, view, &controller.hostnqn, lsp & LSP);
+            let end = discovery::write(&mut page, view, &controller.hostnqn, lsp & LSP);
+            let until = request.offset.saturating_add(u64::from(request.len));
+            read_to_end = request.offset > 0 && until >= end;
         }
         _ => {}
     }
@@ -136,6 +139,9 @@ pub(crate) fn get(
         if request.lid == RESERVATIONS {
             controller.notification_read();
         }
+    } else if read_to_end {
+        // libnvme up to 1.3 retains the event for ever when it takes a log in several parts.
+        controller.events.rearm(Notice::DiscoveryLog);
     }
     Ok(())
 }
