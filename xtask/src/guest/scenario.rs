@@ -159,6 +159,13 @@ pub(crate) const ALL: &[Scenario] = &[
         release: None,
     },
     Scenario {
+        name: "namespace",
+        about: "namespaces attached and detached under fio, also one that is written",
+        engines: &[engine("disk", &["mem:64MiB"])],
+        seconds: 300,
+        release: None,
+    },
+    Scenario {
         name: "reservation",
         about: "two hosts and their reservations on a file, and again after kill -9",
         engines: &[engine("disk", &["file:{disks}/reservation.img?size=64MiB"])],
