@@ -257,6 +257,13 @@ pub(crate) const ALL: &[Scenario] = &[
         release: None,
     },
     Scenario {
+        name: "volume-change",
+        about: "a snapshot, other sizes and another replica under fio: the host sees each size",
+        engines: CLUSTER,
+        seconds: 1200,
+        release: None,
+    },
+    Scenario {
         name: "volume-ext4",
         about: "ext4 on a volume, through ten fail-overs",
         engines: CLUSTER,
