@@ -27,6 +27,16 @@ impl Arena {
     }
 }
 
+impl crate::Buffers for Arena {
+    fn span(&self, span: Span) -> &[u8] {
+        &self.buffers[span.lease.index as usize].1[span.offset as usize..][..span.len as usize]
+    }
+
+    fn span_mut(&mut self, span: Span) -> &mut [u8] {
+        Self::span_mut(self, span)
+    }
+}
+
 impl Memory for Arena {
     fn alloc(&mut self, class: Class) -> Option<Lease> {
         if self.exhausted {

@@ -75,7 +75,7 @@ use alloc::collections::VecDeque;
 
 use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Sums, Token};
 
-pub use check::{Finding, Report, Scope, check};
+pub use check::{Figure, Finding, Report, Scope, check};
 pub use compare::comparison_bytes;
 pub use config::{Config, Device, Format, Limits, Plant};
 pub use counters::Counters;

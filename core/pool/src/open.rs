@@ -31,7 +31,9 @@ use crate::hash::mix;
 use crate::job::Jobs;
 use crate::journal::Journal;
 use crate::layers::Commands;
-use crate::layout::{ADOPT, BLOCK, CELLS_PER_BLOCK, CLEAN, Cell, DROPPED, ERROR, PAIR, Superblock};
+use crate::layout::{
+    ADOPT, BLOCK, CELLS_PER_BLOCK, CLEAN, Cell, DROPPED, ERROR, PAIR, Superblock, UNTRIMMED,
+};
 use crate::load::Load;
 use crate::lock::Locks;
 use crate::op::Reads;
@@ -526,6 +528,9 @@ impl Pool {
         block.last_crc = o.chain.crc.into();
         block.tail = o.chain.tail.into();
         self.adopt.begin(adopt != 0, dropped != 0);
+        if !o.clean || flags & UNTRIMMED != 0 {
+            self.begin_trim();
+        }
         Phase::Claim { ticket: self.superblocks.ask() }
     }
 

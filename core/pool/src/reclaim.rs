@@ -19,6 +19,7 @@
 mod copy;
 mod merge;
 mod quarantine;
+mod trim;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
@@ -36,6 +37,7 @@ use crate::{Note, Pool, State};
 
 use copy::Copy;
 use quarantine::Quarantine;
+use trim::Trim;
 
 /// Cells recorded in a turn, about: requests must not wait long for theirs.
 const CELLS_A_TURN: usize = 128;
@@ -55,13 +57,15 @@ pub(crate) struct Reclaim {
     /// Of which of them it was told.
     told: BTreeSet<u32>,
     quarantine: Quarantine,
+    trim: Trim,
 }
 
 impl Default for Reclaim {
     fn default() -> Self {
         // An earlier run may have left something.
         let (stuck, told, quarantine) = (BTreeMap::new(), BTreeSet::new(), Quarantine::default());
-        Self { look: true, fresh: false, work: None, stuck, told, quarantine }
+        let trim = Trim::default();
+        Self { look: true, fresh: false, work: None, stuck, told, quarantine, trim }
     }
 }
 
@@ -127,6 +131,7 @@ impl Pool {
             return;
         }
         self.quarantine_on(now);
+        self.trim_on(now);
         if self.state != State::Open {
             return self.stop_copy(mem);
         }
@@ -157,10 +162,11 @@ impl Pool {
         }
     }
 
-    /// When a layer that stays is tried again, or the quarantine is looked at.
+    /// When a layer that stays is tried again, the quarantine is looked at, or what an earlier run
+    /// left is discarded.
     pub(crate) fn reclaim_due(&self) -> Option<Instant> {
         let stuck = self.reclaim.stuck.values().min().map(|since| *since + RETRY);
-        [stuck, self.quarantine_due()].into_iter().flatten().min()
+        [stuck, self.quarantine_due(), self.trim_due()].into_iter().flatten().min()
     }
 
     /// A deleted layer that can go: one without children first, for what is merged into a layer

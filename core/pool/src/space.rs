@@ -51,6 +51,17 @@ pub(crate) struct Freed {
     pub(crate) epoch: u64,
 }
 
+/// What a search for free neighbours found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Free {
+    /// These, side by side on the device.
+    Run { first: u32, count: u32 },
+    /// None up to this cluster; there are more behind.
+    NoneTo(u32),
+    /// None up to the end.
+    End,
+}
+
 /// All clusters.
 #[derive(Debug)]
 pub(crate) struct Space {
@@ -240,6 +251,35 @@ impl Space {
             }
         }
         None
+    }
+
+    /// The first free clusters from this one on, so many at most; looks into one slab.
+    pub(crate) fn free_from(&self, cluster: u32, most: u32) -> Free {
+        let (s, mut at) = (cluster / self.slab_clusters, cluster % self.slab_clusters);
+        let Some(slab) = self.slabs.get(s as usize) else { return Free::End };
+        let (base, bits) = (s * self.slab_clusters, slab.bits.get());
+        let is_free = |at: u32| {
+            let used = bits[(at / 64) as usize] >> (at % 64) & 1 != 0;
+            !used && !self.held.contains_key(&(base + at))
+        };
+        while at < slab.clusters {
+            let word = bits[(at / 64) as usize] >> (at % 64);
+            if word == u64::MAX >> (at % 64) {
+                at = (at / 64 + 1) * 64;
+            } else if is_free(at) {
+                let end = slab.clusters.min(at.saturating_add(most));
+                let count = (at..end).take_while(|at| is_free(*at)).count();
+                return Free::Run { first: base + at, count: u32::try_from(count).unwrap_or(1) };
+            } else {
+                at += 1;
+            }
+        }
+        Free::NoneTo(base + self.slab_clusters)
+    }
+
+    /// Holds a free cluster back until it is released.
+    pub(crate) fn keep(&mut self, cluster: u32) {
+        self.held.insert(cluster, 0);
     }
 
     /// Puts a freed cluster into quarantine.

@@ -12,7 +12,7 @@
 
 use braid_block::{Instant, Memory};
 
-use crate::layout::{ADOPT, CLEAN, DROPPED};
+use crate::layout::{ADOPT, CLEAN, DROPPED, UNTRIMMED};
 use crate::{Note, Pool, State};
 
 /// How far a stop is.
@@ -105,8 +105,9 @@ impl Pool {
 
     fn mark_clean(&mut self) -> Stop {
         let left = if self.adopt.is_done() { 0 } else { ADOPT | DROPPED };
+        let untrimmed = if self.is_untrimmed() { UNTRIMMED } else { 0 };
         let block = &mut self.superblock;
-        block.flags = (CLEAN | left & (block.flags.get() | ADOPT)).into();
+        block.flags = (CLEAN | untrimmed | left & (block.flags.get() | ADOPT)).into();
         block.last_seq = self.journal.emitted().into();
         block.last_crc = self.journal.last_crc().into();
         block.tail = (self.journal.emitted() + 1).into();

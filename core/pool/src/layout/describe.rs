@@ -70,7 +70,8 @@ fn whole() -> Vec<Structure> {
             magic: "`BRAIDPL1`",
             version: "1",
             flags: "1: stopped in order; 2: the device failed a write or a flush since; 4: regions \
-                    may have to be adopted; 8: not before the machine starts again, for it failed",
+                    may have to be adopted; 8: not before the machine starts again, for it failed; \
+                    16: free clusters may be left that were not discarded",
             features: "all of these must be known to open the pool; 1: `birth` counts",
             features_compatible: "these may be ignored by an older version",
             uuid: "the pool's identity",

@@ -27,7 +27,7 @@ pub(crate) use page::{Kind, PageHeader, page_crc};
 pub(crate) use pointers::{POINTERS_PER_PAGE, PointersPage};
 pub(crate) use superblock::{
     ADOPT, BIRTH, CLEAN, DROPPED, ERROR, FEATURES_KNOWN, MAGIC, SEGMENTS_MAX, Segment, Superblock,
-    VERSION,
+    UNTRIMMED, VERSION,
 };
 
 /// Bytes of a block: the unit of validity, of checksums and of pages.

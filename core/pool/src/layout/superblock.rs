@@ -26,6 +26,10 @@ pub(crate) const ADOPT: u32 = 4;
 /// cache that will never be written: they stay open until it starts again.
 pub(crate) const DROPPED: u32 = 8;
 
+/// Flag: clusters may be free that the last run did not discard, though it stopped in order. Who
+/// does not know it loses nothing but their space on a sparse file.
+pub(crate) const UNTRIMMED: u32 = 16;
+
 /// A stretch of the device that is cut into slabs.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -46,7 +50,7 @@ pub(crate) struct Superblock {
     pub(crate) magic: [u8; 8],
     /// [`VERSION`].
     pub(crate) version: U32,
-    /// [`CLEAN`], [`ERROR`], [`ADOPT`], [`DROPPED`].
+    /// [`CLEAN`], [`ERROR`], [`ADOPT`], [`DROPPED`], [`UNTRIMMED`].
     pub(crate) flags: U32,
     /// Bits of which all must be known to open the pool.
     pub(crate) features: U64,

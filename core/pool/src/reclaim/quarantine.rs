@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use braid_block::{Instant, Key, Memory, Slab};
 
+use super::trim::EARLIER;
 use crate::effect::Effect;
 use crate::layout::CLUSTER;
 use crate::op::Waiter;
@@ -13,7 +14,7 @@ use crate::{Pool, State, token};
 /// Discards in flight.
 const DISCARDS_MAX: u32 = 4;
 /// Clusters of one discard: 64 MiB.
-const CLUSTERS_MAX: u32 = 256;
+pub(super) const CLUSTERS_MAX: u32 = 256;
 /// Clusters let go in a turn.
 const RELEASES: usize = 512;
 /// So many clusters in quarantine are settled though nobody wants space.
@@ -46,6 +47,13 @@ impl Default for Quarantine {
     fn default() -> Self {
         let discards = Slab::with_capacity(DISCARDS_MAX);
         Self { discards, wanted: false, until: None, since: None }
+    }
+}
+
+impl Quarantine {
+    /// Whether something that an earlier run left is being discarded.
+    pub(super) fn has_earlier(&self) -> bool {
+        self.discards.iter().any(|(_, discard)| discard.seq == EARLIER)
     }
 }
 
@@ -101,6 +109,9 @@ impl Pool {
         if discards {
             return self.discard(out);
         }
+        if self.config.device.discards && !out.is_empty() {
+            self.reclaim.trim.missed();
+        }
         if out.len() == RELEASES {
             self.again();
         }
@@ -122,13 +133,10 @@ impl Pool {
             let count = count.count();
             let seq = rest[..count].iter().map(|(_, seq)| *seq).min().unwrap_or(seq);
             let number = u32::try_from(count).unwrap_or(u32::MAX);
-            let discard = Discard { first, count: number, seq };
-            let Ok(key) = self.reclaim.quarantine.discards.insert(discard) else { break };
+            if !self.discard_run(first, number, seq) {
+                break;
+            }
             rest = &rest[count..];
-            self.store.space.discarding += number;
-            self.counters.device_discards += 1;
-            let token = self.token(token::DISCARD, key);
-            self.emit(Effect::Discard { token, offset, len: count as u64 * CLUSTER });
         }
         // In the order of their Frees, before those that are there.
         let mut back = rest.to_vec();
@@ -137,6 +145,18 @@ impl Pool {
         for (cluster, seq) in back.into_iter().rev() {
             self.store.space.quarantine.push_front(crate::space::Freed { cluster, seq, epoch });
         }
+    }
+
+    /// Discards neighbours; false if there is no room for another discard.
+    pub(super) fn discard_run(&mut self, first: u32, count: u32, seq: u64) -> bool {
+        let discard = Discard { first, count, seq };
+        let Ok(key) = self.reclaim.quarantine.discards.insert(discard) else { return false };
+        self.store.space.discarding += count;
+        self.counters.device_discards += 1;
+        let (token, len) = (self.token(token::DISCARD, key), u64::from(count) * CLUSTER);
+        let offset = self.store.layout.cluster(first);
+        self.emit(Effect::Discard { token, offset, len });
+        true
     }
 
     /// A discard is done, whatever came of it.

@@ -189,8 +189,9 @@ fn told(finding: Finding) -> (&'static str, String) {
         Finding::Parent { layer } => {
             ("parent", format!("layer {layer} has a parent that is missing, open or itself"))
         }
-        Finding::Space { says, counted } => {
-            ("space", format!("{says} clusters are said to be used, and {counted} are"))
+        Finding::Space { figure, says, counted } => {
+            let name = figure.name();
+            ("space", format!("{says} clusters are said to be {name}, and {counted} are"))
         }
         Finding::Block { device, layer, offset } => {
             ("block", format!("layer {layer} at {offset}: the block at {device} is lost"))
