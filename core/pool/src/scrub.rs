@@ -7,6 +7,10 @@
 //! Layer by layer, leaf by leaf. What does not match may be on its way, or may have moved: it is
 //! read again under its lock, and counts only if the map says of it before and after what it said
 //! at first. A crash or a stop costs no more than the leaves since the last note in the superblock.
+//!
+//! Invariants:
+//! 1. What the superblock counts is what lies before the place that it names: a scrub that goes on
+//!    there counts each block once, however often it was stopped.
 
 mod pages;
 
@@ -52,6 +56,8 @@ pub(crate) struct Scrub {
     /// Blocks read and blocks lost.
     blocks: u64,
     errors: u64,
+    /// The same up to the leaf at hand, where it goes on after a stop.
+    before: (u64, u64),
     noted: Instant,
 }
 
@@ -87,11 +93,16 @@ impl Pool {
     pub(crate) fn set_scrub(&mut self, now: Instant, rate: u64) -> Done {
         if rate > 0 && self.scrub.rate == 0 {
             let place = self.superblock.scrub.get();
+            let counted = [self.superblock.scrub_blocks, self.superblock.scrub_errors];
+            // Whatever the superblock says, it was no more than there is.
+            let most = if place == NONE { 0 } else { self.store.space.total * CLUSTER_BLOCKS };
+            let [blocks, errors] = counted.map(|n| n.get().min(most));
             let place = if place == NONE { 0 } else { place };
             self.scrub.layer = u32::try_from(place >> 32).unwrap_or(0);
             self.scrub.leaf = u32::try_from(place & u64::from(u32::MAX)).unwrap_or(0);
             (self.scrub.at, self.scrub.block) = (0, 0);
-            (self.scrub.blocks, self.scrub.errors) = (0, 0);
+            (self.scrub.blocks, self.scrub.errors) = (blocks, errors);
+            self.scrub.before = (blocks, errors);
             self.scrub.due = now;
             self.scrub.noted = now;
             self.list_base_pages();
@@ -175,10 +186,13 @@ impl Pool {
         self.again();
     }
 
-    /// Keeps the place in the superblock.
+    /// Keeps the place in the superblock, and what was counted up to there.
     fn note_scrub(&mut self, now: Instant) {
         let place = u64::from(self.scrub.layer) << 32 | u64::from(self.scrub.leaf);
+        let (blocks, errors) = self.scrub.before;
         self.superblock.scrub = place.into();
+        self.superblock.scrub_blocks = blocks.into();
+        self.superblock.scrub_errors = errors.into();
         self.superblocks.ask();
         self.scrub.noted = now;
     }
@@ -188,6 +202,8 @@ impl Pool {
         self.notes.push_back(Note::Scrubbed { blocks, errors });
         self.scrub.rate = 0;
         self.superblock.scrub = NONE.into();
+        self.superblock.scrub_blocks = 0.into();
+        self.superblock.scrub_errors = 0.into();
         self.superblocks.ask();
     }
 
@@ -390,6 +406,7 @@ impl Scrub {
     const fn go_to(&mut self, layer: u32, leaf: u32) {
         self.layer = layer;
         self.leaf = leaf;
+        self.before = (self.blocks, self.errors);
         self.at = 0;
         self.block = 0;
     }

@@ -95,6 +95,8 @@ fn whole() -> Vec<Structure> {
                        the pool grew",
             birth: "random, from when the pool was made; not 0: the CRC32C from which others go on \
                     covers it after the uuid",
+            scrub_blocks: "blocks that the running scrub has read up to where it goes on",
+            scrub_errors: "of these, blocks that are lost",
             reserved: "zeros",
         }),
     ]

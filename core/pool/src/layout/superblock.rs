@@ -92,7 +92,11 @@ pub(crate) struct Superblock {
     /// Random, from when the pool was made: what an earlier pool of the same identity left on the
     /// device is not taken for this one's.
     pub(crate) birth: U64,
-    pub(crate) reserved: [u8; 2816],
+    /// Blocks that the scrub has read up to there, and how many of them are lost; zeros from a
+    /// version that did not keep them.
+    pub(crate) scrub_blocks: U64,
+    pub(crate) scrub_errors: U64,
+    pub(crate) reserved: [u8; 2800],
 }
 
 const _: () = assert!(size_of::<Superblock>() == 4096);
