@@ -162,6 +162,8 @@ pub struct View {
     pub marked: u64,
     /// How far the replica that returns is, while it is copied to.
     pub rebuild: Option<Progress>,
+    /// Whether that has its turn; none: it needs none.
+    pub turn: Option<bool>,
     /// How fast replicas that return are brought up to date.
     pub pace: Pace,
     /// What happened so far.
@@ -328,6 +330,7 @@ impl Volume {
             segments,
             marked: nexus.written.len(),
             rebuild: nexus.progress(),
+            turn: self.turn(),
             pace,
             totals,
         }

@@ -5,10 +5,14 @@
 //! begun when so little is owed as is paid in [`WINDOW`]. Suspect regions are not paced: hosts wait
 //! for them.
 //!
+//! Whoever runs many volumes may let few of them go through much at once: what is more than
+//! [`BRIEF`] needs a turn. Until it has one, the replica gets every write and waits.
+//!
 //! Invariants:
 //! 1. Over any time longer than [`WINDOW`] no more is gone through than the rates allow, but for
 //!    the regions that may be in work at once.
 //! 2. While it is paused no region is begun, and no return.
+//! 3. Without a turn no region is begun of a layer that needs one.
 
 use core::num::NonZeroU64;
 use core::time::Duration;
@@ -31,6 +35,10 @@ const MEASURED: Duration = Duration::from_secs(1);
 /// Bytes a second beside hosts' commands, if nobody says otherwise: half of what a single disk of
 /// the slower kind gives, and a few seconds for what a short absence leaves.
 const BESIDE: u64 = 64 << 20;
+
+/// A layer of which no more is to be gone through needs no turn: at the default rate it takes 16 s,
+/// and a replica that was away for a moment is not to wait behind ones that are copied as a whole.
+pub(crate) const BRIEF: u64 = 1 << 30;
 
 /// How fast replicas that return are brought up to date: bytes of the volume that are gone through
 /// a second. Each is read on both sides, and read and written once more if it differs.
@@ -126,13 +134,15 @@ pub(crate) struct Pacing {
     rate: Option<NonZeroU64>,
     /// A region waits for nothing but this.
     waits: bool,
+    /// What is not brief may go on.
+    turn: bool,
 }
 
 impl Default for Pacing {
     fn default() -> Self {
         let pace = Pace::default();
         let (since, busy) = (Instant::ZERO, Instant::ZERO);
-        Self { pace, owed: 0, since, busy, beside: false, rate: None, waits: false }
+        Self { pace, owed: 0, since, busy, beside: false, rate: None, waits: false, turn: true }
     }
 }
 
@@ -180,9 +190,22 @@ impl Volume {
     /// Sets how fast replicas that return are brought up to date, by this owner and later ones
     /// here.
     pub fn set_pace(&mut self, now: Instant, pace: Pace) {
-        let Pacing { busy, .. } = self.pacing;
-        self.pacing = Pacing { pace, since: now, busy, ..Pacing::default() };
+        let Pacing { busy, turn, .. } = self.pacing;
+        self.pacing = Pacing { pace, since: now, busy, turn, ..Pacing::default() };
         self.stepped = true;
+    }
+
+    /// Lets rebuilds that are not brief go on, or wait for their turn, of this owner and later ones
+    /// here. Nobody who does not ask for that has them wait.
+    pub const fn set_turn(&mut self, turn: bool) {
+        self.pacing.turn = turn;
+        self.stepped = true;
+    }
+
+    /// Whether what is copied to a joiner has its turn; none: it needs none.
+    pub(crate) fn turn(&self) -> Option<bool> {
+        let needs = self.nexus.as_deref().is_some_and(Nexus::needs_turn);
+        needs.then_some(self.pacing.turn)
     }
 
     /// How fast that is.
@@ -203,8 +226,10 @@ impl Volume {
     /// Whether the next region of a return may be begun; if not, [`Volume::pace_due`] says when.
     pub(crate) fn paced(&mut self, now: Instant) -> bool {
         let allowed = self.pacing.allows(now, !self.ops.is_empty());
-        self.pacing.waits = !allowed;
-        allowed
+        let turn = self.turn() != Some(false);
+        // A turn is given, and not due at some time.
+        self.pacing.waits = turn && !allowed;
+        turn && allowed
     }
 
     /// A region of so many bytes is begun.
@@ -233,6 +258,12 @@ impl Volume {
 }
 
 impl Nexus {
+    /// Whether so much is to be gone through for the joiner that it needs a turn.
+    fn needs_turn(&self) -> bool {
+        let copies = |joiner: &&super::comeback::Joiner| matches!(joiner.stage, Stage::Copying(_));
+        self.joiner.as_ref().filter(copies).is_some_and(|joiner| joiner.gone.total > BRIEF)
+    }
+
     /// How far the joiner is, while it is being copied to.
     pub(crate) fn progress(&self) -> Option<Progress> {
         let joiner = self.joiner.as_ref()?;

@@ -75,6 +75,10 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<()> {
         "end-lingering" => world.end_lingering(),
         "memory" => world.heap.max = Some(rest.first()?.parse().ok()?),
         "pace" | "pause" | "resume" => pace(world, verb, rest)?,
+        "turn" => {
+            world.volume.set_turn(rest.first()? == &"yes");
+            world.run();
+        }
         "progress" => progress(world),
         "totals" => totals(world),
         "retire" => {

@@ -313,6 +313,15 @@ impl Shard {
         true
     }
 
+    /// Lets long rebuilds of a volume go on, or wait for their turn. False: it is not there.
+    pub fn volume_rebuilds(&mut self, id: &Uuid, turn: bool) -> bool {
+        let Some(at) = self.volumes.find(id) else { return false };
+        let served = self.volumes.at(at);
+        served.volume.set_turn(turn);
+        served.asked = true;
+        true
+    }
+
     /// Answers a [`Question`]: `Event::Swapped` or `Event::Fetched`. False: it is not there.
     pub fn volume_answer(&mut self, id: &Uuid, event: Event) -> bool {
         debug_assert!(matches!(event, Event::Swapped { .. } | Event::Fetched { .. }));

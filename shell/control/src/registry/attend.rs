@@ -19,6 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, words};
 use crate::identity;
+use crate::store::{Change, Pace, Volume};
 
 /// How long a Hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -58,7 +59,11 @@ pub async fn attend(
     tokio::spawn(async move {
         let why = loop {
             match next(&mut from).await {
-                Ok(Some(What::Report(report))) => control.report(&engine, stream, report),
+                Ok(Some(What::Report(report))) => {
+                    let paces = report.state.as_ref().map(paces).unwrap_or_default();
+                    control.report(&engine, stream, report);
+                    control.keep_paces(paces).await;
+                }
                 Ok(Some(What::Done(done))) => control.done(&done),
                 Ok(Some(What::Leaving(_))) => control.leaving(&engine),
                 Ok(Some(What::Hello(_))) => break "it said Hello twice".into(),
@@ -152,6 +157,19 @@ impl Control {
             let Ok(volume) = identity::parse("volume", &path.volume) else { continue };
             let part = part(path, before.get(&volume), now);
             seen.parts.insert(volume, part);
+        }
+    }
+
+    /// Keeps what somebody set at an engine: the next owner goes by it.
+    async fn keep_paces(&self, paces: Vec<(Uuid, Pace)>) {
+        for (volume, pace) in paces {
+            let older = |known: &Volume| known.spec.pace.is_none_or(|k| k.version < pace.version);
+            let is_new = self.store.read(|state| state.volumes.get(&volume).is_some_and(older));
+            // What cannot be written now is reported again.
+            if is_new && let Err(error) = self.store.change(Change::Pace { volume, pace }).await {
+                let volume = identity::text(&volume);
+                tracing::warn!(volume, ?error, "the pace of its rebuilds is not kept yet");
+            }
         }
     }
 
@@ -269,6 +287,18 @@ async fn refuses(portals: &[String]) -> bool {
         }
     }
     refused
+}
+
+/// How fast an engine brings replicas back, of volumes of which that was set.
+fn paces(state: &wire::State) -> Vec<(Uuid, Pace)> {
+    let set = state.paths.iter().filter_map(|path| {
+        let wire::RebuildPace { version, paused, beside_bytes_per_s, alone_bytes_per_s } =
+            path.pace?;
+        let (beside, alone) = (beside_bytes_per_s, alone_bytes_per_s);
+        let volume = identity::parse("volume", &path.volume).ok()?;
+        Some((volume, Pace { version, paused, beside, alone }))
+    });
+    set.collect()
 }
 
 fn part(path: &wire::Path, before: Option<&Part>, now: braid_block::Instant) -> Part {

@@ -63,6 +63,12 @@ impl Inside {
             size_bytes: bytes,
             replicas: replicas.collect(),
             paths: self.paths(uuid),
+            pace: volume.spec.pace.map(|pace| wire::RebuildPace {
+                version: pace.version,
+                paused: pace.paused,
+                beside_bytes_per_s: pace.beside,
+                alone_bytes_per_s: pace.alone,
+            }),
         }
     }
 

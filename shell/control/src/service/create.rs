@@ -83,6 +83,7 @@ impl Control {
             created_unix_s: unix_ms() / 1000,
             stage: Stage::Creating,
             appointed: None,
+            pace: None,
         };
         self.store.change(Change::Create(Box::new(spec.clone()))).await.map_err(refused)?;
         Ok(spec)

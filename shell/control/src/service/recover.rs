@@ -124,5 +124,6 @@ fn found(volume: &Uuid, record: &Record, said: &[Said], control: &Control) -> Sp
         created_unix_s: unix_ms() / 1000,
         stage: Stage::Ready,
         appointed: None,
+        pace: None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use braid_nexus::record::RECORD_MAX;
 use braid_nexus::{Record, Uuid};
 
-use super::row::{Appointed, Place, Snapshot, Spec, Stage};
+use super::row::{Appointed, Pace, Place, Snapshot, Spec, Stage};
 use super::{State, Volume};
 
 /// A change.
@@ -82,6 +82,13 @@ pub enum Change {
         volume: Uuid,
         /// Which.
         snapshot: Uuid,
+    },
+    /// Its replicas are brought back so fast from now on, unless that was replaced already.
+    Pace {
+        /// Of which volume.
+        volume: Uuid,
+        /// How fast.
+        pace: Pace,
     },
     /// A volume shall go away; these replicas are forgotten, because their engines are.
     Delete {
@@ -221,6 +228,14 @@ impl<'a> Draft<'a> {
             Change::Unlist { volume, replica } => self.unlist(&volume, &replica),
             Change::TakeSnapshot { volume, snapshot } => self.take_snapshot(&volume, snapshot),
             Change::DropSnapshot { volume, snapshot } => self.drop_snapshot(&volume, &snapshot),
+            Change::Pace { volume, pace } => {
+                let found = self.found(&volume)?;
+                if found.spec.pace.is_none_or(|known| known.version < pace.version) {
+                    let spec = Spec { pace: Some(pace), ..(*found.spec).clone() };
+                    self.put(Volume { spec: Arc::new(spec), ..found });
+                }
+                Ok(Done::Done)
+            }
             Change::Delete { volume, forgotten } => self.delete(&volume, &forgotten),
             Change::Forget { volume } => {
                 let found = self.get(&volume).is_some();

@@ -25,6 +25,23 @@ pub struct Spec {
     pub stage: Stage,
     /// The owner that was appointed last: it alone may claim the volume.
     pub appointed: Option<Appointed>,
+    /// How fast its replicas are brought back, if somebody said so.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+}
+
+/// Bytes of a volume that are gone through a second, for replicas that return; 0: as fast as it
+/// goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Above that of whatever it replaced.
+    pub version: u64,
+    /// Not at all.
+    pub paused: bool,
+    /// While hosts' commands are in work.
+    pub beside: u64,
+    /// While there are none.
+    pub alone: u64,
 }
 
 /// How far a volume is.

@@ -74,6 +74,7 @@ pub(crate) fn spec(volume: u8) -> Spec {
         created_unix_s: 7,
         stage: Stage::Creating,
         appointed: None,
+        pace: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use braid_control::store::{Change, Done, EVENTS_MAX, Refusal, restore};
+use braid_control::store::{Change, Done, EVENTS_MAX, Pace, Refusal, Store, restore};
 use braid_nexus::Record;
 use braid_nexus::record::Recovered;
 
@@ -66,6 +66,33 @@ async fn only_the_one_who_was_appointed_claims_and_nothing_else_changes_the_epoc
 }
 
 #[tokio::test]
+async fn a_pace_is_kept_until_a_later_one_replaces_it() {
+    let folder = Folder::new();
+    let store = open(&folder.path("store"));
+    make(&store, 1).await;
+    let pace = |version, beside| Pace { version, paused: false, beside, alone: 0 };
+    let kept = |store: &Store| store.read(|state| state.volumes[&id(1)].spec.pace);
+    assert_eq!(kept(&store), None);
+    for (set, after) in
+        [(pace(2, 7), pace(2, 7)), (pace(1, 8), pace(2, 7)), (pace(2, 9), pace(2, 7))]
+    {
+        store.change(Change::Pace { volume: id(1), pace: set }).await.unwrap();
+        assert_eq!(kept(&store), Some(after));
+    }
+    store.change(Change::Pace { volume: id(1), pace: pace(3, 9) }).await.unwrap();
+    drop(store);
+    assert_eq!(kept(&open(&folder.path("store"))), Some(pace(3, 9)));
+    let absent = store_of_none(&folder).await;
+    assert_eq!(absent, Err(Refusal::NotFound));
+}
+
+async fn store_of_none(folder: &Folder) -> Result<Done, Refusal> {
+    let store = open(&folder.path("other"));
+    let pace = Pace { version: 1, paused: true, beside: 0, alone: 0 };
+    store.change(Change::Pace { volume: id(9), pace }).await
+}
+
+#[tokio::test]
 async fn garbage_gets_an_error_and_changes_nothing() {
     let folder = Folder::new();
     let store = open(&folder.path("store"));
@@ -115,7 +142,7 @@ async fn a_store_that_is_opened_again_is_the_same_one() {
 async fn two_processes_cannot_have_one_store() {
     let folder = Folder::new();
     let store = open(&folder.path("store"));
-    let error = braid_control::store::Store::open(&folder.path("store")).unwrap_err();
+    let error = Store::open(&folder.path("store")).unwrap_err();
     assert!(error.to_string().contains("another process"), "{error}");
     drop(store);
 }

@@ -46,6 +46,7 @@ pub(super) struct Progress {
     copied_bytes: u64,
     bytes_per_s: u64,
     left_s: Option<u64>,
+    waits_behind: Option<u32>,
     away: usize,
 }
 
@@ -140,6 +141,7 @@ impl From<v1::Nexus> for Progress {
             copied_bytes: rebuild.copied_bytes,
             bytes_per_s: rebuild.bytes_per_s,
             left_s: rebuild.left_s,
+            waits_behind: rebuild.waits_behind,
             away,
         }
     }
@@ -156,7 +158,12 @@ impl Progress {
             return format!("{} away{}", self.away, if self.paused { ", paused" } else { "" });
         }
         let percent = (u128::from(*done) * 100).checked_div(u128::from(*total)).unwrap_or(100);
-        let rate = if self.paused { "paused".into() } else { speed(self.bytes_per_s) };
+        let rate = match (self.paused, self.waits_behind) {
+            (true, _) => "paused".into(),
+            (false, Some(0)) => "waits for its turn: next".into(),
+            (false, Some(before)) => format!("waits for its turn: {before} before it"),
+            (false, None) => speed(self.bytes_per_s),
+        };
         let left = self.left_s.map_or(String::new(), |left| format!(", {} left", time(left)));
         format!("{percent} % of {}, {rate}{left}", size(*total))
     }
@@ -302,6 +309,17 @@ mod tests {
     fn who_stands_by_knows_nothing_of_members() {
         let standby = v1::Nexus { epoch: 0, members: Vec::new(), rebuild: None, ..nexus() };
         assert!(Nexus::from(standby).cells()[3..].iter().all(String::is_empty));
+    }
+
+    #[test]
+    fn a_rebuild_that_waits_for_its_turn_says_so() {
+        let mut nexus = nexus();
+        let rebuild = nexus.rebuild.as_mut().unwrap();
+        (rebuild.left_s, rebuild.waits_behind) = (None, Some(2));
+        let text = Progress::from(nexus.clone()).sentence();
+        assert_eq!(text, "50 % of 1GiB, waits for its turn: 2 before it");
+        nexus.rebuild.as_mut().unwrap().waits_behind = Some(0);
+        assert_eq!(Progress::from(nexus).sentence(), "50 % of 1GiB, waits for its turn: next");
     }
 
     #[test]

@@ -141,7 +141,7 @@ fn attend(
     let figures = Arc::default();
     let (link, attending) = control::start(place, manager, &figures)?;
     answering.extend(attending);
-    let (leave, running) = volumes::start(manager, &place.node, link, told);
+    let (leave, running) = volumes::start(manager, &place.node, plan.rebuilds, link, told);
     answering.push(running);
     Ok(Cluster { figures: Some(figures), leave: Some(leave) })
 }

@@ -1,5 +1,6 @@
 //! The options of `serve`: one list for the command line and the TOML file alike.
 
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -123,6 +124,11 @@ pub struct Options {
     /// Name of this node, which no other engine has; with --control
     #[arg(long, value_name = "NAME")]
     pub node: Option<NodeName>,
+
+    /// Volumes here that are rebuilt at once; others wait for their turn, unless 1 GiB or less of
+    /// them is to be gone through [default: 4]
+    #[arg(long, value_name = "N")]
+    pub rebuilds: Option<NonZeroU16>,
 
     /// Take what this file holds for the kernel's boot id, with --allow-injection: a file that
     /// changed is a machine that was started again
@@ -334,6 +340,7 @@ impl Options {
             management: self.management.or(file.management),
             control: self.control.or(file.control),
             node: self.node.or(file.node),
+            rebuilds: self.rebuilds.or(file.rebuilds),
             boot_id_file: self.boot_id_file.or(file.boot_id_file),
             allow_injection: self.allow_injection || file.allow_injection,
             force: self.force || file.force,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Plan {
     pub management: Option<SocketAddr>,
     /// The control plane that it reports to.
     pub control: Option<control::Place>,
+    /// Long rebuilds that go on at once.
+    pub rebuilds: NonZeroU16,
     /// What stands for the kernel's boot id.
     pub boot_id_file: Option<PathBuf>,
     /// Faults may be injected.
@@ -109,6 +112,11 @@ pub struct NamespacePlan {
     pub identity: NamespaceIdentity,
 }
 
+/// Each takes 64 MiB/s beside hosts by default: four are a fifth of a link of 10 Gbit/s, and half of
+/// what one disk of the slower kind reads. More would share the same, and each volume would be
+/// without redundancy for longer.
+const REBUILDS: NonZeroU16 = NonZeroU16::new(4).expect("not zero");
+
 impl Plan {
     /// Checks the options. `machine` goes into derived names, `cpus` bounds the default of shards.
     ///
@@ -149,6 +157,7 @@ impl Plan {
             state_dir: options.state_dir,
             management: options.management.map(|address| address.0),
             control: control(options.control, options.node)?,
+            rebuilds: options.rebuilds.unwrap_or(REBUILDS),
             boot_id_file: options.boot_id_file,
             allow_injection: options.allow_injection,
             shards,

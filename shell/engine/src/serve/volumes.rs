@@ -36,6 +36,8 @@ pub enum Request {
     Size(Uuid, u64),
     /// How fast its replicas that return are brought up to date.
     Pace(Uuid, Pace),
+    /// Whether its long rebuilds may go on.
+    Turn(Uuid, bool),
     /// Where a volume stands.
     View(Uuid, oneshot::Sender<Option<View>>),
     /// What the replicas of this shard know of their volumes.
@@ -93,6 +95,10 @@ impl Volumes {
             Request::Pace(volume, pace) => {
                 // It may be gone by now.
                 machine.volume_pace(world.now, &volume, pace);
+            }
+            Request::Turn(volume, turn) => {
+                // It may be gone by now.
+                machine.volume_rebuilds(&volume, turn);
             }
             Request::View(volume, answer) => {
                 let _ = answer.send(machine.volume_view(&volume));

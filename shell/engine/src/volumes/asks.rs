@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use braid_api::v1;
+use braid_api::{control as wire, v1};
 use braid_nexus::Pace;
 use braid_nexus::record::Uuid;
 use tonic::Status;
@@ -60,6 +60,7 @@ impl<H: Host> Runner<H> {
         let shard = self.parts[&volume].shard;
         self.manager.host.volume(shard, Request::Pace(volume, pace));
         if pace != before {
+            self.set_pace(volume, pace);
             let text = if pace.paused { "rebuilds are paused" } else { "rebuilds have a new pace" };
             self.happened(
                 volume,
@@ -72,6 +73,35 @@ impl<H: Host> Runner<H> {
             );
         }
         self.nexus(volume).await.ok_or_else(gone)
+    }
+
+    /// The next owner goes by it too: the control plane keeps the highest version.
+    fn set_pace(&mut self, volume: Uuid, pace: Pace) {
+        let rate = |rate: Option<NonZeroU64>| rate.map_or(0, NonZeroU64::get);
+        let Some(part) = self.parts.get_mut(&volume) else { return };
+        part.pace = Some(wire::RebuildPace {
+            version: part.pace.map_or(0, |known| known.version).saturating_add(1),
+            paused: pace.paused,
+            beside_bytes_per_s: rate(pace.beside),
+            alone_bytes_per_s: rate(pace.alone),
+        });
+        self.touch(volume);
+    }
+
+    /// Takes the pace that the control plane keeps, unless another one was set here since.
+    pub(super) fn learn_pace(&mut self, volume: Uuid) {
+        let told = self.topology.get(&volume).and_then(|known| known.pace);
+        let (Some(part), Some(told)) = (self.parts.get_mut(&volume), told) else { return };
+        let later = part.pace.is_none_or(|known| known.version <= told.version);
+        if !later || part.pace.replace(told) == Some(told) {
+            return;
+        }
+        let pace = Pace {
+            paused: told.paused,
+            beside: NonZeroU64::new(told.beside_bytes_per_s),
+            alone: NonZeroU64::new(told.alone_bytes_per_s),
+        };
+        self.manager.host.volume(part.shard, Request::Pace(volume, pace));
     }
 
     /// Keeps what happened to a volume, and tells all who watch.

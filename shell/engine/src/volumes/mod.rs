@@ -11,6 +11,7 @@ mod changes;
 mod part;
 mod paths;
 mod runner;
+mod turns;
 mod words;
 
 pub use runner::{Leave, start};

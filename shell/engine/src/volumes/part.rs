@@ -28,6 +28,10 @@ pub(super) struct Part {
     pub(super) taking_over: bool,
     /// Where it stood when it was last looked at.
     pub(super) view: View,
+    /// How fast its replicas are brought back, as somebody set it here or elsewhere.
+    pub(super) pace: Option<wire::RebuildPace>,
+    /// How many long rebuilds go first, if it waits for its turn.
+    pub(super) behind: Option<u32>,
     /// Why the replica in each slot failed last, or how far its return is.
     reasons: [&'static str; SLOTS],
     history: VecDeque<v1::NexusEvent>,
@@ -41,6 +45,8 @@ impl Part {
             places: Vec::new(),
             taking_over: false,
             view: View::default(),
+            pace: None,
+            behind: None,
             reasons: [""; SLOTS],
             history: VecDeque::new(),
         }
@@ -109,6 +115,7 @@ impl Part {
             returning: joiner.and_then(named).unwrap_or_default(),
             copied_bytes: rebuild.map_or(0, |rebuild| rebuild.done),
             to_copy_bytes: rebuild.map_or(0, |rebuild| rebuild.total),
+            pace: self.pace,
         }
     }
 
@@ -168,7 +175,8 @@ impl Part {
 
     fn rebuild(&self) -> Option<v1::Rebuild> {
         let progress = self.view.rebuild?;
-        let going = !self.view.pace.paused;
+        let waits = self.view.turn == Some(false);
+        let going = !self.view.pace.paused && !waits;
         Some(v1::Rebuild {
             replica: self.replica(progress.slot),
             snapshot: progress.snapshot.map(names::text).unwrap_or_default(),
@@ -178,6 +186,7 @@ impl Part {
             copied_bytes: progress.copied,
             bytes_per_s: progress.rate,
             left_s: progress.left().filter(|_| going).map(|left| left.as_secs()),
+            waits_behind: waits.then(|| self.behind.unwrap_or(0)),
         })
     }
 }
@@ -281,5 +290,25 @@ mod tests {
         assert_eq!(part.path([1; 16]).copied_bytes, 50 << 20);
         part.view.pace.paused = true;
         assert_eq!(part.nexus([1; 16], "db").rebuild.unwrap().left_s, None);
+    }
+
+    #[test]
+    fn one_that_waits_for_its_turn_says_how_many_go_first_and_not_when_it_is_done() {
+        let mut part = part();
+        let progress = braid_nexus::Progress {
+            slot: 1,
+            snapshot: None,
+            snapshots_left: 0,
+            total: 4 << 30,
+            done: 1 << 30,
+            copied: 0,
+            rate: 10 << 20,
+        };
+        (part.view.rebuild, part.view.turn, part.behind) = (Some(progress), Some(false), Some(2));
+        let shown = part.nexus([1; 16], "db").rebuild.unwrap();
+        assert_eq!((shown.waits_behind, shown.left_s), (Some(2), None));
+        (part.view.turn, part.behind) = (Some(true), None);
+        let shown = part.nexus([1; 16], "db").rebuild.unwrap();
+        assert!(shown.waits_behind.is_none() && shown.left_s.is_some());
     }
 }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tonic::Code;
 
 use super::changes;
 use super::part::Part;
+use super::turns::{Need, Turns};
 use super::words::Weight;
 use crate::control::{self, Link, Order, Refused};
 use crate::manage::host::{Exposed, Exposure, Home, Host};
@@ -94,12 +96,14 @@ pub(super) struct Runner<H> {
     touched: BTreeSet<Uuid>,
     /// There is a part more, or less, or one stands otherwise.
     changed: bool,
+    turns: Turns,
 }
 
-/// Starts the task, which ends when it is aborted.
+/// Starts the task, which ends when it is aborted. So many long rebuilds go on at once.
 pub fn start<H: Host>(
     manager: &Arc<Manager<H>>,
     node: &str,
+    rebuilds: NonZeroU16,
     link: Link,
     told: mpsc::UnboundedReceiver<(u16, Told)>,
 ) -> (Leave, JoinHandle<()>) {
@@ -122,6 +126,7 @@ pub fn start<H: Host>(
         leaving: Vec::new(),
         touched: BTreeSet::new(),
         changed: false,
+        turns: Turns::new(rebuilds.get().into()),
     };
     (Leave(sender), tokio::spawn(runner.run(link.events, told, leaves, asked)))
 }
@@ -187,6 +192,7 @@ impl<H: Host> Runner<H> {
         let volumes: Vec<Uuid> = self.parts.keys().copied().collect();
         for volume in volumes {
             self.place(volume).await;
+            self.learn_pace(volume);
         }
         for Waiting { order, volume, what, until } in std::mem::take(&mut self.waiting) {
             if self.topology.contains_key(&volume) {
@@ -311,7 +317,10 @@ impl<H: Host> Runner<H> {
             allowed_hosts: self.manager.settings.allowed_hosts.clone(),
         };
         self.parts.insert(volume, part);
+        // Turns are given by what it says that it needs.
+        self.manager.host.volume(shard, Request::Turn(volume, false));
         self.place(volume).await;
+        self.learn_pace(volume);
         self.touch(volume);
         if !self.manager.host.expose(exposure).await {
             // What has the name is not ours to hide.
@@ -503,8 +512,28 @@ impl<H: Host> Runner<H> {
                 part.view = view;
             }
         }
+        self.give_turns();
         let paths = self.parts.iter().map(|(volume, part)| part.path(*volume)).collect();
         let _ = self.commands.send(control::Command::Paths(paths)).await;
+    }
+
+    /// Lets long rebuilds go on, as many as may at once.
+    fn give_turns(&mut self) {
+        let returns = self.parts.iter().filter_map(|(volume, part)| {
+            let View { joiner, pace, turn, .. } = &part.view;
+            let need = if turn.is_some() { Need::Turn } else { Need::Nothing };
+            (joiner.is_some() && !pace.paused).then_some((*volume, need))
+        });
+        let returns: BTreeMap<Uuid, Need> = returns.collect();
+        for (volume, turn) in self.turns.look(Instant::now(), &returns) {
+            let Some(part) = self.parts.get(&volume) else { continue };
+            self.manager.host.volume(part.shard, Request::Turn(volume, turn));
+            let volume = names::text(volume);
+            tracing::debug!(volume, turn, "the turn of its rebuild");
+        }
+        for (volume, part) in &mut self.parts {
+            part.behind = self.turns.before(volume).and_then(|before| before.try_into().ok());
+        }
     }
 
     /// Tells it what the replicas here know of their volumes.

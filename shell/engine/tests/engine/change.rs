@@ -74,6 +74,7 @@ impl Cluster {
             size_bytes: record(&self.control).bytes,
             replicas: self.places.iter().map(place).collect(),
             paths: Vec::new(),
+            pace: None,
         };
         let topology = wire::Topology { volumes: vec![volume] };
         self.control.tell(to_engine::What::Topology(topology));

@@ -48,7 +48,7 @@ fn serving(control: &Control, folder: &Folder) -> Engine {
         name: "db".into(),
         size_bytes: 1 << 20,
         replicas: vec![replica],
-        paths: Vec::new(),
+        ..Default::default()
     };
     control.tell(to_engine::What::Topology(wire::Topology { volumes: vec![volume] }));
     let what = order::What::TakeOver(wire::TakeOver { owner: OWNER.into(), force: false });
@@ -93,6 +93,14 @@ fn a_volume_is_shown_and_paced_by_its_engine() {
         (&true.into(), &(8 << 20).into())
     );
     assert_eq!(json(&engine, &["nexus", "rebuild", "resume"])["paused"], false);
+    // So that the next owner goes by it too.
+    let pace = control.hears("a pace", |said| match said {
+        What::Report(wire::Report { state: Some(state) }) => {
+            state.paths.iter().find_map(|path| path.pace).filter(|pace| pace.version == 3)
+        }
+        _ => None,
+    });
+    assert_eq!((pace.paused, pace.beside_bytes_per_s, pace.alone_bytes_per_s), (false, 8 << 20, 0));
     let waited = engine.ask(&["nexus", "rebuild", "progress", "db", "--wait"]);
     assert_eq!(waited.code, Some(0), "{waited:?}");
     assert!(waited.stdout.contains("all replicas are members"), "{waited:?}");
@@ -130,6 +138,54 @@ fn a_volume_grows_as_its_owner_is_ordered() {
     assert_eq!(again.code, 0, "{again:?}");
     let told = json(&engine, &["nexus", "history", "db"])["events"].to_string();
     assert!(told.contains("hosts see 3145728 bytes"), "{told}");
+    engine.stop();
+}
+
+#[test]
+fn an_owner_goes_by_the_pace_that_was_set_at_another_engine() {
+    let (control, folder) = (Control::start(), Folder::new());
+    let engine = serving(&control, &folder);
+    let pace = |version, beside| wire::RebuildPace {
+        version,
+        paused: true,
+        beside_bytes_per_s: beside,
+        alone_bytes_per_s: 0,
+    };
+    let tell = |pace| {
+        let volume = wire::VolumeTopology {
+            volume: ORDER.into(),
+            name: "db".into(),
+            size_bytes: 1 << 20,
+            pace: Some(pace),
+            ..Default::default()
+        };
+        control.tell(to_engine::What::Topology(wire::Topology { volumes: vec![volume] }));
+    };
+    let becomes = |beside: u64| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let shown = json(&engine, &["nexus", "rebuild", "progress", "db"]);
+            if shown["beside_bytes_per_s"] == beside {
+                return shown["paused"].as_bool();
+            }
+            assert!(Instant::now() < deadline, "{shown}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    tell(pace(4, 5 << 20));
+    assert_eq!(becomes(5 << 20), Some(true));
+    // What is set here replaces it, and what comes late changes nothing.
+    json(&engine, &["nexus", "rebuild", "rate", "--beside", "7MiB"]);
+    control.hears("a pace", |said| match said {
+        What::Report(wire::Report { state: Some(state) }) => {
+            let set = state.paths.iter().find_map(|path| path.pace);
+            set.filter(|pace| pace.version == 5 && pace.beside_bytes_per_s == 7 << 20)
+        }
+        _ => None,
+    });
+    tell(pace(4, 5 << 20));
+    tell(pace(6, 9 << 20));
+    assert_eq!(becomes(9 << 20), Some(true));
     engine.stop();
 }
 
