@@ -1,5 +1,5 @@
-//! Snapshots without end: a replica whose disk was replaced has to become a member meanwhile, though
-//! one comparison of all regions takes longer than the time between two snapshots.
+//! Snapshots without end: a replica whose disk was replaced has to become a member meanwhile,
+//! though one comparison of all regions takes longer than the time between two snapshots.
 //!
 //! Invariants:
 //! 1. Snapshots go on from before the disk is replaced until its replica is a member. Old ones are

@@ -112,8 +112,8 @@ pub struct NamespacePlan {
     pub identity: NamespaceIdentity,
 }
 
-/// Each takes 64 MiB/s beside hosts by default: four are a fifth of a link of 10 Gbit/s, and half of
-/// what one disk of the slower kind reads. More would share the same, and each volume would be
+/// Each takes 64 MiB/s beside hosts by default: four are a fifth of a link of 10 Gbit/s, and half
+/// of what one disk of the slower kind reads. More would share the same, and each volume would be
 /// without redundancy for longer.
 const REBUILDS: NonZeroU16 = NonZeroU16::new(4).expect("not zero");
 
