@@ -86,6 +86,8 @@ struct Check {
     /// Blocks that did not match.
     odd: u64,
     epoch: u64,
+    /// The scrub was begun anew since: what it counts is counted again.
+    stale: bool,
 }
 
 impl Pool {
@@ -103,6 +105,9 @@ impl Pool {
             (self.scrub.at, self.scrub.block) = (0, 0);
             (self.scrub.blocks, self.scrub.errors) = (blocks, errors);
             self.scrub.before = (blocks, errors);
+            if let Some(check) = &mut self.scrub.check {
+                check.stale = true;
+            }
             self.scrub.due = now;
             self.scrub.noted = now;
             self.list_base_pages();
@@ -232,6 +237,7 @@ impl Pool {
             blocks,
             odd: 0,
             epoch: self.reads.begin(),
+            stale: false,
         });
         true
     }
@@ -374,7 +380,7 @@ impl Pool {
         check.stage = Stage::Locking;
         let lblock = u64::from(check.lcluster) * CLUSTER_BLOCKS + u64::from(at);
         // Its content counts after an unclean stop, whatever it is.
-        if !lost || self.is_unadopted(check.layer, lblock) != Ok(false) {
+        if !lost || check.stale || self.is_unadopted(check.layer, lblock) != Ok(false) {
             return;
         }
         self.counters.checksum_errors += 1;

@@ -81,7 +81,7 @@ impl Pool {
         if let (Some(newest), true) = (newest, old || many || quarantine.until.is_some()) {
             self.sync.want_settled(newest);
         }
-        self.wake_hungry();
+        self.wake_hungry(now);
     }
 
     /// When the quarantine is old.
@@ -169,7 +169,7 @@ impl Pool {
     }
 
     /// Lets those go on who found no space, once all is out that was in quarantine then.
-    fn wake_hungry(&mut self) {
+    fn wake_hungry(&mut self, now: Instant) {
         let Some(until) = self.reclaim.quarantine.until else { return };
         let waits = self.store.space.quarantine.front().is_some_and(|freed| freed.seq <= until);
         let discarding =
@@ -178,6 +178,9 @@ impl Pool {
             return;
         }
         self.reclaim.quarantine.until = None;
+        if !self.hungry.is_empty() {
+            self.reclaim.trim.give_way(now);
+        }
         while let Some(key) = self.hungry.pop_front() {
             self.ready.push_back(Waiter::Piece(key));
         }

@@ -7,7 +7,10 @@
 //! 1. A cluster is free, so its Free is settled and no read of it is in flight; it is held from
 //!    before its discard begins until that is done: nobody is given it meanwhile.
 //! 2. One discard at a time, and so many a second; of what somebody may want a part is held.
-//! 3. A pool that was not stopped in order may have left some; one that was says so.
+//! 3. Who waits for space gets what came out for him before any of it is held: for a while nothing
+//!    is, for he waits once alone.
+//! 4. What cannot be discarded as the device is now is left for a run that can.
+//! 5. A pool that was not stopped in order may have left some; one that was says so.
 
 use core::time::Duration;
 
@@ -35,6 +38,9 @@ pub(super) struct Trim {
     due: Instant,
     /// This run has left some itself.
     missed: bool,
+    /// An earlier run has, and the device takes no discards, or none now: a file without a hole
+    /// may get some.
+    kept: bool,
 }
 
 impl Trim {
@@ -42,12 +48,21 @@ impl Trim {
     pub(super) const fn missed(&mut self) {
         self.missed = true;
     }
+
+    /// Somebody found no space, and tries again.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        self.due = self.due.max(now + LONG_PAUSE);
+    }
 }
 
 impl Pool {
     /// An earlier run may have left free clusters that it did not discard.
     pub(crate) fn begin_trim(&mut self) {
-        if self.config.device.discards && !self.config.read_only {
+        if self.config.read_only {
+            return;
+        }
+        self.reclaim.trim.kept = !self.config.device.discards;
+        if self.config.device.discards {
             self.reclaim.trim.next = Some(0);
             self.reclaim.trim.due = self.turned + PAUSE;
         }
@@ -57,14 +72,14 @@ impl Pool {
     pub(crate) fn is_untrimmed(&self) -> bool {
         let trim = &self.reclaim.trim;
         let left = trim.next.is_some() || trim.missed || self.store.space.quarantined() > 0;
-        self.config.device.discards && left
+        trim.kept || self.config.device.discards && left
     }
 
     /// Discards the next free clusters if that is due.
     pub(super) fn trim_on(&mut self, now: Instant) {
         let Some(from) = self.reclaim.trim.next else { return };
         let due = self.state == State::Open && now >= self.reclaim.trim.due;
-        if !due || self.reclaim.quarantine.has_earlier() {
+        if !due || !self.may_trim() {
             return;
         }
         let most = self.store.space.available() / PARTS;
@@ -89,8 +104,13 @@ impl Pool {
     /// When the next discard may begin.
     pub(super) fn trim_due(&self) -> Option<Instant> {
         let trim = &self.reclaim.trim;
-        let waits = self.state == State::Open && !self.reclaim.quarantine.has_earlier();
+        let waits = self.state == State::Open && self.may_trim();
         trim.next.filter(|_| waits).map(|_| trim.due)
+    }
+
+    /// Whether nothing of an earlier run is being discarded, and nobody waits for space.
+    fn may_trim(&self) -> bool {
+        !self.reclaim.quarantine.has_earlier() && self.hungry.is_empty()
     }
 }
 
@@ -182,6 +202,51 @@ mod tests {
         rig.pool.stop(&mut rig.mem, rig.now);
         rig.run();
         assert_eq!(rig.pool.counters().device_discards, 0, "it was not due yet");
+        let mut rig = rig.reopen_as(discarding());
+        assert_ne!(discarded(&mut rig), []);
+    }
+
+    #[test]
+    fn all_who_wait_for_what_is_being_discarded_find_it() {
+        let (rig, _) = Rig::new();
+        let mut rig = rig.reopen_as(discarding());
+        let handle = rig.pool.find(&[1; 16]).expect("it is there");
+        rig.now = rig.now + super::PAUSE;
+        rig.turn();
+        assert!(matches!(rig.effects[..], [Effect::Discard { .. }]), "{:?}", rig.effects);
+        let held = rig.pool.store.space.quarantined();
+        // All that can be had is taken beside it; then as many writers wait as it holds clusters.
+        let all = rig.pool.store.space.available() + held;
+        assert!(held >= 4, "{held}");
+        let mut block = 0;
+        while rig.pool.store.space.available() > 0 {
+            rig.write(handle, block, 9);
+            while let Some(at) =
+                rig.effects.iter().position(|effect| !matches!(effect, Effect::Discard { .. }))
+            {
+                rig.finish(at);
+            }
+            block += 64;
+        }
+        rig.take_ended();
+        for _ in block / 64..all {
+            rig.write(handle, block, 9);
+            block += 64;
+        }
+        // The next discard would be due as this one ends.
+        rig.now = rig.now + super::PAUSE;
+        rig.run();
+        let ended = rig.take_ended();
+        assert_eq!(ended.iter().filter(|result| result.is_err()).count(), 0, "{ended:?}");
+        assert_eq!(ended.len() as u64, held);
+    }
+
+    #[test]
+    fn what_a_device_cannot_discard_now_is_left_for_a_run_that_can() {
+        let (rig, _) = freed();
+        let mut rig = rig.reopen_as(config());
+        rig.pool.stop(&mut rig.mem, rig.now);
+        rig.run();
         let mut rig = rig.reopen_as(discarding());
         assert_ne!(discarded(&mut rig), []);
     }

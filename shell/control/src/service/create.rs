@@ -17,6 +17,9 @@ use crate::store::{Change, Place, Spec, Stage, Stay, random, unix_ms};
 
 /// What sizes are multiples of.
 const SIZE_UNIT: u64 = 4096;
+/// What a pool's map of one replica reaches: 409,600 leaves of 64 MiB. Members that are asked for
+/// more refuse each by itself, and an owner would lose them all.
+const SIZE_MAX: u64 = 25 << 40;
 /// How long an engine may take to make a replica: a thick one writes maps.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,6 +70,7 @@ impl Control {
                 "a volume has 1 to 8 replicas: give so many places",
             ));
         }
+        check_size(request.size_bytes)?;
         if request.standbys > 7 {
             return Err(Status::invalid_argument("standbys is above 7"));
         }
@@ -280,6 +284,12 @@ impl Inside {
 
 fn same_pool(a: &Place, b: &Place) -> bool {
     a.engine == b.engine && a.pool == b.pool
+}
+
+/// Refuses what no replica can have.
+pub(super) fn check_size(bytes: u64) -> Result<(), Status> {
+    let text = || format!("size_bytes {bytes} is too large; a volume has at most 25TiB");
+    if bytes > SIZE_MAX { Err(Status::invalid_argument(text())) } else { Ok(()) }
 }
 
 /// As replicas have it; None: beyond all sizes.

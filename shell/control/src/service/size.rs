@@ -5,7 +5,7 @@ use braid_plan::Step;
 use tonic::Status;
 
 use super::changes::Waited;
-use super::create::rounded;
+use super::create::{check_size, rounded};
 use super::refused;
 use crate::registry::Control;
 use crate::store::{Change, Volume};
@@ -17,6 +17,7 @@ impl Control {
         request: wire::ResizeRequest,
     ) -> Result<wire::Volume, Status> {
         let volume = self.reference(&request.volume)?;
+        check_size(request.size_bytes)?;
         let bytes = rounded(request.size_bytes).filter(|bytes| *bytes > 0).ok_or_else(|| {
             Status::invalid_argument("size_bytes is missing, or too large: how large shall it be?")
         })?;

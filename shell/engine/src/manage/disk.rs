@@ -83,6 +83,7 @@ pub fn make(making: &Making) -> Result<Taken, Status> {
             path.display(),
             taken.device.bytes
         );
+        drop(taken);
         forget_new(path, is_new);
         return Err(Status::invalid_argument(too_small));
     }
@@ -232,6 +233,7 @@ fn take(making: &Making, is_new: bool) -> Result<Taken, Status> {
         && *allocation == Allocation::Prefilled
         && let Err(error) = backend::prefill(path, open.size)
     {
+        drop(open);
         forget_new(path, is_new);
         return Err(failed(path, "cannot write all of it", &error));
     }
@@ -268,8 +270,11 @@ fn taken(open: OpenDisk, sparse: bool, is_new: bool) -> Taken {
 
 fn discards(path: &Path) -> bool {
     let number = Number::of(path).ok().flatten();
-    let limit = number.and_then(|number| number.queue_limit("discard_max_bytes"));
-    limit.is_some_and(|bytes| bytes > 0)
+    // A discard has to leave zeros, so the device must be able to write them by itself.
+    let can = |number: Number, limit| number.queue_limit(limit).is_some_and(|bytes| bytes > 0);
+    number.is_some_and(|number| {
+        can(number, "discard_max_bytes") && can(number, "write_zeroes_max_bytes")
+    })
 }
 
 /// A file with holes was made to be sparse: nobody counts on its space being reserved.
@@ -279,9 +284,21 @@ fn has_holes(path: &Path) -> bool {
 
 /// Takes back a file that was made for nothing, so that the next attempt is like this one.
 pub fn forget_new(path: &Path, is_new: bool) {
-    if is_new {
+    if !is_new {
+        return;
+    }
+    // Another engine may have taken it since: then it is his, and so is a pool that he made.
+    let options = OpenOptions { exclusive: true, patience: Duration::ZERO, ..Default::default() };
+    let held = OpenDisk::open(path, &options);
+    let nothing = match &held {
+        Ok(_) => check_marks(path, true).is_ok(),
+        Err(DiskError::Busy { .. }) => false,
+        Err(_) => fs::metadata(path).is_ok_and(|metadata| metadata.len() == 0),
+    };
+    if nothing {
         let _ = fs::remove_file(path);
     }
+    drop(held);
 }
 
 fn precondition(path: &Path, what: &str) -> Status {
