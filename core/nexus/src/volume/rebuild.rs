@@ -29,8 +29,8 @@ pub(crate) enum Ended {
     Equal,
     /// Somebody left, or it was read too late: once more.
     Undone,
-    /// The block of this byte could not be read.
-    Unreadable(u64),
+    /// The block of this byte could not be read, whether from one member or, widely, from all.
+    Unreadable { offset: u64, wide: bool },
 }
 
 impl Volume {
@@ -139,7 +139,7 @@ impl Volume {
             joiner.found_equal(&nexus.frozen, layer, region);
         }
         self.stepped = true;
-        let Ended::Unreadable(offset) = ended else {
+        let Ended::Unreadable { offset, wide } = ended else {
             if ended == Ended::Undone {
                 joiner.todo.insert(region, region + 1);
                 return;
@@ -147,8 +147,10 @@ impl Volume {
             return self.gone_through(now, copied);
         };
         joiner.todo.insert(region, region + 1);
-        // What one member cannot read is asked of all.
-        if !core::mem::replace(&mut joiner.wide, true) || joiner.stuck {
+        // What one member cannot read is asked of all; so is what had been asked of that one
+        // before another region told that it is not enough.
+        joiner.wide = true;
+        if !wide || joiner.stuck {
             return;
         }
         let slot = joiner.slot;

@@ -80,6 +80,8 @@ pub(crate) struct Segment {
     epoch: u64,
     /// Who is compared.
     parties: u8,
+    /// For a joiner: every member that has it is among them.
+    wide: bool,
     /// To whom copies were sent.
     touched: u8,
     stage: Stage,
@@ -270,6 +272,7 @@ impl Volume {
             Kind::Resync | Kind::Repair(_) => nexus.good(),
             Kind::Rebuild { slot, .. } => nexus.rebuild_sources() | bit(slot),
         };
+        let wide = nexus.joiner.as_ref().is_some_and(|joiner| joiner.wide);
         let mut comparisons = [const { None }; REPLICAS_MAX];
         let mut data = mem.alloc(Class::Large);
         let mut enough = data.is_some();
@@ -292,6 +295,7 @@ impl Volume {
             end,
             epoch: nexus.epoch,
             parties,
+            wide,
             touched: 0,
             stage: Stage::Locking,
             out: 0,
@@ -522,7 +526,7 @@ impl Volume {
         };
         let holds = segment.out != 0 || segment.touched & failing != 0;
         let (kind, first, end) = (segment.kind, segment.first, segment.end);
-        let (copied, unreadable) = (segment.copied, segment.unreadable);
+        let (copied, unreadable, wide) = (segment.copied, segment.unreadable, segment.wide);
         let marks = !segment.plan.is_empty() && segment.kind_writes_head();
         let current = current.is_some();
         if released && !done {
@@ -561,7 +565,7 @@ impl Volume {
             }
             Kind::Rebuild { attempt, snapshot, .. } => {
                 let ended = match unreadable {
-                    Some(offset) => Ended::Unreadable(offset),
+                    Some(offset) => Ended::Unreadable { offset, wide },
                     None if done => Ended::Equal,
                     None => Ended::Undone,
                 };
