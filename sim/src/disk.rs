@@ -389,15 +389,21 @@ impl Disk {
         });
     }
 
-    /// A discarded block has its old content, or is zero for good: both are seen.
+    /// A discarded block has its old content, or zeros or ones for good: all are seen.
     fn forget(&mut self, offset: u64, len: u64, random: &mut Random) {
         let per_block = BLOCK as u64 / self.sector;
         for block in offset / BLOCK as u64..(offset + len) / BLOCK as u64 {
             if random.once_in(2) {
                 let sectors = block * per_block..(block + 1) * per_block;
                 sectors.for_each(|sector| drop(self.unsafe_yet.remove(&sector)));
-                self.durable.clear(block);
-                self.current.clear(block);
+                let images = [&mut self.durable, &mut self.current];
+                for image in images.into_iter().filter(|image| image.block(block).is_some()) {
+                    if block.is_multiple_of(3) {
+                        image.write(block * BLOCK as u64, &[0xff; BLOCK]);
+                    } else {
+                        image.clear(block);
+                    }
+                }
             }
         }
     }

@@ -177,7 +177,14 @@ impl Rig {
                 }
                 (token, span.len)
             }
-            Effect::Sync { token } | Effect::Discard { token, .. } => (token, 0),
+            Effect::Sync { token } => (token, 0),
+            Effect::Discard { token, offset, len } => {
+                // What is there afterwards nobody may rely on.
+                for block in offset / 4096..(offset + len) / 4096 {
+                    self.blocks.entry(block).and_modify(|bytes| bytes.fill(0xdd));
+                }
+                (token, 0)
+            }
         };
         let result = if bad { Err(IoError::Media) } else { Ok(bytes) };
         let event = Event::Done { token, result };

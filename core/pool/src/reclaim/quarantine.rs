@@ -14,7 +14,7 @@ use crate::{Pool, State, token};
 /// Discards in flight.
 const DISCARDS_MAX: u32 = 4;
 /// Clusters of one discard: 64 MiB.
-pub(super) const CLUSTERS_MAX: u32 = 256;
+const CLUSTERS_MAX: u32 = 256;
 /// Clusters let go in a turn.
 const RELEASES: usize = 512;
 /// So many clusters in quarantine are settled though nobody wants space.
@@ -160,8 +160,11 @@ impl Pool {
     }
 
     /// A discard is done, whatever came of it.
-    pub(crate) fn on_discarded<M: Memory>(&mut self, _mem: &mut M, _now: Instant, key: Key) {
+    pub(crate) fn on_discarded<M: Memory>(&mut self, _mem: &mut M, now: Instant, key: Key) {
         let Some(discard) = self.reclaim.quarantine.discards.remove(key) else { return };
+        if discard.seq == EARLIER {
+            self.reclaim.trim.ended(now);
+        }
         self.store.space.discarding -= discard.count;
         for cluster in discard.first..discard.first + discard.count {
             self.store.space.release(cluster);
