@@ -12,6 +12,7 @@ mod check;
 pub(crate) mod clock;
 mod clone;
 pub(crate) mod drive;
+mod end;
 mod engine;
 mod fate;
 mod fault;

@@ -78,6 +78,8 @@ pub(super) struct Judged {
     pub(super) asked: BTreeMap<Uuid, (Tick, Option<Tick>)>,
     /// Those of them that were asked for while a replica's regions were copied.
     pub(super) amid: BTreeSet<Uuid>,
+    /// Those of which nobody could read a block, or that no member held.
+    pub(super) unreadable: BTreeSet<Uuid>,
     pub(super) epoch: u64,
     lossy: u64,
     /// Instances of replicas, as they were last seen.
@@ -199,7 +201,8 @@ impl Run {
         self.snapshots_end()?;
         self.faulty = false;
         self.heal()?;
-        self.judge()
+        self.judge()?;
+        self.rest()
     }
 
     /// Steps until every volume has been served: before, there is nothing that could be lost.
@@ -358,6 +361,11 @@ impl Run {
         }
         let Some(judged) = self.volumes.get_mut(volume) else { return Ok(()) };
         judged.passage.heard(&mut self.seen, now, note);
+        if let Note::Unreadable { snapshot: Some(uuid), .. } = note
+            && let Some(judged) = self.volumes.get_mut(volume)
+        {
+            judged.unreadable.insert(uuid);
+        }
         if let Note::Returning { slot, step } = note {
             self.lurk_for_returns(volume, slot, step);
             if self.faulty {
@@ -601,6 +609,7 @@ impl Judged {
             snapshots: Snapshots::default(),
             asked: BTreeMap::new(),
             amid: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             epoch: 0,
             lossy: 0,
             instances: BTreeMap::new(),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use braid_nexus::{Record, Uuid};
 
-use super::Layer;
 use super::history::{History, Number, ZERO};
 use super::inspect;
 use super::register;
 use super::run::{PATIENCE, Run, Verdict};
+use super::{Layer, end};
 use crate::image::BLOCK;
 use crate::oracle::Violation;
 use crate::payload::SECTOR;
@@ -132,15 +132,7 @@ impl Run {
 
     /// Everything that can be said when all is quiet.
     pub(super) fn judge(&mut self) -> Verdict {
-        for node in 0..self.profile.nodes {
-            // A block that rots is what a check is for; it is judged by who reads it.
-            let rots = self.profile.rots();
-            let mut findings = self.cluster.check(node);
-            findings.retain(|finding| !(rots && finding.starts_with("Block")));
-            if let Some(finding) = findings.first() {
-                return Err(Violation::new("SpaceExact", format!("n{node}: {finding}")));
-            }
-        }
+        self.check_pools()?;
         if self.profile.rots() {
             self.read_all()?;
         } else {
@@ -150,6 +142,72 @@ impl Run {
             register::check(&judged.history)?;
         }
         Ok(())
+    }
+
+    fn check_pools(&mut self) -> Verdict {
+        for node in 0..self.profile.nodes {
+            // A block that rots is what a check is for; it is judged by who reads it.
+            let rots = self.profile.rots();
+            let mut findings = self.cluster.check(node);
+            findings.retain(|finding| !(rots && finding.starts_with("Block")));
+            if let Some(finding) = findings.first() {
+                return Err(Violation::new("SpaceExact", format!("n{node}: {finding}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is so only when owners have nothing left to do: layers are where the record says,
+    /// nothing is in work, and no mark hides what differs. It comes after all else was judged: a
+    /// region that is closed meanwhile would tell by its checksum what members differ in.
+    pub(super) fn rest(&mut self) -> Verdict {
+        self.until_none(Self::unrested)?;
+        self.layers_are_named()?;
+        self.check_pools()?;
+        if self.profile.rots() { Ok(()) } else { self.look() }
+    }
+
+    fn unrested(&self) -> Option<String> {
+        (0..self.volumes.len()).find_map(|volume| {
+            let record = self.cluster.record(volume)?;
+            let lacking = end::lacking(record, &self.volumes[volume].unreadable);
+            let unrest = || {
+                let owner = self.owner_of(volume)?;
+                end::unrest(&self.cluster.view(owner, volume)?)
+            };
+            let text = self.unsettled_volume(volume).or(lacking).or_else(unrest)?;
+            Some(format!("volume {volume} does not come to rest: {text}"))
+        })
+    }
+
+    /// Members have no snapshots but those that the record names. Who did not delete one is asked
+    /// again after a while.
+    pub(super) fn layers_are_named(&mut self) -> Verdict {
+        let deadline = self.cluster.now() + PATIENCE;
+        loop {
+            let shelves = self.shelves(false)?;
+            let found = (0..self.volumes.len()).find_map(|volume| self.unnamed(volume, &shelves));
+            match found {
+                None => return Ok(()),
+                Some(text) if self.cluster.now() >= deadline => {
+                    return Err(Violation::new("SpaceExact", text));
+                }
+                Some(_) => {}
+            }
+            let next = self.cluster.now() + AFTERMATH;
+            self.until(next)?;
+        }
+    }
+
+    fn unnamed(&self, volume: usize, shelves: &Shelves) -> Option<String> {
+        let record = self.cluster.record(volume)?;
+        (0..8).filter_map(|slot| record.replica(slot)).find_map(|replica| {
+            let node = self.cluster.sites().node_of(&replica.uuid)?;
+            let layers = shelves[usize::from(node)].iter().map(|layer| &layer.info);
+            let mine = layers.filter(|info| info.snapshot && info.source == Some(replica.uuid));
+            let text = end::unnamed(record, mine.map(|info| info.uuid))?;
+            Some(format!("n{node} has {text}"))
+        })
     }
 
     /// Members are equal, and hold what hosts may read.
@@ -192,8 +250,13 @@ impl Run {
     }
 
     pub(super) fn until_idle(&mut self) -> Verdict {
+        self.until_none(Self::unsettled)
+    }
+
+    /// Waits until nothing is left, but not for ever.
+    fn until_none(&mut self, left: impl Fn(&Self) -> Option<String>) -> Verdict {
         let deadline = self.cluster.now() + PATIENCE;
-        while let Some(open) = self.unsettled() {
+        while let Some(open) = left(self) {
             if self.cluster.now() >= deadline {
                 return Err(Violation::new("ConvergeAfterHeal", open));
             }

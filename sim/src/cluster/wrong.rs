@@ -77,3 +77,33 @@ fn a_volume_that_nobody_serves_is_found_after_the_time_is_over() {
     run.order(Fault::Shutdown);
     assert_eq!(name(run.until_idle()), Some("ConvergeAfterHeal"));
 }
+
+#[test]
+fn a_snapshot_that_only_a_member_knows_is_found_in_the_end() {
+    let mut run = run();
+    run.heal().unwrap();
+    run.order(Fault::Snapshot);
+    pass(&mut run, 1000);
+    let record = run.cluster.record(0).unwrap().clone();
+    let forgotten = record.snapshots[0];
+    assert_eq!(super::end::lacking(&record, &Default::default()), None);
+    assert_eq!(name(run.layers_are_named()), None);
+    // The same disks beside a record that does not name it.
+    let mut without = record.clone();
+    without.snapshots.clear();
+    assert!(super::end::unnamed(&without, [forgotten.uuid]).is_some());
+}
+
+#[test]
+fn an_owner_that_does_not_clear_its_marks_is_found_after_the_time_is_over() {
+    let mut profile = Profile::named("calm", 1).unwrap();
+    // It would take longer than anybody waits.
+    profile.timing.idle = super::run::PATIENCE * 2;
+    let mut run = Run::new(1, profile, Selection::default(), Story::Silent);
+    (0..run.guests.len()).for_each(|guest| run.arm(guest));
+    run.begin().unwrap();
+    pass(&mut run, 2000);
+    run.heal().unwrap();
+    assert_eq!(name(run.judge()), None);
+    assert_eq!(name(run.rest()), Some("ConvergeAfterHeal"));
+}
