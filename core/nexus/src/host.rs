@@ -160,9 +160,10 @@ pub enum Failure {
     /// Another command of this kind is in work, or members are away, or regions are suspect, and
     /// it did not end in time: nothing was done.
     Busy,
-    /// A limit of the record (replicas, snapshots), or a size that shrinks.
+    /// A limit of the record (replicas, snapshots), a size that shrinks, or one that a member
+    /// cannot have.
     Invalid,
-    /// A member has no space for it: nothing was done.
+    /// A member has no space for it, or no place in a table of its pool: nothing was done.
     NoSpace,
     /// Replicas know a newer record than the store, or another store: recover the store first.
     StoreNotCurrent(Option<Box<Record>>),

@@ -58,14 +58,13 @@ pub(crate) struct Drop {
     again: Option<Instant>,
 }
 
-/// A size on its way: who did not answer, and who had no space.
+/// A size on its way: who did not answer, and what was refused.
 #[derive(Debug)]
 pub(crate) struct Resizing {
     pub(crate) bytes: u64,
     tag: u64,
     waiting: u8,
-    full: bool,
-    failed: bool,
+    failure: Option<Failure>,
 }
 
 impl Barrier {
@@ -353,7 +352,7 @@ impl Volume {
             return self.end(tag, Err(Failure::Busy));
         }
         let waiting = nexus.members;
-        nexus.resizing = Some(Resizing { bytes, tag, waiting, full: false, failed: false });
+        nexus.resizing = Some(Resizing { bytes, tag, waiting, failure: None });
         for slot in slots(waiting) {
             self.send(now, slot, Purpose::Resize, Command::Resize { bytes }, None);
         }
@@ -363,17 +362,21 @@ impl Volume {
         let Some(nexus) = self.nexus.as_mut() else { return };
         let Some(resizing) = nexus.resizing.as_mut() else { return };
         resizing.waiting &= !bit(slot);
-        resizing.full |= *result == Err(Refusal::NoSpace);
-        resizing.failed |= result.is_err();
+        // What one refuses for good counts before what may be otherwise the next time.
+        resizing.failure = match (result, resizing.failure.take()) {
+            (Err(Refusal::NoSpace), _) => Some(Failure::NoSpace),
+            (Err(Refusal::Invalid), None | Some(Failure::Busy)) => Some(Failure::Invalid),
+            (Err(_), None) => Some(Failure::Busy),
+            (_, before) => before,
+        };
         let (bytes, tag) = (resizing.bytes, resizing.tag);
-        let (full, failed) = (resizing.full, resizing.failed);
         if resizing.waiting != 0 {
             return;
         }
-        if failed {
+        if let Some(failure) = resizing.failure.take() {
             // Members that grew keep what nobody sees.
             nexus.resizing = None;
-            return self.end(tag, Err(if full { Failure::NoSpace } else { Failure::Busy }));
+            return self.end(tag, Err(failure));
         }
         nexus.changes.push_back(Change::Resize { bytes });
         self.detach(now);

@@ -269,7 +269,8 @@ impl Shard {
             Errand::Carry { member, tag } => {
                 self.members.stage.ends(key_of(tag), result.is_ok());
                 let outcome = marks.map_or(Outcome::Done, |marks| Outcome::Marks(marks.into()));
-                self.tell_guard(mem, member, tag, result.map(|_| outcome).map_err(refusal));
+                let result = result.map(|_| outcome).map_err(refusal_of_command);
+                self.tell_guard(mem, member, tag, result);
             }
         }
     }
@@ -321,6 +322,16 @@ const fn refusal(failure: Failure) -> Refusal {
         | Failure::ReadOnly
         | Failure::OutOfRange
         | Failure::Invalid => Refusal::Invalid,
+    }
+}
+
+/// What a nexus is told of a failure of a pool's command, of which there are never too many at
+/// once: its limit is a full table, as of layers, or the end of what maps reach. That lasts, and is
+/// the command's alone: the replica is as good as it was.
+const fn refusal_of_command(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Limit => Refusal::NoSpace,
+        other => refusal(other),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use braid_nexus::Command;
+use braid_nexus::{Command, Failure};
 use braid_nvme::Status;
 use braid_nvme::ana::{ANA_LOG, AnaState};
 use braid_nvme::host::{Operation, get_log_page, identify_command};
 use braid_shard::{Deed, Rehearsal};
 
-use crate::world::{ENGINES, POOL, VOLUME, VOLUME_NQN, World, replica};
+use crate::world::{ENGINES, POOL, VOLUME, VOLUME_NQN, World, pool, replica};
 
 #[test]
 fn what_a_host_writes_is_on_every_engine() {
@@ -112,6 +112,42 @@ fn a_snapshot_is_taken_on_every_engine() {
     for at in 0..ENGINES {
         let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
         assert!(pool.find(&[0x55; 16]).is_some(), "engine {at} has it");
+    }
+}
+
+#[test]
+fn what_a_pool_has_no_place_for_is_refused_and_fails_no_member() {
+    for (seed, full) in (61..64).zip(0..ENGINES) {
+        let mut world = World::new(seed);
+        // The replica, and one snapshot.
+        let limits = braid_pool::Limits { layers_max: 2, ..pool().limits };
+        world.reopen_as(full, braid_pool::Config { limits, ..pool() });
+        world.take_over(0);
+        let path = world.connect(0);
+        let ask = |world: &mut World, command: Command| {
+            assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
+            world.command(0, command);
+            world.pass(Duration::from_secs(5));
+            assert_eq!(world.members(), 3, "{:?}", world.notes);
+            assert_eq!(world.write(path, 0, 2), Status::SUCCESS);
+            world.orders.pop().unwrap().1.result
+        };
+        let take = |byte: u8| Command::Snapshot { uuid: [byte; 16] };
+        assert_eq!(ask(&mut world, take(0x51)), Ok(()));
+        assert_eq!(ask(&mut world, take(0x52)), Err(Failure::NoSpace));
+        let named: Vec<_> = world.record.snapshots.iter().map(|s| s.uuid).collect();
+        assert_eq!(named, [[0x51; 16]]);
+        for at in 0..ENGINES {
+            let pool = world.net.nodes[at].shard.pool(POOL).unwrap();
+            assert!(pool.find(&[0x52; 16]).is_none(), "nothing is left of it on engine {at}");
+        }
+        let bytes = world.record.bytes;
+        let beyond = Command::Resize { bytes: 26 << 40 };
+        assert_eq!(ask(&mut world, beyond), Err(Failure::NoSpace), "of what maps reach");
+        assert_eq!(world.record.bytes, bytes);
+        let drop = Command::DeleteSnapshot { uuid: [0x51; 16] };
+        assert_eq!(ask(&mut world, drop), Ok(()));
+        assert_eq!(ask(&mut world, take(0x53)), Ok(()), "there is a place again");
     }
 }
 

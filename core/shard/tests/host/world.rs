@@ -139,9 +139,13 @@ impl World {
     }
 
     pub(crate) fn open_pool(&mut self, at: usize) {
+        self.open_pool_as(at, pool());
+    }
+
+    fn open_pool_as(&mut self, at: usize, config: braid_pool::Config) {
         let now = self.net.now;
         let node = &mut self.net.nodes[at];
-        assert!(node.shard.pool_open(&mut node.mem, now, POOL, Disk(0), pool()));
+        assert!(node.shard.pool_open(&mut node.mem, now, POOL, Disk(0), config));
         self.run();
         let pool = self.net.nodes[at].shard.pool(POOL).unwrap();
         assert_eq!(pool.state(), braid_pool::State::Open);
@@ -184,6 +188,11 @@ impl World {
 
     /// An engine closes its pool in order, and opens it again: nothing of it is in memory then.
     pub(crate) fn reopen(&mut self, at: usize) {
+        self.reopen_as(at, pool());
+    }
+
+    /// As that, with another configuration.
+    pub(crate) fn reopen_as(&mut self, at: usize, config: braid_pool::Config) {
         let now = self.net.now;
         let node = &mut self.net.nodes[at];
         node.notes.clear();
@@ -191,7 +200,7 @@ impl World {
         self.run();
         let closed = |note: &Note| matches!(note, Note::PoolClosed { clean: true, .. });
         assert!(self.net.nodes[at].notes.iter().any(closed));
-        self.open_pool(at);
+        self.open_pool_as(at, config);
     }
 
     /// Runs until nothing is left to do now; the store answers at once.

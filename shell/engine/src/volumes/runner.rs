@@ -568,8 +568,13 @@ fn refused(failure: Failure) -> Refused {
         Failure::NotFound => (Code::NotFound, "the volume's record names no such replica"),
         Failure::Exists => (Code::AlreadyExists, "it is there already"),
         Failure::Busy => (Code::Unavailable, "something else is in work; try again"),
-        Failure::Invalid => (Code::InvalidArgument, "the volume's record cannot have that"),
-        Failure::NoSpace => (Code::ResourceExhausted, "a replica has no space for it"),
+        Failure::Invalid => {
+            (Code::InvalidArgument, "the volume's record, or a replica, cannot have that")
+        }
+        Failure::NoSpace => (
+            Code::ResourceExhausted,
+            "a replica has no space for it, or its pool has as many snapshots as it can have",
+        ),
         Failure::StoreNotCurrent(_) => (
             Code::FailedPrecondition,
             "replicas know a newer record than the store: recover the volume first",
