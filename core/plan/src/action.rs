@@ -145,13 +145,15 @@ impl Step {
         matches!(self, Self::TakeOver { .. } | Self::HandOver { .. })
     }
 
-    /// It is a change that people asked for: what fails of it holds nothing else up.
+    /// It is a change that people asked for, or a part of one: what fails of it holds nothing else
+    /// up.
     #[must_use]
     pub const fn is_change(&self) -> bool {
         matches!(
             self,
             Self::Resize { .. }
                 | Self::MakeReplica { .. }
+                | Self::DropReplica { .. }
                 | Self::AddMember { .. }
                 | Self::TakeOut { .. }
                 | Self::GiveUp { .. }

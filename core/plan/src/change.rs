@@ -4,26 +4,25 @@
 use crate::desired::{Replica, Stay};
 use crate::observed::Record;
 use crate::volume::View;
-use crate::{Ledger, Step, Uuid};
+use crate::{Step, Uuid};
 
 impl View<'_> {
     /// The next change that may be tried now.
     pub(crate) fn change(&self, record: &Record, serving: Uuid) -> Option<Step> {
-        let may = |step: &Step| {
-            let reached =
-                step.engine().is_none_or(|engine| self.observed.is_reached(&engine, self.now));
-            let due = |ledger: &Ledger| match step.is_change() {
-                true => ledger.may_change(step, self.now),
-                false => ledger.may_care(self.now),
-            };
-            reached && self.ledger().is_none_or(due)
-        };
         let size = self.size(record, serving).into_iter();
         let mut steps = size
             .chain(self.snapshots(record, serving))
             .chain(self.replicas(record, serving))
             .chain(self.strangers(record, serving));
-        steps.find(may)
+        steps.find(|step| self.may_try(step))
+    }
+
+    /// Whether the engine that is to make a change is there, and none of its failures is too
+    /// recent.
+    pub(crate) fn may_try(&self, step: &Step) -> bool {
+        let reached =
+            step.engine().is_none_or(|engine| self.observed.is_reached(&engine, self.now));
+        reached && self.ledger().is_none_or(|ledger| ledger.may_change(step, self.now))
     }
 
     fn size(&self, record: &Record, serving: Uuid) -> Option<Step> {

@@ -284,25 +284,27 @@ impl<'a> View<'a> {
         alive.filter(|engine| self.observed.part(engine, self.uuid).is_some()).count()
     }
 
-    /// Takes a volume away: paths, then replicas, then the record.
+    /// Takes a volume away: paths, then replicas, then the record. A replica that cannot be
+    /// destroyed now holds up none of the others.
     fn delete(&self) -> Option<Step> {
-        let may = self.ledger().is_none_or(|ledger| ledger.may_care(self.now));
-        if self.flight().is_some() || !may {
+        if self.flight().is_some() {
             return None;
         }
+        let may = self.ledger().is_none_or(|ledger| ledger.may_care(self.now));
         let mut reached = self.reached();
         let parts = reached.find(|engine| self.observed.part(engine, self.uuid).is_some());
         if let Some(engine) = parts {
-            return Some(Step::Withdraw { engine: *engine });
+            return may.then_some(Step::Withdraw { engine: *engine });
         }
         let dropped = |uuid| self.ledger().is_some_and(|ledger| ledger.is_dropped(uuid));
-        let mut left = self.wanted.replicas.iter().filter(|replica| !dropped(&replica.uuid));
-        let reached = |engine| self.observed.is_reached(engine, self.now);
-        let here = left.clone().find(|replica| reached(&replica.engine));
-        match here {
-            Some(here) => Some(Step::DropReplica { engine: here.engine, replica: here.uuid }),
-            // An engine that is away has its part to do when it is back.
-            None => left.next().is_none().then_some(Step::Forget),
+        let left = self.wanted.replicas.iter().filter(|replica| !dropped(&replica.uuid));
+        let mut left = left
+            .map(|replica| Step::DropReplica { engine: replica.engine, replica: replica.uuid })
+            .peekable();
+        if left.peek().is_none() {
+            return may.then_some(Step::Forget);
         }
+        // An engine that is away has its part to do when it is back.
+        left.find(|step| self.may_try(step))
     }
 }
