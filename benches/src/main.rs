@@ -137,10 +137,10 @@ struct NexusOptions {
     /// Slices of 250 ms in each comparison of two sides, both together
     #[arg(long, default_value_t = 60)]
     slices: usize,
-    /// GiB of the volume whose engines are lost
+    /// GiB of the volume whose engines and replicas are lost
     #[arg(long, default_value_t = 10)]
     gib: u64,
-    /// Times that an engine is killed, and that one is cut off
+    /// Times that an engine is killed, that one is cut off, and that a replica is made anew
     #[arg(long, default_value_t = 5)]
     losses: usize,
     /// How the result is printed

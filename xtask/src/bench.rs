@@ -71,16 +71,16 @@ struct Pool {
 
 #[derive(Debug, clap::Args)]
 struct Nexus {
-    /// What to measure: load (p4), lost (p7, p8); all of it if nothing is named
+    /// What to measure: load (p4), lost (p7, p8), rebuild; all of it if nothing is named
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
     /// Slices of 250 ms in each comparison of two sides, both together
     #[arg(long, default_value_t = 60)]
     slices: usize,
-    /// GiB of the volume whose engines are lost; the disk needs three times as much
+    /// GiB of the volume whose engines and replicas are lost; the disk needs five times as much
     #[arg(long, default_value_t = 10)]
     gib: u64,
-    /// Times that an engine is killed, and that one is cut off
+    /// Times that an engine is killed, that one is cut off, and that a replica is made anew
     #[arg(long, default_value_t = 5)]
     losses: usize,
     /// How the result is printed: table or json

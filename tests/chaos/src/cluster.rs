@@ -137,9 +137,8 @@ impl Cluster {
     ///
     /// What the control plane says.
     pub fn hand_over(&self, volume: &str, to: usize) -> Outcome<()> {
-        let mut command = self.control_command();
-        command.args(["volume", "hand-over", volume, "--to", &Place::Engine(to).name()]);
-        run_within(&mut command, PATIENCE).map(drop)
+        let to = Place::Engine(to).name();
+        self.tell_control(&["volume", "hand-over", volume, "--to", &to]).map(drop)
     }
 
     /// The file of an engine's pool.
@@ -243,6 +242,15 @@ impl Cluster {
         let mut command = Command::new(self.program("braid-engine"));
         command.args(words).arg("--socket").arg(self.socket(engine));
         run_within(&mut command, ANSWER * 2)
+    }
+
+    /// Gives the control plane an order; what it says, if it can be done.
+    ///
+    /// # Errors
+    ///
+    /// What it says, or that it does not answer.
+    pub fn tell_control(&self, words: &[&str]) -> Outcome<String> {
+        run_within(self.control_command().args(words), PATIENCE)
     }
 
     /// A command to the control plane, from its own node: no partition is between.

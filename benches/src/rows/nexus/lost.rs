@@ -2,15 +2,14 @@
 //! under writes to 64 MiB of a volume that is full otherwise.
 
 use std::io;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use braid_chaos::{
-    Cluster, ENGINES, Order, PORT, Place, Running, Trouble, Volume, Work, look, wait_for,
+    Cluster, ENGINES, Order, Place, Running, Trouble, Volume, Work, look, wait_for,
 };
 use braid_nvme::connect::Nqn;
 
-use super::{Wanted, make, there, whole};
+use super::{Wanted, fill, make, there, unmarked, whole};
 use crate::measure::Figure;
 use crate::table::{Aim, Row};
 use crate::wire::bad;
@@ -45,7 +44,8 @@ pub(super) fn rows(
     let bytes = full + HOT;
     let seen = make(cluster, &Volume { name: NAME, bytes, replicas: &replicas, standbys })?;
     let nqn = there(seen.nqn, "path")?;
-    fill(wanted, there(seen.serves, "owner")?, &nqn)?;
+    fill(wanted, &nqn, there(seen.serves, "owner")?)?;
+    unmarked(cluster, NAME)?;
     let hosts = Running::start(Work {
         seed: 1,
         nqn: there(Nqn::parse(&nqn), "subsystem")?,
@@ -76,6 +76,7 @@ pub(super) fn rows(
     hosts.order(Order::Leave).map_err(bad)?;
     hosts.join().map_err(bad)?;
     finding.map_or(Ok(()), |finding| Err(bad(finding)))?;
+    cluster.tell_control(&["volume", "delete", NAME, "--yes"]).map_err(bad)?;
     let gib = wanted.gib;
     let whole = format!("{gib} GiB, 64 MiB hot: kill -9 to full redundancy");
     told(row("P7", whole, killed.whole, Aim::AtMost(5.0), "< 5 s"));
@@ -89,17 +90,6 @@ fn row(id: &'static str, what: String, figures: Vec<f64>, aim: Aim, aim_text: &s
     let ours = Figure::of(figures);
     let aim_text = aim_text.to_owned();
     Row { id, what, unit: "s", ours, other: None, counts: ours, aim, aim_text }
-}
-
-/// Writes all of the volume but its end.
-fn fill(wanted: &Wanted, owner: usize, nqn: &str) -> io::Result<()> {
-    let uri = format!("nvme+tcp://{}:{PORT}/{nqn}?nsid=1", Place::Engine(owner).address());
-    let mut perf = Command::new(wanted.binaries.join("braid-engine"));
-    perf.args(["perf", &uri, "--rw", "write", "--sequential", "--block-size", "128KiB"]);
-    let gib = format!("{}GiB", wanted.gib);
-    perf.args(["--queue-depth", "16", "--region", &gib, "--total", &gib]);
-    let ended = perf.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    if ended.success() { Ok(()) } else { Err(bad("the volume could not be filled".to_owned())) }
 }
 
 /// Waits until the volume is whole and was written to for a while; who serves it.

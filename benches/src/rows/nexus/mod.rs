@@ -1,17 +1,20 @@
-//! Replicated volumes: what a mirror costs (P4), how soon it is whole again (P7), and how long
-//! hosts wait when the engine that serves them is lost (P8). Three engines and a control plane,
-//! each in a network namespace of its own, with pools on files of one disk.
+//! Replicated volumes: what a mirror costs (P4), how soon it is whole again (P7), how long hosts
+//! wait when the engine that serves them is lost (P8), and how fast a replica is made anew. Three
+//! engines and a control plane, each in a network namespace of its own, with pools on files of one
+//! disk.
 
 mod load;
 mod lost;
+mod rebuild;
 
 use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use braid_chaos::{Cluster, ENGINES, Net, Parts, Seen, Volume};
+use braid_chaos::{Cluster, ENGINES, Net, PORT, Parts, Place, Seen, Volume, wait_for};
 
 use crate::table::Row;
 use crate::wire::bad;
@@ -23,6 +26,8 @@ pub(crate) enum Which {
     Load,
     /// P7 and P8: the engine that serves is killed, and cut off
     Lost,
+    /// A replica is made anew, beside a plain copy of as much
+    Rebuild,
 }
 
 /// What is wanted.
@@ -36,9 +41,9 @@ pub(crate) struct Wanted {
     pub(crate) folder: PathBuf,
     /// Slices of a comparison of two sides, both together.
     pub(crate) slices: usize,
-    /// GiB of the volume whose engines are lost.
+    /// GiB of the volume whose engines and replicas are lost.
     pub(crate) gib: u64,
-    /// Times that one is killed, and that one is cut off.
+    /// Times that one is killed, that one is cut off, and that a replica is made anew.
     pub(crate) losses: usize,
 }
 
@@ -81,6 +86,9 @@ fn measured(wanted: &Wanted, folder: PathBuf, told: &mut dyn FnMut(Row)) -> io::
     if wanted.which.contains(&Which::Lost) {
         lost::rows(&mut cluster, wanted, told)?;
     }
+    if wanted.which.contains(&Which::Rebuild) {
+        rebuild::rows(&cluster, wanted, told)?;
+    }
     Ok(())
 }
 
@@ -98,6 +106,28 @@ fn whole(cluster: &Cluster, name: &str, paths: usize) -> io::Result<Seen> {
     let seen = cluster.seen(name).map_err(bad)?;
     let seconds = PATIENCE.as_secs();
     Err(bad(format!("after {seconds} s volume {name} is not whole with {paths} paths: {seen:?}")))
+}
+
+/// Writes the first GiB of a volume, all that are wanted.
+fn fill(wanted: &Wanted, nqn: &str, owner: usize) -> io::Result<()> {
+    let uri = format!("nvme+tcp://{}:{PORT}/{nqn}?nsid=1", Place::Engine(owner).address());
+    let mut perf = Command::new(wanted.binaries.join("braid-engine"));
+    perf.args(["perf", &uri, "--rw", "write", "--sequential", "--block-size", "128KiB"]);
+    let gib = format!("{}GiB", wanted.gib);
+    perf.args(["--queue-depth", "16", "--region", &gib, "--total", &gib]);
+    let ended = perf.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if ended.success() { Ok(()) } else { Err(bad("the volume could not be filled".to_owned())) }
+}
+
+/// Waits until an idle volume has no marked region: what a loss brings is not what filled it.
+fn unmarked(cluster: &Cluster, name: &str) -> io::Result<()> {
+    let owner = there(cluster.seen(name).map_err(bad)?.serves, "owner")?;
+    let none = || {
+        let shown = cluster.tell(owner, &["nexus", "show", name, "-o", "json"])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown).map_err(|e| e.to_string())?;
+        Ok((shown["marked_bytes"] == 0).then_some(()))
+    };
+    there(wait_for(PATIENCE, none).map_err(bad)?, "end of the regions marked by filling")
 }
 
 /// What must be there, or an error that names it.
