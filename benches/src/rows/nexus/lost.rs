@@ -4,9 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use braid_chaos::{
-    Cluster, ENGINES, Order, Place, Running, Trouble, Volume, Work, look, wait_for,
-};
+use braid_chaos::{Cluster, ENGINES, Order, Place, Running, Trouble, Volume, Work, look, wait_for};
 use braid_nvme::connect::Nqn;
 
 use super::{Wanted, fill, make, there, unmarked, whole};

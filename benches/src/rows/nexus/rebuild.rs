@@ -78,9 +78,8 @@ fn anew(cluster: &Cluster, wanted: &Wanted) -> io::Result<Duration> {
         let patience = PATIENCE + GIB * u32::try_from(wanted.gib).unwrap_or(u32::MAX);
         let seen = || {
             let seen = cluster.seen(NAME).ok();
-            let whole = |seen: &braid_chaos::Seen| {
-                seen.members.len() == all && seen.replicas.len() == all
-            };
+            let whole =
+                |seen: &braid_chaos::Seen| seen.members.len() == all && seen.replicas.len() == all;
             Ok(seen.filter(whole).map(drop))
         };
         there(wait_for(patience, seen).map_err(bad)?, format!("volume of {all} members"))
