@@ -114,10 +114,12 @@ impl Volume {
         }
     }
 
-    /// Tells, once, if no member is left that could go on.
+    /// Tells, once, if no member is left that could go on: one that the record does not name any
+    /// more can carry nothing on, though it counts until that is relied on.
     pub(crate) fn look_lost(&mut self) {
         let Some(nexus) = self.nexus.as_mut() else { return };
-        if nexus.good() == 0 && nexus.members != 0 && !core::mem::replace(&mut nexus.lost, true) {
+        let left = nexus.staying() == 0 && nexus.members != 0;
+        if left && !core::mem::replace(&mut nexus.lost, true) {
             self.note(Note::Lost);
         }
     }

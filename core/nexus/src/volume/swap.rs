@@ -171,6 +171,8 @@ impl Volume {
             self.send(now, slot, Purpose::Copy, Command::CopyRecord(record.clone()), None);
         }
         self.copied(now);
+        // Those whom it leaves may have failed while it was on its way.
+        self.look_lost();
     }
 
     pub(crate) fn on_copied(&mut self, now: Instant, slot: u8, result: Result<Answer, Refusal>) {
