@@ -8,13 +8,16 @@
 //! Invariants:
 //! 1. A region is known when a segment made it equal, in the volume itself or in a snapshot that
 //!    this owner took while the record named the replica as away. Of an older one it would say
-//!    nothing of what comes after: marks may have been cleared before the replica was away.
+//!    nothing of what comes after: marks may have been cleared before the replica was away. The
+//!    last region of a layer is known only if the layer fills it: the volume may grow, and behind
+//!    its end was nothing compared.
 //! 2. That counts for the instance that was compared, as long as it is away, and as long as no
 //!    replica becomes a member: a new one bears no mark where it was equal anyway.
 //! 3. It counts for later layers. An attempt that left a snapshot out or finds one that is not as
 //!    the record says begins with nothing, for it may have to go back to an older one.
 
 use crate::record::Uuid;
+use crate::wire::REGION;
 
 use super::comeback::Joiner;
 use super::regions::Regions;
@@ -89,9 +92,15 @@ impl Nexus {
 }
 
 impl Joiner {
-    /// A region of this layer is equal.
-    pub(crate) fn found_equal(&mut self, frozen: &[Frozen], layer: Option<&Uuid>, region: u32) {
-        if self.whole && is_followed(frozen, self.slot, layer) {
+    /// A region of this layer of so many bytes is equal.
+    pub(crate) fn found_equal(
+        &mut self,
+        frozen: &[Frozen],
+        (layer, bytes): (Option<&Uuid>, u64),
+        region: u32,
+    ) {
+        let fills = (u64::from(region) + 1) * REGION <= bytes;
+        if self.whole && fills && is_followed(frozen, self.slot, layer) {
             self.unknown.remove(region, region + 1);
         }
     }

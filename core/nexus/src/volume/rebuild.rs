@@ -127,6 +127,7 @@ impl Volume {
         let trusts = self.planted(Plant::TrustOldLayers);
         let forgets = self.planted(Plant::ForgetCompared);
         let Some(nexus) = self.nexus.as_mut() else { return };
+        let bytes = nexus.record().bytes_of(layer.as_ref());
         let Some(joiner) = nexus.joiner.as_mut().filter(|joiner| joiner.attempt == attempt) else {
             return;
         };
@@ -136,7 +137,7 @@ impl Volume {
         joiner.working -= 1;
         if ended == Ended::Equal && !forgets {
             let layer = layer.as_ref().filter(|_| !trusts);
-            joiner.found_equal(&nexus.frozen, layer, region);
+            joiner.found_equal(&nexus.frozen, (layer, bytes), region);
         }
         self.stepped = true;
         let Ended::Unreadable { offset, wide } = ended else {
