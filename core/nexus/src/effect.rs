@@ -260,4 +260,6 @@ pub enum Step {
     Member,
     /// It failed, and begins anew later.
     Failed,
+    /// It waited for its turn, and begins anew when one that lacks little has been brought back.
+    Yielded,
 }

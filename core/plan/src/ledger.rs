@@ -21,6 +21,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(16);
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Between two requests to bring the same replica back.
 const RETURN_PAUSE: Duration = Duration::from_secs(2);
+/// The same while another one comes back: the owner knows of it, and only hears anew that it is
+/// there. Longer than the longest wait after a failure, so that a standby has its chance between.
+const RETURN_PAUSE_BEHIND: Duration = Duration::from_secs(30);
 /// What an operator asks for is given up after so many failures.
 pub const ASK_TRIES: u32 = 3;
 
@@ -119,6 +122,8 @@ impl Ledger {
         self.flight = Some(Flight { step, until: now + patience });
         if let (Step::TakeOver { engine, .. }, Some(owner)) = (step, owner) {
             (self.appointed, self.left) = (Some(Appointed { engine, owner }), false);
+            // Who was asked back of another owner was not of this one.
+            self.returned.clear();
         }
         if let Step::Return { replica, .. } = step {
             self.returned.insert(replica, now);
@@ -196,6 +201,11 @@ impl Ledger {
         }
     }
 
+    /// Who is a member came back: if it leaves again it is asked back anew, and at once.
+    pub(crate) fn has_members(&mut self, members: &[Uuid]) {
+        self.returned.retain(|replica, _| !members.contains(replica));
+    }
+
     /// A change failed: it is tried again later.
     fn stumbled(&mut self, now: Instant, step: Step) {
         self.changes.retain(|(_, trouble)| now.since(trouble.again) <= FORGOTTEN);
@@ -233,8 +243,10 @@ impl Ledger {
         self.care.again <= now
     }
 
-    pub(crate) fn may_return(&self, replica: &Uuid, now: Instant) -> bool {
-        self.returned.get(replica).is_none_or(|at| now.since(*at) > RETURN_PAUSE)
+    /// Whether a replica may be asked back, while another one comes back or not.
+    pub(crate) fn may_return(&self, replica: &Uuid, behind: bool, now: Instant) -> bool {
+        let pause = if behind { RETURN_PAUSE_BEHIND } else { RETURN_PAUSE };
+        self.returned.get(replica).is_none_or(|at| now.since(*at) > pause)
     }
 
     pub(crate) fn is_dropped(&self, replica: &Uuid) -> bool {

@@ -123,8 +123,11 @@ impl Observed {
     /// Ends what did not end in time, or went with its engine.
     pub fn settle(&mut self, now: Instant) {
         let mut ledgers = core::mem::take(&mut self.ledgers);
-        for ledger in ledgers.values_mut() {
+        for (volume, ledger) in &mut ledgers {
             ledger.settle(now, |engine| !self.is_alive(engine, now));
+            if let Some(record) = self.records.get(volume) {
+                ledger.has_members(&record.members);
+            }
         }
         self.ledgers = ledgers;
     }

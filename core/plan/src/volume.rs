@@ -243,13 +243,18 @@ impl<'a> View<'a> {
         may.then(whole).flatten().or_else(|| self.change(record, serving))
     }
 
+    /// Asks for a replica that is there and does not come back yet. While another one comes back,
+    /// too: the owner alone knows which of them lacks little, and goes first.
     fn comeback(&self, record: &Record, serving: Uuid) -> Option<Step> {
         let part = self.observed.part(&serving, self.uuid)?;
-        if part.returning.is_some() || !self.observed.is_reached(&serving, self.now) {
+        if !self.observed.is_reached(&serving, self.now) {
             return None;
         }
+        let behind = part.returning.is_some();
         let may = |replica: &&Uuid| {
-            self.ledger().is_none_or(|ledger| ledger.may_return(replica, self.now))
+            let comes = part.returning == Some(**replica);
+            let may = |ledger: &Ledger| ledger.may_return(replica, behind, self.now);
+            !comes && self.ledger().is_none_or(may)
         };
         let back = |uuid: &&Uuid| {
             self.wanted.replicas.iter().any(|replica| {

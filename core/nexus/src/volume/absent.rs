@@ -1,4 +1,15 @@
 //! Replicas that are away and wanted back, and when each is tried.
+//!
+//! One at a time is brought back. Who lacks little goes before who is compared as a whole: after a
+//! moment's absence the volume is to have its copies again in a moment. Who is compared as a whole
+//! and waits for its turn gives way; one that has its turn does not, for what it found equal is
+//! forgotten when another one becomes a member, and one that comes and goes could keep it out for
+//! good.
+//!
+//! Invariants:
+//! 1. A joiner gives way once to each time that somebody says that the other one is there: one that
+//!    cannot be reached costs it nothing more.
+//! 2. Two that are compared as a whole do not give way to each other, whatever the record says.
 
 use core::time::Duration;
 
@@ -26,6 +37,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Absent {
     pub(crate) slot: u8,
     again: Instant,
+    /// It was asked for since it was last tried: somebody says that it is there.
+    fresh: bool,
+    /// An attempt found that marks do not tell what it lacks, whatever the record says.
+    long: bool,
     /// A region in which a block cannot be read, and the pause after that, or after it was full; it
     /// doubles.
     stuck: Option<u32>,
@@ -41,9 +56,20 @@ impl Volume {
         let Some(slot) = slot.filter(|slot| nexus.record().away() & bit(*slot) != 0) else {
             return self.end(tag, Err(Failure::NotFound));
         };
-        if !nexus.absent.iter().any(|absent| absent.slot == slot) {
-            let pause = self.config.timing.command;
-            nexus.absent.push(Absent { slot, again: now, stuck: None, pause, compared: None });
+        match nexus.absent.iter_mut().find(|absent| absent.slot == slot) {
+            Some(absent) => absent.fresh = true,
+            None => {
+                let pause = self.config.timing.command;
+                nexus.absent.push(Absent {
+                    slot,
+                    again: now,
+                    fresh: true,
+                    long: false,
+                    stuck: None,
+                    pause,
+                    compared: None,
+                });
+            }
         }
         self.end(tag, Ok(()));
     }
@@ -57,8 +83,11 @@ impl Volume {
         let away = nexus.record().away();
         nexus.absent.retain(|absent| away & bit(absent.slot) != 0);
         let due = nexus.absent.iter().filter(|absent| absent.again <= now);
-        let first = due.min_by_key(|absent| absent.again).map(|absent| absent.slot);
+        let rank = |absent: &&Absent| (!nexus.lacks_little(absent), absent.again);
+        let first = due.min_by_key(rank).map(|absent| absent.slot);
         let Some(slot) = first.filter(|_| !busy) else { return };
+        let tried = nexus.absent.iter_mut().find(|absent| absent.slot == slot);
+        tried.expect("it is there").fresh = false;
         nexus.attempts += 1;
         let standing = nexus.record().replica(slot).map(|replica| replica.standing);
         nexus.joiner = Some(Joiner {
@@ -112,13 +141,27 @@ impl Volume {
         }
     }
 
+    /// When a joiner that is compared as a whole and waits for its turn gives way to one that lacks
+    /// little; none: it does not.
+    pub(crate) fn gives_way(&self) -> Option<Instant> {
+        let nexus = self.nexus.as_deref()?;
+        let joiner = nexus.joiner.as_ref()?;
+        let waits = self.turn() == Some(false) && joiner.working == 0 && joiner.whole;
+        if !waits || self.is_paused() || nexus.begins_no_return() {
+            return None;
+        }
+        let first = nexus.absent.iter().filter(|absent| absent.slot != joiner.slot);
+        let first = first.filter(|absent| absent.fresh && nexus.lacks_little(absent));
+        first.map(|absent| absent.again).min()
+    }
+
     pub(crate) fn comeback_due(&self) -> Option<Instant> {
         let nexus = self.nexus.as_deref().filter(|nexus| nexus.phase == Phase::Serving)?;
         // While a snapshot drains none is begun.
         let wanted = nexus.wanted.again().filter(|_| !nexus.barrier);
         let next = match nexus.joiner.as_ref().map(|joiner| &joiner.stage) {
             Some(Stage::Opening(deadline)) => Some(*deadline),
-            Some(_) => None,
+            Some(_) => self.gives_way(),
             None if self.is_paused() || nexus.begins_no_return() => None,
             None => nexus.absent.iter().map(|absent| absent.again).min(),
         };
@@ -127,6 +170,19 @@ impl Volume {
 }
 
 impl Nexus {
+    /// Whether marks tell what a replica lacks, as far as is known.
+    fn lacks_little(&self, absent: &Absent) -> bool {
+        let standing = self.record().replica(absent.slot).map(|replica| replica.standing);
+        !absent.long && standing == Some(Standing::Away { whole: false })
+    }
+
+    /// An attempt has ended: whether all of it was compared.
+    pub(crate) fn keep_length(&mut self, joiner: &Joiner) {
+        for absent in self.absent.iter_mut().filter(|absent| absent.slot == joiner.slot) {
+            absent.long |= joiner.whole;
+        }
+    }
+
     /// A write to these regions has ended: a block there may be readable again.
     pub(crate) fn unstick(&mut self, first: u32, end: u32) {
         let is_there = |absent: &&mut Absent| {

@@ -119,6 +119,10 @@ impl Volume {
             Stage::Copying(layer) if joiner.todo.is_empty() && joiner.working == 0 => {
                 self.layer_copied(now, layer);
             }
+            Stage::Copying(_) if self.gives_way().is_some_and(|at| at <= now) => {
+                self.end_attempt(now, Step::Yielded);
+                self.next_absent(now);
+            }
             Stage::Leasing => self.add_joiner(now),
             _ => {}
         }
@@ -143,15 +147,22 @@ impl Volume {
 
     /// It failed, or begins anew for another reason.
     pub(crate) fn joiner_failed(&mut self, now: Instant) {
-        let again = now + self.config.timing.retry * 2;
-        let Some(nexus) = self.nexus.as_mut() else { return };
+        let Some(nexus) = self.nexus.as_ref() else { return };
         let adding = nexus.joiner.as_ref().filter(|joiner| joiner.adding);
         if let Some(slot) = adding.map(|joiner| joiner.slot) {
             // It may be a member already: it counts until its exclusion.
             return self.fail(now, slot, Refusal::Gone);
         }
+        self.end_attempt(now, Step::Failed);
+    }
+
+    /// Ends an attempt before its add; another one follows.
+    fn end_attempt(&mut self, now: Instant, step: Step) {
+        let again = now + self.config.timing.retry * 2;
+        let Some(nexus) = self.nexus.as_mut() else { return };
         let Some(joiner) = nexus.joiner.take() else { return };
         let slot = joiner.slot;
+        nexus.keep_length(&joiner);
         nexus.keep_compared(joiner);
         let link = &mut nexus.links[usize::from(slot)];
         if let Some(association) = link.association() {
@@ -160,7 +171,7 @@ impl Volume {
         (link.line, link.asked, link.leased, link.fenced) =
             (Line::None, false, Instant::ZERO, None);
         self.put_off(slot, again);
-        self.step(slot, Step::Failed);
+        self.step(slot, step);
         self.settle_all();
     }
 

@@ -71,6 +71,10 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<String> {
             truth.members.remove(&replica);
             truth.away.insert(replica);
         }
+        "slow" => {
+            let replica = replica(letter(0)?, letter(1)?);
+            world.truth.get_mut(&id(letter(0)?))?.slow.insert(replica);
+        }
         "ask" => {
             let to = rest.iter().position(|word| *word == "to");
             let engine = to.and_then(|at| letter(at + 1)).map(id);

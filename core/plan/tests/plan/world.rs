@@ -55,6 +55,8 @@ pub(crate) struct Truth {
     pub(crate) members: BTreeSet<Uuid>,
     pub(crate) away: BTreeSet<Uuid>,
     pub(crate) snapshots: BTreeSet<Uuid>,
+    /// Replicas that take for ever to come back.
+    pub(crate) slow: BTreeSet<Uuid>,
     /// Replicas that are in a pool.
     made: BTreeSet<Uuid>,
     pub(crate) stale: bool,
@@ -391,7 +393,12 @@ impl World {
                 self.part(engine, mail.volume, Some(Part { since, ..Part::default() }));
             }
             Step::Return { replica, .. } => {
-                if truth.away.remove(&replica) {
+                if truth.slow.contains(&replica) {
+                    let node = self.nodes.get_mut(&engine).expect("it obeys");
+                    let part = node.parts.get_mut(&mail.volume).filter(|part| part.serving);
+                    // One at a time.
+                    part.map(|part| part.returning.get_or_insert(replica));
+                } else if truth.away.remove(&replica) {
                     truth.members.insert(replica);
                 }
             }

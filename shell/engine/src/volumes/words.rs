@@ -134,6 +134,7 @@ pub(super) const fn step_of(step: Step) -> &'static str {
         Step::Adding => "adding",
         Step::Member => "member",
         Step::Failed => "failed",
+        Step::Yielded => "yielded",
     }
 }
 
@@ -146,6 +147,7 @@ fn long(step: Step) -> String {
         Step::Adding => "it is up to date".into(),
         Step::Member => "it is a member".into(),
         Step::Failed => "it failed, and is tried again".into(),
+        Step::Yielded => "one that lacks little goes before it".into(),
     }
 }
 
