@@ -3,16 +3,19 @@
 //! all is well again everything must come to rest, alike everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use braid_nexus::wire::Refusal;
-use braid_nexus::{Command, Event, Plant, Status, Work};
+use braid_nexus::{Command, Event, Pace, Plant, Status, Work};
 
 use super::store::Mood;
 use super::words;
 use super::world::{Rule, Setup, World};
 
 const BLOCK: u64 = 4096;
+/// More than so much needs a turn.
+const BRIEF: u64 = 1 << 30;
 /// Blocks that are used: four in each of three regions.
 const PLACES: u64 = 12;
 /// Values of writes, so that each is written once.
@@ -76,6 +79,8 @@ impl History {
 struct Day {
     world: World,
     seed: u64,
+    /// All of the volume is more than may be copied without a turn, and turns come and go.
+    long: bool,
     step: Step,
     value: u64,
     snapshots: u8,
@@ -90,11 +95,22 @@ struct Day {
 
 impl Day {
     fn new(seed: u64, plant: Option<Plant>) -> Self {
-        let bytes = 8 << 20;
+        Self::of(seed, plant, 8 << 20)
+    }
+
+    fn of(seed: u64, plant: Option<Plant>, bytes: u64) -> Self {
         let setup = Setup { members: "abc".into(), bytes, plant, ..Setup::default() };
+        let mut world = World::serving(&setup);
+        if bytes > BRIEF {
+            // Else all of it is compared in a moment, in which nothing else happens.
+            let rate = NonZeroU64::new(2 << 30);
+            world.volume.set_pace(world.now, Pace { paused: false, beside: rate, alone: rate });
+            world.volume.set_turn(false);
+        }
         Self {
-            world: World::serving(&setup),
+            world,
             seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            long: bytes > BRIEF,
             step: 1,
             value: 0,
             snapshots: 0,
@@ -272,6 +288,25 @@ impl Day {
         }
     }
 
+    /// Long rebuilds wait, or go on; a replica that is away is given up and named again, so that
+    /// all of it is compared; another one leaves for a moment.
+    fn turns(&mut self) {
+        let at = self.replica();
+        let replica = self.world.replicas[at].uuid;
+        match self.draw(6) {
+            turn @ 0..3 => {
+                self.world.volume.set_turn(turn == 0);
+                self.world.run();
+            }
+            3 => self.world.order(Command::Exclude { replica }),
+            _ => {
+                self.world.order(Command::GiveUp { replica });
+                self.world.order(Command::Add { replica });
+            }
+        }
+        self.world.order(Command::Return { replica });
+    }
+
     fn take_over(&mut self) {
         self.owners += 1;
         let owner = [self.owners; 16];
@@ -289,6 +324,7 @@ impl Day {
                 7..12 => self.read(),
                 12 => self.submit(Work::Flush, 0),
                 13..16 => self.trouble(),
+                16 if self.long && self.draw(2) == 0 => self.turns(),
                 16 => self.management(),
                 17 => self.world.event(Event::HostReadAna { association: 1 }),
                 _ => {
@@ -334,6 +370,7 @@ impl Day {
             self.world.release(at, "*");
             self.revive(at);
         }
+        self.world.volume.set_turn(true);
         for _ in 0..8 {
             self.world.wait(Duration::from_secs(15));
             if !self.world.volume.is_optimized() {
@@ -342,6 +379,9 @@ impl Day {
             }
             for at in 0..3 {
                 let replica = self.world.replicas[at].uuid;
+                if self.long {
+                    self.world.order(Command::Add { replica });
+                }
                 self.world.order(Command::Return { replica });
             }
         }
@@ -422,6 +462,25 @@ fn random_days_end_well() {
         reached.extend(day.reached);
     }
     assert!(one.is_some() || reached.len() == 10, "only {reached:?}");
+}
+
+#[test]
+fn long_days_end_well_though_turns_come_and_go() {
+    let (mut yielded, mut returned) = (0, 0);
+    let first = number("FIRST").unwrap_or(1);
+    for seed in first..first + number("LONG_DAYS").unwrap_or(150) {
+        let _today = Today(seed);
+        let mut day = Day::of(seed, None, BRIEF + (8 << 20));
+        let result = day.live().and_then(|()| day.heal()).and_then(|()| day.at_rest());
+        let told = day.world.take_told();
+        if let Err(what) = result {
+            panic!("day {seed}: {what}\n{}", told[told.len().saturating_sub(40)..].join("\n"));
+        }
+        yielded += told.iter().filter(|line| line.ends_with("yielded")).count();
+        returned += told.iter().filter(|line| line.ends_with("member")).count();
+    }
+    assert!(yielded > 0 && returned > yielded, "{yielded} of {returned}");
+    println!("{yielded} gave way, {returned} returned");
 }
 
 /// `DAYS` is how many days there are, from `FIRST` on; `DAY` is the only one, told as a whole.
