@@ -12,14 +12,14 @@ use braid_nexus::Uuid;
 use braid_plan::{GRACE, Line, Part, Step};
 use braid_terminal::Result;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_stream::Stream as _;
 use tonic::{Code, Status, Streaming};
 
 use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, words};
 use crate::identity;
-use crate::store::{Change, Pace, Volume};
+use crate::store::{Change, Pace, Refusal, Volume};
 
 /// How long a Hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -28,6 +28,9 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// Between two looks at the portals of one whose stream broke.
 const PROBE_PAUSE: Duration = Duration::from_millis(30);
+
+/// Between two attempts to keep a pace that the store could not write.
+const PACE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an engine is told.
 #[derive(Debug)]
@@ -56,13 +59,17 @@ pub async fn attend(
     };
     let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
     let (engine, stream) = control.welcome(hello, sender)?;
+    let (told, paces) = watch::channel(Vec::new());
+    tokio::spawn(Arc::clone(&control).keep_paces(paces));
     tokio::spawn(async move {
         let why = loop {
             match next(&mut from).await {
                 Ok(Some(What::Report(report))) => {
-                    let paces = report.state.as_ref().map(paces).unwrap_or_default();
+                    if let Some(state) = &report.state {
+                        // Nobody waits for the store here: heartbeats come by this way.
+                        told.send_replace(paces_of(state));
+                    }
                     control.report(&engine, stream, report);
-                    control.keep_paces(paces).await;
                 }
                 Ok(Some(What::Done(done))) => control.done(&done),
                 Ok(Some(What::Leaving(_))) => control.leaving(&engine),
@@ -160,17 +167,36 @@ impl Control {
         }
     }
 
-    /// Keeps what somebody set at an engine: the next owner goes by it.
-    async fn keep_paces(&self, paces: Vec<(Uuid, Pace)>) {
-        for (volume, pace) in paces {
-            let older = |known: &Volume| known.spec.pace.is_none_or(|k| k.version < pace.version);
-            let is_new = self.store.read(|state| state.volumes.get(&volume).is_some_and(older));
-            // What cannot be written now is reported again.
-            if is_new && let Err(error) = self.store.change(Change::Pace { volume, pace }).await {
-                let volume = identity::text(&volume);
-                tracing::warn!(volume, ?error, "the pace of its rebuilds is not kept yet");
+    /// Keeps what somebody set at an engine, as it says last: the next owner goes by it.
+    async fn keep_paces(self: Arc<Self>, mut told: watch::Receiver<Vec<(Uuid, Pace)>>) {
+        while told.changed().await.is_ok() {
+            loop {
+                let paces = told.borrow_and_update().clone();
+                if self.keep(paces).await {
+                    break;
+                }
+                // What it says meanwhile takes the place of what could not be written.
+                if matches!(timeout(PACE_AGAIN, told.changed()).await, Ok(Err(_))) {
+                    return;
+                }
             }
         }
+    }
+
+    /// Keeps those that are news, in as few commits as can be; whether all are kept.
+    async fn keep(&self, paces: Vec<(Uuid, Pace)>) -> bool {
+        let is_new = |(volume, pace): &(Uuid, Pace)| {
+            let older = |known: &Volume| known.spec.pace.is_none_or(|k| k.version < pace.version);
+            self.store.read(|state| state.volumes.get(volume).is_some_and(older))
+        };
+        let news = paces.into_iter().filter(is_new);
+        let changes: Vec<_> = news.map(|(volume, pace)| Change::Pace { volume, pace }).collect();
+        let kept = self.store.change_all(changes).await;
+        let failed = kept.into_iter().filter(|kept| *kept == Err(Refusal::Unknown)).count();
+        if failed > 0 {
+            tracing::warn!(volumes = failed, "the pace of their rebuilds is not kept yet");
+        }
+        failed == 0
     }
 
     /// An engine was told to stop.
@@ -290,7 +316,7 @@ async fn refuses(portals: &[String]) -> bool {
 }
 
 /// How fast an engine brings replicas back, of volumes of which that was set.
-fn paces(state: &wire::State) -> Vec<(Uuid, Pace)> {
+fn paces_of(state: &wire::State) -> Vec<(Uuid, Pace)> {
     let set = state.paths.iter().filter_map(|path| {
         let wire::RebuildPace { version, paused, beside_bytes_per_s, alone_bytes_per_s } =
             path.pace?;

@@ -121,6 +121,23 @@ impl Store {
         answer.await.unwrap_or(Err(Refusal::Unknown))
     }
 
+    /// Changes several things, all of which are asked for before anything is waited for: they share
+    /// commits. What came of each.
+    pub async fn change_all(&self, changes: Vec<Change>) -> Vec<Result<Done, Refusal>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        for change in changes {
+            let (sender, answer) = oneshot::channel();
+            // If nobody takes it, its answer never comes.
+            let _ = self.jobs.send(Job::Change(change, sender)).await;
+            answers.push(answer);
+        }
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(answer.await.unwrap_or(Err(Refusal::Unknown)));
+        }
+        results
+    }
+
     /// Writes down what happened to a volume, without waiting for it: a line that is lost with the
     /// machine is no promise.
     pub fn note(&self, volume: Uuid, text: String) {

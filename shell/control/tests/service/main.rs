@@ -7,5 +7,6 @@ mod commands;
 mod crash;
 mod engine;
 mod lifecycle;
+mod pace;
 mod process;
 mod supervise;
