@@ -130,8 +130,13 @@ struct Create {
     /// one that is there. Repeatable: once for each replica
     #[arg(long = "replica", value_name = "PLACE", required = true)]
     replicas: Vec<String>,
-    /// Engines that stand by
-    #[arg(long, default_value = "1", value_name = "N")]
+    /// Engines that stand by, 1 to 7: with none, hosts would have nowhere to go
+    #[arg(
+        long,
+        default_value = "1",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=7)
+    )]
     standbys: u32,
     /// Its identity [default: random]
     #[arg(long)]

@@ -57,6 +57,13 @@ fn exit_codes_say_whose_turn_it_is() {
     let name = ["volume", "create", "a/b", "--size", "1GiB", "--replica", "n1"];
     let odd = run(&[&name[..], &["--control", &control.address]].concat());
     assert_eq!(odd.code, Some(2), "{odd:?}");
+    for standbys in ["0", "8"] {
+        let name = ["volume", "create", "db", "--size", "1GiB", "--replica", "n1"];
+        let given = ["--standbys", standbys, "--control", &control.address];
+        let refused = run(&[&name[..], &given].concat());
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains("1..=7"), "nothing is made of it silently: {refused:?}");
+    }
 }
 
 const SAID: &str = "braid-control: there is no volume db\n";
