@@ -40,12 +40,19 @@ impl Shard {
             generation: self.generation,
             sight: asking.and_then(|conn| Sight::of(portals, conn)),
         };
-        let counters = smart(subsystem);
+        let counters = smart(subsystem, counted(command));
         let ordered = subsystem.ordered();
         let Subsystem { controllers, views, nqn, config, ana, .. } = subsystem;
         let Some(association) = controllers.get_mut(controller) else {
             return self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
         };
+        if command.opcode == admin::SET_FEATURES {
+            let its = self.shares.connections(association.controller.hostid());
+            let host = self.config.limits.connections_per_host().saturating_sub(its);
+            let shard = self.conns.capacity().saturating_sub(self.conns.len());
+            let spare = u32::try_from(shard).unwrap_or(u32::MAX).min(host);
+            association.controller.set_spare(u16::try_from(spare).unwrap_or(u16::MAX));
+        }
         let view = SubsystemView {
             nqn,
             serial: &config.serial,
@@ -339,8 +346,18 @@ fn is_ana_log(command: &Command) -> bool {
 }
 
 /// What SMART tells of a subsystem.
-fn smart(subsystem: &Subsystem) -> Counters {
-    subsystem.namespaces.iter().fold(Counters::default(), |mut sum, namespace| {
+/// The namespace that a SMART log is asked for; none: all of them.
+const fn counted(command: &Command) -> Option<u32> {
+    match command.nsid.get() {
+        0 | u32::MAX => None,
+        nsid => Some(nsid),
+    }
+}
+
+fn smart(subsystem: &Subsystem, nsid: Option<u32>) -> Counters {
+    let all = subsystem.namespaces.iter();
+    let meant = all.filter(|namespace| nsid.is_none_or(|nsid| namespace.nsid == nsid));
+    meant.fold(Counters::default(), |mut sum, namespace| {
         let counters = &namespace.counters;
         sum.read_bytes += counters.read_bytes;
         sum.written_bytes += counters.written_bytes;

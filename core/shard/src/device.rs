@@ -7,7 +7,7 @@
 
 use braid_block::{Class, Extent, Geometry, Instant, IoError, Key, Memory};
 use braid_nvme::Status;
-use braid_nvme::target::Ranges;
+use braid_nvme::target::{Notice, Ranges};
 
 use crate::Shard;
 use crate::backend::{Backend, Namespace, corrupt, op_token, range, status_of};
@@ -246,8 +246,16 @@ impl Shard {
         if let Some(op) = self.ops.get(key) {
             let namespace = &mut self.subsystems[usize::from(op.subsystem)].namespaces
                 [usize::from(op.namespace)];
-            namespace.flush_failed |= operation == Operation::Flush;
+            let failed = operation == Operation::Flush;
+            let news = failed && !core::mem::replace(&mut namespace.flush_failed, failed);
             let (nsid, offset) = (namespace.nsid, offset(&op.work));
+            if news {
+                let controllers = &mut self.subsystems[usize::from(op.subsystem)].controllers;
+                for (_, association) in controllers.iter_mut() {
+                    association.controller.raise(Notice::Reliability);
+                }
+                self.events = true;
+            }
             self.note(Note::DiskFailed { nsid, operation, offset, error });
         }
         self.finish(mem, key, status_of(operation, error), 0);

@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! 1. A host hears of nothing that it may not connect to, and of no change of that.
-//! 2. GENCTR is another number after every change, and the same at every shard of an engine.
+//! 2. GENCTR counts the changes, so that it never goes back, and is the same at every shard of an
+//!    engine.
 //! 3. No entry refers a host to where it is.
 
 use alloc::string::{String, ToString};
@@ -167,30 +168,15 @@ pub(crate) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     })
 }
 
-/// GENCTR: differs between contents that hosts see differently. Every shard tells the same, in
-/// whatever order it learned of them.
-pub(crate) fn generation(subsystems: &[SubsystemConfig], elsewhere: &[Elsewhere]) -> u64 {
-    let number =
-        |texts: &mut dyn Iterator<Item = &str>| fnv(texts.flat_map(|text| text.bytes().chain([0])));
-    let here = subsystems.iter().map(|s| {
-        let hosts = s.allowed_hosts.iter().map(String::as_str);
-        number(&mut core::iter::once(s.nqn.as_str()).chain(hosts))
-    });
-    let there = elsewhere.iter().map(|place| {
-        let address = place.address.to_string();
-        let name = place.nqn.as_ref().map_or("", Nqn::as_str);
-        let hosts = place.allowed_hosts.iter().map(String::as_str);
-        number(&mut [name, address.as_str()].into_iter().chain(hosts))
-    });
-    here.chain(there).fold(0, u64::wrapping_add)
-}
-
 impl Shard {
     /// Tells what there is outside of this engine, in the place of what was said before; hosts
     /// that see something else then are told. Every shard is to be told the same, in one order.
     pub fn elsewhere_set(&mut self, elsewhere: Vec<Elsewhere>) {
+        if elsewhere == self.elsewhere {
+            return;
+        }
         let old = core::mem::replace(&mut self.elsewhere, elsewhere);
-        self.generation = generation(&self.config.subsystems, &self.elsewhere);
+        self.generation += 1;
         let Some(discovery) = self.subsystems.first_mut() else { return };
         for (_, association) in discovery.controllers.iter_mut() {
             let host = association.controller.hostnqn();

@@ -159,6 +159,7 @@ pub struct Shard {
     /// The time of the last event.
     now: Instant,
     started: Instant,
+    /// GENCTR: changes of what discovery tells.
     generation: u64,
     /// Number of the turn, and commands taken in it.
     turn: u64,
@@ -223,7 +224,7 @@ impl Shard {
             drained: false,
             now: Instant::ZERO,
             started: Instant::ZERO,
-            generation: directory::generation(&config.subsystems, &[]),
+            generation: 1,
             elsewhere: Vec::new(),
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
             fixed: config.subsystems.len(),

@@ -158,10 +158,27 @@ fn what_is_elsewhere_is_listed_for_whom_may_see_it() {
     let entries = listed(&mut world, &mut peer, 0);
     let there = [(2, "far", "10.0.0.8 4420"), (1, "discovery", "10.0.0.10 8009")];
     assert_eq!(entries[2..], there.map(|(kind, name, at)| (kind, name.to_owned(), at.to_owned())));
-    assert_ne!(log(&mut world, &mut peer, 0).0.generation, before);
+    let after = log(&mut world, &mut peer, 0).0.generation;
+    assert!(after > before, "{before} to {after}");
     let ports =
         log(&mut world, &mut peer, 0).1.iter().map(|entry| entry.port.get()).collect::<Vec<_>>();
     assert!(ports[2] >= 0x8000 && ports[3] >= 0x8000 && ports[2] != ports[3], "{ports:?}");
+}
+
+#[test]
+fn the_generation_counts_changes_and_never_goes_back() {
+    let (mut world, mut peer) = discovery(&["10.0.0.7:4420"], 0, None);
+    let mut generations = vec![log(&mut world, &mut peer, 0).0.generation.get()];
+    let there = || vec![elsewhere(Some(FAR), "10.0.0.8:4420", &[])];
+    // There, gone, and there as it was before: another number each time.
+    for places in [there(), Vec::new(), there()] {
+        world.shard.elsewhere_set(places);
+        generations.push(log(&mut world, &mut peer, 0).0.generation.get());
+    }
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
+    world.shard.elsewhere_set(there());
+    let same = log(&mut world, &mut peer, 0).0.generation.get();
+    assert_eq!(Some(&same), generations.last(), "nothing changed");
 }
 
 #[test]

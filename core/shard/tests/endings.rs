@@ -10,7 +10,7 @@ use braid_nvme::Status;
 use braid_nvme::command::{Command, Sgl, admin, fabrics, io};
 use braid_nvme::connect::CNTLID_DYNAMIC;
 use braid_nvme::pdu::{Digests, InitializeConnection, PduType};
-use support::peer::{Got, Peer, capsule, connect, read, write};
+use support::peer::{Got, Peer, capsule, connect, flush, read, write};
 use support::{World, config};
 use zerocopy::IntoBytes;
 
@@ -368,6 +368,29 @@ fn a_shutdown_whose_flush_failed_is_not_complete() {
         assert!(admin.command(&mut world, shutdown, &[]).status().is_success());
         assert_eq!(csts(&mut world, &mut admin), expected, "{error:?}");
     }
+}
+
+#[test]
+fn a_flush_that_failed_is_told_to_who_asked_for_critical_warnings() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    admin.enable_events(&mut world, 1 << 2);
+    let request = admin.post(&mut world, Command::new(admin::ASYNC_EVENT_REQUEST, 0), &[]);
+    wrote(&mut world, &mut io);
+    world.disk_error = Some(IoError::Device);
+    assert!(!io.command(&mut world, flush(2), &[]).status().is_success());
+    world.run();
+    let [Got::Completion(event)] = admin.take(&mut world)[..] else { panic!("no event") };
+    assert_eq!((event.cid.get(), event.result.get()), (request, 0x02_00_01), "health, of log 02h");
+    let warned = |world: &mut World, admin: &mut Peer, nsid| {
+        let mut log = Command::new(admin::GET_LOG_PAGE, nsid);
+        log.set_cdw(10, 127 << 16 | 0x02);
+        log.sgl = Sgl::transport(512);
+        admin.read(world, log).unwrap()[0]
+    };
+    assert_eq!(warned(&mut world, &mut admin, u32::MAX), 1 << 2);
+    assert_eq!(warned(&mut world, &mut admin, 2), 1 << 2);
+    assert_eq!(warned(&mut world, &mut admin, 1), 0, "of a namespace that is well");
 }
 
 #[test]

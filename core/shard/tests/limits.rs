@@ -330,6 +330,21 @@ fn one_host_does_not_take_all_connections() {
 }
 
 #[test]
+fn a_controller_is_granted_the_queues_that_its_host_may_still_connect() {
+    let mut config = config();
+    config.limits.connections_per_host_max = 5;
+    let mut world = World::new(config);
+    let (_first, _io) = Peer::pair(&mut world, NONE);
+    let mut second = Peer::admin(&mut world, NONE);
+    let mut set = Command::new(admin::SET_FEATURES, 0);
+    set.set_cdw(10, 0x07);
+    set.set_cdw(11, 0x000f_000f);
+    let granted = second.command(&mut world, set, &[]).result.get();
+    assert_eq!(granted, 0x0001_0001, "two, 0-based: three connections are there");
+    let _queues = [second.io(&mut world, 1), second.io(&mut world, 2)];
+}
+
+#[test]
 fn one_host_pins_half_of_the_arena_whatever_it_connects() {
     let mut config = config();
     config.limits.arena_bytes = 8 << 20;

@@ -103,6 +103,8 @@ pub struct Controller {
     configuration: Configuration,
     /// Bit `qid` is set while that I/O queue is connected.
     queues: u128,
+    /// Connections that may become I/O queues.
+    pub(super) spare: u16,
 }
 
 impl Controller {
@@ -130,6 +132,7 @@ impl Controller {
             state: State::Disabled,
             configuration: Configuration::default(),
             queues: 0,
+            spare: u16::MAX,
         }
     }
 
@@ -216,6 +219,11 @@ impl Controller {
     #[must_use]
     pub const fn has_queues(&self) -> bool {
         self.queues != 0
+    }
+
+    /// So many connections are left for its I/O queues: no more are granted, but at least one.
+    pub const fn set_spare(&mut self, connections: u16) {
+        self.spare = connections;
     }
 
     /// Every I/O queue is closed after [`Admin::Reset`]: the host may see RDY fall.

@@ -22,6 +22,9 @@ pub const EVENT_REQUESTS_MAX: usize = AERL as usize + 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Notice {
+    /// The critical warning of the SMART log: a flush failed, what was written may be lost. It has
+    /// no bit in OAES; hosts ask for it by the warning's own.
+    Reliability = 1 << 2,
     /// A namespace appeared, vanished or changed.
     NamespaceAttribute = 1 << 8,
     /// The state of a group changed.
@@ -34,13 +37,19 @@ pub enum Notice {
 }
 
 impl Notice {
-    const ALL: [Self; 4] =
-        [Self::NamespaceAttribute, Self::AnaChange, Self::ReservationLog, Self::DiscoveryLog];
+    const ALL: [Self; 5] = [
+        Self::Reliability,
+        Self::NamespaceAttribute,
+        Self::AnaChange,
+        Self::ReservationLog,
+        Self::DiscoveryLog,
+    ];
 
-    /// DW0 of the request's completion: type 2:0 (notice: 2, of an I/O command set: 6),
+    /// DW0 of the request's completion: type 2:0 (health: 1, notice: 2, of an I/O command set: 6),
     /// information 15:8, log page 23:16.
     const fn result(self) -> u32 {
         let (kind, information, lid) = match self {
+            Self::Reliability => (1, 0x00, log::SMART),
             Self::NamespaceAttribute => (2, 0x00, log::CHANGED_NAMESPACES),
             Self::AnaChange => (2, 0x03, ANA_LOG),
             Self::ReservationLog => (6, 0x00, log::RESERVATIONS),
@@ -52,6 +61,7 @@ impl Notice {
     /// The notice whose log page this is.
     pub(crate) const fn of_log(lid: u8) -> Option<Self> {
         match lid {
+            log::SMART => Some(Self::Reliability),
             log::CHANGED_NAMESPACES => Some(Self::NamespaceAttribute),
             ANA_LOG => Some(Self::AnaChange),
             log::RESERVATIONS => Some(Self::ReservationLog),
@@ -122,6 +132,7 @@ mod tests {
 
     #[test]
     fn a_notice_names_its_type_information_and_log_page() {
+        assert_eq!(Notice::Reliability.result(), 0x02_00_01);
         assert_eq!(Notice::NamespaceAttribute.result(), 0x04_00_02);
         assert_eq!(Notice::AnaChange.result(), 0x0c_03_02);
         assert_eq!(Notice::ReservationLog.result(), 0x80_00_06);

@@ -25,7 +25,8 @@ const SV: u32 = 1 << 31;
 const DULBE: u32 = 1 << 16;
 /// CDW11 of the Host Identifier feature: 128 bits of it.
 const EXHID: u32 = 1 << 0;
-/// SMART warnings in the Asynchronous Event Configuration: kept, there is nothing to warn of.
+/// Critical warnings in the Asynchronous Event Configuration: of these only that of reliability is
+/// raised. Discovery controllers have no log page that would tell more.
 const SMART_WARNINGS: u32 = 0xff;
 
 /// The features there are (Base 5.27.1).
@@ -249,7 +250,8 @@ pub(crate) fn set(
         Feature::InterruptVector => features.interrupt_vector = value,
         Feature::WriteAtomicity => features.write_atomicity = value & 1,
         Feature::AsynchronousEvents => {
-            features.notices = value & (notices(controller.kind) | SMART_WARNINGS)
+            let warnings = if controller.kind == Kind::Io { SMART_WARNINGS } else { 0 };
+            features.notices = value & (notices(controller.kind) | warnings);
         }
         Feature::KeepAlive => features.keep_alive_ms = keep_alive(controller.kind, value)?,
         Feature::HostBehavior => {
@@ -319,7 +321,8 @@ const fn threshold(cdw11: u32) -> Result<usize, Status> {
     }
 }
 
-/// Number of Queues: grants as many as asked for and allowed (Base 5.27.1.5).
+/// Number of Queues: grants as many as asked for, allowed, and left: a host takes a queue that was
+/// granted and is refused for an error of the whole controller (Base 5.27.1.5).
 fn grant(controller: &mut Controller, asked: u32) -> Result<u64, Status> {
     let (submission, completion) = halves(asked);
     if submission == u16::MAX || completion == u16::MAX {
@@ -329,7 +332,8 @@ fn grant(controller: &mut Controller, asked: u32) -> Result<u64, Status> {
         return Err(Status::SEQUENCE_ERROR.dnr());
     }
     // A queue is a pair on fabrics. The numbers are 0-based.
-    let queues = submission.min(completion).saturating_add(1).min(controller.limits.io_queues);
+    let allowed = controller.limits.io_queues.min(controller.spare.max(1));
+    let queues = submission.min(completion).saturating_add(1).min(allowed);
     controller.features.queues = queues;
     Ok(u64::from(both(queues)))
 }

@@ -79,8 +79,8 @@ impl Request {
         let dwords = halves(command.cdw(10)).1 as u32 | (command.cdw(11) & 0xffff) << 16;
         let len = dwords.checked_add(1).and_then(|dwords| dwords.checked_mul(4));
         let offset = u64::from(command.cdw(12)) | u64::from(command.cdw(13)) << 32;
-        // No page is about one namespace.
-        let whole = matches!(command.nsid.get(), 0 | u32::MAX);
+        // No other page is about one namespace.
+        let whole = lid == SMART || is_whole(command);
         match len {
             Some(len) if whole && offset.is_multiple_of(4) && offset <= size => {
                 Ok(Self { lid, retain_event: command.cdw(10) & RAE != 0, offset, len })
@@ -88,6 +88,11 @@ impl Request {
             _ => Err(Status::INVALID_FIELD.dnr()),
         }
     }
+}
+
+/// Whether a command is about all of the subsystem.
+const fn is_whole(command: &Command) -> bool {
+    matches!(command.nsid.get(), 0 | u32::MAX)
 }
 
 /// Bytes that a Get Log Page command moves.
@@ -103,6 +108,9 @@ pub(crate) fn get(
     out: &mut [u8],
 ) -> Result<(), Status> {
     let request = Request::parse(controller.kind, command)?;
+    if !is_whole(command) && !view.namespaces.iter().any(|n| n.nsid == command.nsid.get()) {
+        return Err(Status::INVALID_NAMESPACE.dnr());
+    }
     let mut page = Window::new(request.offset, out);
     let mut read_to_end = false;
     match request.lid {

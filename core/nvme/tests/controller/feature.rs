@@ -139,6 +139,16 @@ fn queues_are_granted_as_asked_for_up_to_the_limit() {
 }
 
 #[test]
+fn no_more_queues_are_granted_than_connections_are_left_for_but_one_always() {
+    for (spare, granted) in [(100, 16), (16, 16), (5, 5), (1, 1), (0, 1)] {
+        let mut target = Target::ready(Kind::Io);
+        target.controller.set_spare(spare);
+        let result = target.send(&set_feature(0x07, 0x001f_001f)).result;
+        assert_eq!(result, (granted - 1) | (granted - 1) << 16, "{spare} left");
+    }
+}
+
+#[test]
 fn a_queue_beyond_those_granted_is_refused() {
     let mut target = Target::ready(Kind::Io);
     target.send(&set_feature(0x07, 0x0001_0001));
@@ -174,7 +184,7 @@ fn a_discovery_host_may_do_without_keep_alive() {
 
 #[test]
 fn events_that_there_are_not_cannot_be_enabled() {
-    for (kind, expected) in [(Kind::Io, 0x0000_09ff), (Kind::Discovery, 0x8000_00ff)] {
+    for (kind, expected) in [(Kind::Io, 0x0000_09ff), (Kind::Discovery, 0x8000_0000)] {
         let mut target = Target::ready(kind);
         assert!(target.send(&set_feature(0x0b, u32::MAX)).status.is_success());
         assert_eq!(target.send(&get_feature(0x0b, 0)).result, expected);

@@ -33,7 +33,7 @@ fn an_io_controller_says_what_it_can() {
         (258, 3, "ACL"),
         (259, 3, "AERL"),
         (260, 3, "FRMW: one slot, read only"),
-        (261, 0b10_0110, "LPA: effects, offsets, supported pages"),
+        (261, 0b10_0111, "LPA: SMART of a namespace, effects, offsets, supported pages"),
         (262, 15, "ELPE"),
         (263, 0, "NPSS"),
         (342, 10, "ANATT in seconds"),

@@ -187,12 +187,12 @@ fn device(path: &Path, force: bool, block: Option<BlockSize>) -> Result<Backend>
     let options = OpenOptions { exclusive, patience, ..OpenOptions::default() };
     let open = open_disk(path, &options, false)?;
     let geometry = device_geometry(open.size, open.logical_block, block)?;
-    let bytes = u64::from(geometry.block.bytes());
     // A discard has to leave zeros, so the device must be able to write them by itself.
     let can = |limit| number.queue_limit(limit).is_some_and(|bytes| bytes > 0);
     let discards = can("discard_max_bytes") && can("write_zeroes_max_bytes");
-    let atomic = number.queue_limit("atomic_write_unit_max_bytes").unwrap_or(0) / bytes;
-    let atomic_blocks = u16::try_from(atomic).unwrap_or(u16::MAX).max(1);
+    // The kernel promises more than a block only for aligned writes that ask for it, and AWUPF
+    // would promise it for all.
+    let atomic_blocks = 1;
     Ok(Backend { geometry, disk: Some(Disk { open, discards, atomic_blocks }) })
 }
 

@@ -217,7 +217,8 @@ fn administration(id: &mut IdentifyController, controller: &Controller) {
     id.frmw = 1 << 1 | 1;
     id.kas = U16::new(u16::try_from(KEEP_ALIVE_UNIT.as_millis() / 100).unwrap_or(u16::MAX));
     id.lpa = match controller.kind {
-        Kind::Io => 1 << 5 | 1 << 2 | 1 << 1,
+        // Also the SMART log of one namespace.
+        Kind::Io => 1 << 5 | 1 << 2 | 1 << 1 | 1,
         Kind::Discovery => 1 << 2,
     };
 }
