@@ -11,6 +11,26 @@ pub struct Action {
     pub step: Step,
 }
 
+/// What people asked for, and a volume cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To be larger.
+    Size {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// Another snapshot.
+    Snapshot {
+        /// Which.
+        snapshot: Uuid,
+    },
+    /// Another replica.
+    Replica {
+        /// Which.
+        replica: Uuid,
+    },
+}
+
 /// What is to be done about a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -108,6 +128,11 @@ pub enum Step {
         /// Which snapshot.
         snapshot: Uuid,
     },
+    /// A wish that was refused for good, or too often, is one no more.
+    End {
+        /// Which.
+        wish: Wish,
+    },
     /// Nothing of the volume is left but its record.
     Forget,
 }
@@ -130,7 +155,7 @@ impl Step {
             | Self::GiveUp { engine, .. }
             | Self::TakeSnapshot { engine, .. }
             | Self::DropSnapshot { engine, .. } => Some(*engine),
-            Self::Unlist { .. } | Self::Forget => None,
+            Self::Unlist { .. } | Self::End { .. } | Self::Forget => None,
         }
     }
 
@@ -160,11 +185,26 @@ impl Step {
                 | Self::Unlist { .. }
                 | Self::TakeSnapshot { .. }
                 | Self::DropSnapshot { .. }
+                | Self::End { .. }
         )
     }
 
+    /// The wish that it is for. What is to go is none: it stays until it is gone.
+    #[must_use]
+    pub const fn wish(&self) -> Option<Wish> {
+        match *self {
+            Self::Resize { bytes, .. } => Some(Wish::Size { bytes }),
+            Self::TakeSnapshot { snapshot, .. } => Some(Wish::Snapshot { snapshot }),
+            Self::MakeReplica { replica, .. } | Self::AddMember { replica, .. } => {
+                Some(Wish::Replica { replica })
+            }
+            _ => None,
+        }
+    }
+
     /// The same change, whoever does it.
-    pub(crate) const fn anywhere(mut self) -> Self {
+    #[must_use]
+    pub const fn anywhere(mut self) -> Self {
         match &mut self {
             Self::Resize { engine, .. }
             | Self::AddMember { engine, .. }

@@ -10,11 +10,21 @@ impl View<'_> {
     /// The next change that may be tried now.
     pub(crate) fn change(&self, record: &Record, serving: Uuid) -> Option<Step> {
         let size = self.size(record, serving).into_iter();
-        let mut steps = size
+        let steps = size
             .chain(self.snapshots(record, serving))
             .chain(self.replicas(record, serving))
             .chain(self.strangers(record, serving));
-        steps.find(|step| self.may_try(step))
+        steps.map(|step| self.unless_hopeless(step)).find(|step| self.may_try(step))
+    }
+
+    /// A step, or the end of its wish.
+    fn unless_hopeless(&self, step: Step) -> Step {
+        match step.wish() {
+            Some(wish) if self.ledger().is_some_and(|ledger| ledger.is_hopeless(&step)) => {
+                Step::End { wish }
+            }
+            _ => step,
+        }
     }
 
     /// Whether the engine that is to make a change is there, and none of its failures is too

@@ -26,6 +26,10 @@ const RETURN_PAUSE: Duration = Duration::from_secs(2);
 const RETURN_PAUSE_BEHIND: Duration = Duration::from_secs(30);
 /// What an operator asks for is given up after so many failures.
 pub const ASK_TRIES: u32 = 3;
+/// A wish is given up after so many failures in a row: with the waits between them, after four
+/// minutes and a half of refusals, and ten if nobody answers. Regions are suspect, members are away
+/// and replicas return for less than that, or somebody has to see to it anyway.
+pub const WISH_TRIES: u32 = 22;
 
 /// What is being done about a volume.
 #[derive(Clone, Debug, Default)]
@@ -133,6 +137,10 @@ impl Ledger {
     /// What is in flight ended well.
     pub fn done(&mut self, now: Instant) {
         let Some(Flight { step, .. }) = self.flight.take() else { return };
+        if let Step::End { wish } = step {
+            // Asked for anew, it begins anew.
+            return self.changes.retain(|(known, _)| known.wish() != Some(wish) && *known != step);
+        }
         let again = self.last.replace(step) == Some(step);
         if step.is_change() {
             // What was done and is to be done again did not help.
@@ -183,6 +191,18 @@ impl Ledger {
         }
     }
 
+    /// What is in flight was refused, and always would be.
+    pub fn refused(&mut self, now: Instant) {
+        let step = self.in_flight();
+        self.failed(now);
+        // What is to go is tried all the same, and as soon as after any failure.
+        let Some(step) = step.filter(|step| step.wish().is_some()) else { return };
+        let step = step.anywhere();
+        for (_, trouble) in self.changes.iter_mut().filter(|(known, _)| *known == step) {
+            trouble.failures = trouble.failures.max(WISH_TRIES);
+        }
+    }
+
     /// A request of an operator is dropped, or was found to be so already.
     pub fn answer(&mut self, number: u64) {
         (self.answered, self.tries) = (self.answered.max(number), 0);
@@ -229,6 +249,13 @@ impl Ledger {
         let step = step.anywhere();
         let trouble = self.changes.iter().find(|(known, _)| *known == step);
         trouble.is_none_or(|(_, trouble)| trouble.again <= now)
+    }
+
+    /// A change failed too often, or for good.
+    pub(crate) fn is_hopeless(&self, step: &Step) -> bool {
+        let step = step.anywhere();
+        let mut troubles = self.changes.iter().filter(|(known, _)| *known == step);
+        troubles.any(|(_, trouble)| trouble.failures >= WISH_TRIES)
     }
 
     pub(crate) const fn appointment(&self) -> Option<&Appointed> {

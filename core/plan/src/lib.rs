@@ -37,10 +37,10 @@ use alloc::vec::Vec;
 
 use braid_block::Instant;
 
-pub use action::{Action, Step};
+pub use action::{Action, Step, Wish};
 pub use alert::{Alert, alerts};
 pub use desired::{Asked, Desired, Replica, Snapshot, Stay, Volume};
-pub use ledger::{ASK_TRIES, Ledger, PATIENCE};
+pub use ledger::{ASK_TRIES, Ledger, PATIENCE, WISH_TRIES};
 pub use observed::{Engine, GRACE, Line, Observed, Part, Record, SETTLE, SILENCE};
 pub use owners::Owners;
 

@@ -62,7 +62,11 @@ fn step(world: &mut World, verb: &str, rest: &[&str]) -> Option<String> {
         "fails" => world.nodes.get_mut(&id(letter(0)?))?.fails = true,
         "clings" => world.nodes.get_mut(&id(letter(0)?))?.clings = true,
         "leaves" => world.nodes.get_mut(&id(letter(0)?))?.leaving = true,
-        "works" => world.nodes.get_mut(&id(letter(0)?))?.fails = false,
+        "refuses" => world.nodes.get_mut(&id(letter(0)?))?.refuses = true,
+        "works" => {
+            let node = world.nodes.get_mut(&id(letter(0)?))?;
+            (node.fails, node.refuses) = (false, false);
+        }
         "stale" => world.truth.get_mut(&id(letter(0)?))?.stale = true,
         "away" => {
             let (volume, engine) = (letter(0)?, letter(1)?);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use braid_block::Instant;
 use braid_plan::{
     ACTIONS_MAX, Action, Asked, Desired, Engine, Ledger, Line, Observed, Owners, Part, Record,
-    Replica, Stay, Step, Uuid, Volume, alerts, plan,
+    Replica, Stay, Step, Uuid, Volume, Wish, alerts, plan,
 };
 
 /// Between two turns.
@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) deaf: bool,
     /// Orders fail.
     pub(crate) fails: bool,
+    /// Orders are refused, and always will be.
+    pub(crate) refuses: bool,
     /// It was told to stop.
     pub(crate) leaving: bool,
     /// It says that it withdrew, and does not.
@@ -282,6 +284,12 @@ impl World {
             self.flights.remove(&volume);
             return;
         }
+        if let Step::End { wish } = step {
+            self.end(volume, wish);
+            self.observed.ledgers.entry(volume).or_default().done(self.now);
+            self.flights.remove(&volume);
+            return;
+        }
         if step == Step::Forget {
             self.desired.volumes.remove(&volume);
             self.truth.remove(&volume);
@@ -292,6 +300,19 @@ impl World {
         let (number, process) = (self.numbers, node.process);
         let Some(at) = self.travel() else { return };
         self.mail.push(Mail { at, number, volume, step, owner, process, answer: None });
+    }
+
+    /// A volume cannot have what was asked for.
+    fn end(&mut self, volume: Uuid, wish: Wish) {
+        let wanted = self.desired.volumes.get_mut(&volume).unwrap();
+        match wish {
+            Wish::Size { .. } => wanted.bytes = self.truth[&volume].bytes,
+            Wish::Snapshot { snapshot } => wanted.snapshots.retain(|s| s.uuid != snapshot),
+            Wish::Replica { replica } => {
+                let place = wanted.replicas.iter_mut().find(|place| place.uuid == replica);
+                place.unwrap().stay = Stay::Leaves;
+            }
+        }
     }
 
     /// Owners are new, and are appointed for a reason that the truth knows.
@@ -334,8 +355,11 @@ impl World {
         }
         self.flights.remove(&mail.volume);
         let Some(ledger) = self.observed.ledgers.get_mut(&mail.volume) else { return };
+        let engine = mail.step.engine().and_then(|engine| self.nodes.get(&engine));
         if well {
             ledger.done(self.now)
+        } else if engine.is_some_and(|node| node.refuses) {
+            ledger.refused(self.now)
         } else {
             ledger.failed(self.now)
         }
@@ -352,7 +376,7 @@ impl World {
             return;
         }
         let chance = self.dice.as_mut().is_some_and(|dice| dice.once_in(10));
-        let well = !node.fails && !chance && self.carry_out(engine, &mail);
+        let well = !node.fails && !node.refuses && !chance && self.carry_out(engine, &mail);
         self.report();
         if let Some(at) = self.travel() {
             self.mail.push(Mail { at, answer: Some(well), ..mail });
@@ -415,7 +439,7 @@ impl World {
             | Step::GiveUp { .. }
             | Step::TakeSnapshot { .. }
             | Step::DropSnapshot { .. } => return self.change(engine, mail),
-            Step::Withdraw { .. } | Step::Unlist { .. } | Step::Forget => {}
+            Step::Withdraw { .. } | Step::Unlist { .. } | Step::End { .. } | Step::Forget => {}
         }
         true
     }
@@ -523,6 +547,13 @@ fn words(step: &Step) -> String {
             format!("-> {} drops snapshot {}", letter(engine), letter(snapshot))
         }
         Step::Resize { engine, bytes } => format!("-> {} grows it to {bytes}", letter(engine)),
+        Step::End { wish: Wish::Size { bytes } } => format!("is not to have {bytes} any more"),
+        Step::End { wish: Wish::Snapshot { snapshot } } => {
+            format!("is not to have snapshot {} any more", letter(snapshot))
+        }
+        Step::End { wish: Wish::Replica { replica } } => {
+            format!("is not to have that of {} any more", char::from(replica[1]))
+        }
         Step::Forget => "is forgotten".into(),
     }
 }

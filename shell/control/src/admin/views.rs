@@ -21,6 +21,16 @@ pub(super) struct Volume {
     pub(super) lossy_epoch: Option<u64>,
     pub(super) alerts: Vec<String>,
     pub(super) created_unix_s: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) ended: Vec<Ended>,
+}
+
+/// What the volume could not have.
+#[derive(Debug, Serialize)]
+pub(super) struct Ended {
+    pub(super) what: String,
+    pub(super) why: String,
+    unix_s: u64,
 }
 
 impl From<wire::Volume> for Volume {
@@ -48,8 +58,13 @@ impl From<wire::Volume> for Volume {
             lossy_epoch: Some(volume.lossy_epoch).filter(|epoch| *epoch > 0),
             alerts: volume.alerts,
             created_unix_s: volume.created_unix_s,
+            ended: volume.ended.into_iter().map(ended).collect(),
         }
     }
+}
+
+fn ended(ended: wire::EndedWish) -> Ended {
+    Ended { what: ended.what, why: ended.why, unix_s: ended.unix_s }
 }
 
 impl Row for Volume {

@@ -265,6 +265,9 @@ async fn show(common: &Common, volume: String) -> Result<()> {
     if let Some(epoch) = volume.lossy_epoch {
         text += &format!("\nwrites that were not flushed may be lost since epoch {epoch}\n");
     }
+    for views::Ended { what, why, .. } in &volume.ended {
+        text += &format!("\nit does not get {what}: {why}\n");
+    }
     print(&text);
     Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::Stream as _;
 use tonic::{Code, Status, Streaming};
 
-use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, words};
+use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, is_final, words};
 use crate::identity;
 use crate::store::{Change, Pace, Refusal, Volume};
 
@@ -223,14 +223,20 @@ impl Control {
             if done.code == 0 {
                 inside.ledger(sent.volume).done(now);
                 inside.failures.remove(&sent.volume);
-                inside.forget_refusals(&sent.volume, |known| step == Some(*known));
+                let same = |known: &Step| step.is_some_and(|s| s.anywhere() == known.anywhere());
+                inside.forget_refusals(&sent.volume, same);
             } else {
                 self.counters.failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                inside.ledger(sent.volume).failed(now);
+                let code = Code::from_i32(done.code);
+                if step.is_some_and(|step| is_final(&step, code)) {
+                    inside.ledger(sent.volume).refused(now);
+                } else {
+                    inside.ledger(sent.volume).failed(now);
+                }
                 let node = inside.node(&sent.engine);
                 let text = format!("engine {node}: {}", done.text);
                 if let Some(step) = step.filter(Step::is_change) {
-                    let refusal = Status::new(Code::from_i32(done.code), text.clone());
+                    let refusal = Status::new(code, text.clone());
                     news = inside.refused(sent.volume, step, refusal);
                 }
                 inside.failures.insert(sent.volume, text);

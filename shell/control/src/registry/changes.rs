@@ -5,18 +5,26 @@ use std::sync::Arc;
 use braid_api::control as wire;
 use braid_api::control::order::What;
 use braid_nexus::Uuid;
-use braid_plan::Step;
-use tonic::Status;
+use braid_plan::{Step, Wish};
+use tonic::{Code, Status};
 
 use super::{Control, Inside};
 use crate::identity::text;
-use crate::store::Change;
+use crate::store::{Change, Done, Ended, unix_ms};
+
+/// Refusals of a volume that are remembered, at most: of wishes that ended they are of no use once
+/// whoever waited was told.
+const REFUSALS_MAX: usize = 64;
 
 impl Inside {
-    /// An engine refused a change; whether that is news.
+    /// An engine refused a change, whoever did so before; whether that is news.
     pub(super) fn refused(&mut self, volume: Uuid, step: Step, why: Status) -> bool {
         let refusals = self.refusals.entry(volume).or_default();
-        match refusals.iter_mut().find(|(known, _)| *known == step) {
+        let same = |known: &Step| known.anywhere() == step.anywhere();
+        if refusals.len() >= REFUSALS_MAX {
+            refusals.remove(0);
+        }
+        match refusals.iter_mut().find(|(known, _)| same(known)) {
             Some((_, known)) => {
                 let same = (known.code(), known.message()) == (why.code(), why.message());
                 *known = why;
@@ -89,6 +97,37 @@ impl Control {
         })
     }
 
+    /// A volume cannot have what was asked for: that is wished for no more, and it is told why.
+    pub(super) fn end(self: &Arc<Self>, volume: Uuid, wish: Wish) {
+        let of_it = |step: &Step| step.wish() == Some(wish);
+        let refusal = self.inside().refusal(&volume, of_it);
+        let why = refusal.map(|(_, why)| why.message().to_owned());
+        let why = why.unwrap_or_else(|| "the engine did not answer in time".into());
+        let control = Arc::clone(self);
+        tokio::spawn(async move {
+            let step = Step::End { wish };
+            let ended = Ended { what: String::new(), why: why.clone(), unix_s: unix_ms() / 1000 };
+            match control.store.change(Change::End { volume, wish, ended }).await {
+                Ok(Done::Done) => {
+                    let what = control.store.read(|state| {
+                        let ended = &state.volumes.get(&volume)?.spec.ended;
+                        Some(ended.last()?.what.clone())
+                    });
+                    let what = what.unwrap_or_else(|| "what was asked for".into());
+                    control.tell(&volume, format!("it does not get {what}: {why}"));
+                }
+                // It was taken back, or the record has it after all.
+                Ok(_) => {}
+                Err(_) => return control.fail(volume, step, "the store cannot be written"),
+            }
+            let now = control.now();
+            let mut inside = control.inside();
+            if inside.ledger(volume).in_flight() == Some(step) {
+                inside.ledger(volume).done(now);
+            }
+        });
+    }
+
     /// A replica that left is gone.
     pub(super) fn unlist(self: &Arc<Self>, volume: Uuid, replica: Uuid) {
         let control = Arc::clone(self);
@@ -107,5 +146,17 @@ impl Control {
                 inside.ledger(volume).done(now);
             }
         });
+    }
+}
+
+/// Whether an engine that refuses a step so refuses it for good.
+pub(crate) const fn is_final(step: &Step, code: Code) -> bool {
+    match (step, code) {
+        (_, Code::ResourceExhausted | Code::InvalidArgument) => true,
+        // A pool that is not there, a name that is taken: somebody has to see to that.
+        (Step::MakeReplica { .. }, _) => {
+            !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        }
+        _ => false,
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use braid_api::control as wire;
 use braid_block::Instant;
 use braid_nexus::{Record, Uuid};
-use braid_plan::{Asked, Ledger, Observed, Owners, Step};
+use braid_plan::{Asked, Ledger, Observed, Owners, Step, Wish};
 use braid_terminal::Result;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -28,6 +28,7 @@ use tonic::Status;
 use crate::store::{Stage, State, Store, random};
 
 pub use attend::{Stream, attend};
+pub(crate) use changes::is_final;
 pub(crate) use copies::Said;
 pub use turn::supervise;
 pub(crate) use turn::tell;
@@ -274,6 +275,13 @@ fn words(inside: &Inside, step: &Step) -> String {
             format!("{} lets snapshot {} go", node(engine), replica(snapshot))
         }
         Step::Resize { engine, bytes } => format!("{} grows it to {bytes} bytes", node(engine)),
+        Step::End { wish: Wish::Size { bytes } } => format!("it is not to have {bytes} bytes"),
+        Step::End { wish: Wish::Snapshot { snapshot } } => {
+            format!("it is not to have snapshot {}", replica(snapshot))
+        }
+        Step::End { wish: Wish::Replica { replica: uuid } } => {
+            format!("it is not to have replica {}", replica(uuid))
+        }
         Step::Forget => "it is forgotten".into(),
     }
 }

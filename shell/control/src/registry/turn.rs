@@ -57,7 +57,7 @@ impl Control {
         });
         let notes: Vec<_> = actions
             .iter()
-            .filter(|action| action.step != Step::Forget)
+            .filter(|action| !matches!(action.step, Step::Forget | Step::End { .. }))
             // A history that only says how often something was tried says nothing.
             .filter(|action| inside.refusal(&action.volume, |s| *s == action.step).is_none())
             .map(|action| (action.volume, words(&inside, &action.step)))
@@ -126,6 +126,7 @@ impl Control {
                 self.send(volume, step, what);
             }
             Step::Unlist { replica } => self.unlist(volume, replica),
+            Step::End { wish } => self.end(volume, wish),
             Step::Forget => self.forget(volume),
             Step::Resize { .. }
             | Step::MakeReplica { .. }

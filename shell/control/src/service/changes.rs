@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use braid_nexus::{Record, Uuid};
 use braid_plan::Step;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::identity;
-use crate::registry::{Control, tell};
+use crate::registry::{Control, is_final, tell};
 use crate::store::{Spec, Stage, Volume};
 
 /// How long a call waits: an owner that dies in the middle is replaced in half of it.
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How a wait ended without what was waited for.
 #[derive(Debug)]
 pub(super) enum Waited {
-    /// An engine refused for good: it is to be taken back.
+    /// An engine refused for good: it is wished for no more.
     Refused(Status),
     /// It is not so, or not yet.
     Not(Status),
@@ -69,16 +69,20 @@ impl Control {
             let Some(found) = found.filter(|found| found.spec.stage == Stage::Ready) else {
                 return Err(Waited::Not(Status::aborted("the volume is being deleted")));
             };
-            if let Some(seen) = look(&found) {
-                return seen.map_err(Waited::Not);
-            }
             let refusal = self.inside().refusal(volume, &meant);
-            match refusal {
-                Some((step, why)) if is_final(&step, why.code()) => {
+            match (look(&found), refusal) {
+                (Some(Ok(seen)), _) => return Ok(seen),
+                // The supervisor has ended the wish for that reason.
+                (Some(Err(_)), Some((step, why))) if is_final(&step, why.code()) => {
                     self.inside().forget_refusals(volume, meant);
                     return Err(Waited::Refused(why));
                 }
-                refusal if self.now().since(begun) > PATIENCE => {
+                (Some(Err(status)), refusal) => {
+                    let why = refusal.map(|(_, why)| format!("; refused: {}", why.message()));
+                    let text = format!("{}{}", status.message(), why.unwrap_or_default());
+                    return Err(Waited::Not(Status::new(status.code(), text)));
+                }
+                (None, refusal) if self.now().since(begun) > PATIENCE => {
                     let why = refusal.map(|(_, why)| why.message().to_owned());
                     return Err(Waited::Not(self.late(volume, &found, why)));
                 }
@@ -99,17 +103,5 @@ impl Control {
             "volume {} is not so yet, and it is still being tried: {why}",
             identity::text(uuid)
         ))
-    }
-}
-
-/// Whether an engine that refuses a step so refuses it for good.
-const fn is_final(step: &Step, code: Code) -> bool {
-    match (step, code) {
-        (_, Code::ResourceExhausted | Code::InvalidArgument) => true,
-        // A pool that is not there, a name that is taken: somebody has to see to that.
-        (Step::MakeReplica { .. }, _) => {
-            !matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-        }
-        _ => false,
     }
 }

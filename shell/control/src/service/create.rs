@@ -88,6 +88,7 @@ impl Control {
             stage: Stage::Creating,
             appointed: None,
             pace: None,
+            ended: Vec::new(),
         };
         self.store.change(Change::Create(Box::new(spec.clone()))).await.map_err(refused)?;
         Ok(spec)

@@ -23,11 +23,6 @@ impl Control {
             Wanted::There(replica) => (replica, None),
             Wanted::New(place) => (place.replica, Some(place)),
         };
-        if let Some(place) = new {
-            let text = format!("a replica on {} was asked for", place.node);
-            self.store.change(Change::Place { volume, place }).await.map_err(refused)?;
-            self.store.note(volume, text);
-        }
         let meant = |step: &Step| match step {
             Step::MakeReplica { replica: made, .. } | Step::AddMember { replica: made, .. } => {
                 *made == replica
@@ -35,6 +30,11 @@ impl Control {
             _ => false,
         };
         self.ask_anew(&volume, meant);
+        if let Some(place) = new {
+            let text = format!("a replica on {} was asked for", place.node);
+            self.store.change(Change::Place { volume, place }).await.map_err(refused)?;
+            self.store.note(volume, text);
+        }
         let look = |volume: &Volume| {
             let named = volume.record.as_ref().is_some_and(|r| r.slot_of(&replica).is_some());
             let place = volume.spec.places.iter().find(|place| place.replica == replica);
@@ -45,15 +45,10 @@ impl Control {
         };
         match self.wait_until(&volume, meant, look).await {
             Ok(()) => self.volume(&volume),
-            Err(Waited::Refused(why)) => {
-                let back = Change::Leave { volume, replica, forget: false };
-                self.store.change(back).await.map_err(refused)?;
-                self.store.note(volume, format!("it gets no other replica: {}", why.message()));
-                Err(match why.code() {
-                    Code::ResourceExhausted => why,
-                    _ => Status::failed_precondition(why.message()),
-                })
-            }
+            Err(Waited::Refused(why)) => Err(match why.code() {
+                Code::ResourceExhausted => why,
+                _ => Status::failed_precondition(why.message()),
+            }),
             Err(waited) => Err(waited.status()),
         }
     }

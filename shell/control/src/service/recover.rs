@@ -125,5 +125,6 @@ fn found(volume: &Uuid, record: &Record, said: &[Said], control: &Control) -> Sp
         stage: Stage::Ready,
         appointed: None,
         pace: None,
+        ended: Vec::new(),
     }
 }

@@ -28,6 +28,8 @@ impl Control {
                 spec.name, record.bytes
             )));
         }
+        let meant = |step: &Step| matches!(step, Step::Resize { bytes: to, .. } if *to == bytes);
+        self.ask_anew(&volume, meant);
         if spec.bytes != bytes {
             self.store
                 .change(Change::Resize { volume, instead: None, bytes })
@@ -35,28 +37,18 @@ impl Control {
                 .map_err(refused)?;
             self.store.note(volume, format!("a size of {bytes} bytes was asked for"));
         }
-        let meant = |step: &Step| matches!(step, Step::Resize { bytes: to, .. } if *to == bytes);
-        self.ask_anew(&volume, meant);
         let look = |volume: &Volume| {
             let now = volume.record.as_ref().map_or(0, |record| record.bytes);
             let other = volume.spec.bytes;
             match now {
                 now if now >= bytes => Some(Ok(())),
                 _ if other != bytes => Some(Err(Status::aborted(format!(
-                    "another size was asked for meanwhile: {other} bytes"
+                    "another size is asked for now: {other} bytes"
                 )))),
                 _ => None,
             }
         };
-        match self.wait_until(&volume, meant, look).await {
-            Ok(()) => self.volume(&volume),
-            Err(Waited::Refused(why)) => {
-                let back = Change::Resize { volume, instead: Some(bytes), bytes: record.bytes };
-                self.store.change(back).await.map_err(refused)?;
-                self.store.note(volume, format!("it keeps its size: {}", why.message()));
-                Err(why)
-            }
-            Err(waited) => Err(waited.status()),
-        }
+        self.wait_until(&volume, meant, look).await.map_err(Waited::status)?;
+        self.volume(&volume)
     }
 }

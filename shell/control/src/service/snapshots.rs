@@ -40,13 +40,13 @@ impl Control {
         let snapshot = Snapshot { uuid, name, created_unix_s, stage: SnapshotStage::Wanted };
         let text = format!("snapshot {} was asked for", snapshot.name);
         let take = Change::TakeSnapshot { volume, snapshot };
+        let meant =
+            |step: &Step| matches!(step, Step::TakeSnapshot { snapshot, .. } if *snapshot == uuid);
+        self.ask_anew(&volume, meant);
         self.store.change(take).await.map_err(refused)?;
         if known.is_none() {
             self.store.note(volume, text);
         }
-        let meant =
-            |step: &Step| matches!(step, Step::TakeSnapshot { snapshot, .. } if *snapshot == uuid);
-        self.ask_anew(&volume, meant);
         let look = |volume: &Volume| {
             let shown = of(volume).into_iter().find(|(known, _)| *known == uuid);
             match shown {
@@ -55,19 +55,10 @@ impl Control {
                     Status::failed_precondition("the record does not name this snapshot any more"),
                 )),
                 Some((_, shown)) if shown.state() == wire::SnapshotState::Taking => None,
-                _ => Some(Err(Status::aborted("it is being destroyed"))),
+                _ => Some(Err(Status::aborted("it is wished for no more"))),
             }
         };
-        match self.wait_until(&volume, meant, look).await {
-            Ok(shown) => Ok(shown),
-            Err(Waited::Refused(why)) => {
-                let back = Change::DropSnapshot { volume, snapshot: uuid };
-                self.store.change(back).await.map_err(refused)?;
-                self.store.note(volume, format!("the snapshot is not taken: {}", why.message()));
-                Err(why)
-            }
-            Err(waited) => Err(waited.status()),
-        }
+        self.wait_until(&volume, meant, look).await.map_err(Waited::status)
     }
 
     /// `ListSnapshots`.

@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::identity;
 use crate::registry::{Control, Inside, tell};
-use crate::store::{Stage, Stay, Volume};
+use crate::store::{Ended, Stage, Stay, Volume};
 
 impl Control {
     /// The volume that a request means.
@@ -79,8 +79,14 @@ impl Control {
             lossy_epoch: record.and_then(|r| r.lossy.as_ref()).map_or(0, |lossy| lossy.epoch),
             alerts: tell(&alerts),
             created_unix_s: spec.created_unix_s,
+            ended: spec.ended.iter().map(ended).collect(),
         }
     }
+}
+
+fn ended(ended: &Ended) -> wire::EndedWish {
+    let Ended { what, why, unix_s } = ended.clone();
+    wire::EndedWish { what, why, unix_s }
 }
 
 fn state(volume: &Volume, stale: bool, served: bool) -> wire::VolumeState {

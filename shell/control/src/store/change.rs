@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use braid_nexus::record::RECORD_MAX;
 use braid_nexus::{Record, Uuid};
+use braid_plan::Wish;
 
-use super::row::{Appointed, Pace, Place, Snapshot, Spec, Stage};
+use super::row::{Appointed, Ended, Pace, Place, Snapshot, Spec, Stage};
 use super::{State, Volume};
 
 /// A change.
@@ -82,6 +83,16 @@ pub enum Change {
         volume: Uuid,
         /// Which.
         snapshot: Uuid,
+    },
+    /// A volume cannot have what was wished for. What it has after all, or is wished for no more,
+    /// is left as it is: [`Done::Absent`].
+    End {
+        /// Which volume.
+        volume: Uuid,
+        /// What.
+        wish: Wish,
+        /// Why, and when; what that was is filled in.
+        ended: Ended,
     },
     /// Its replicas are brought back so fast from now on, unless that was replaced already.
     Pace {
@@ -218,6 +229,7 @@ impl<'a> Draft<'a> {
             Change::Resize { volume, instead, bytes } => {
                 let (found, mut spec) = self.ready(&volume)?;
                 if instead.is_none_or(|instead| instead == spec.bytes) {
+                    spec.forget_end(&super::contents::size_in_words(bytes));
                     spec.bytes = bytes;
                 }
                 self.put(Volume { spec: Arc::new(spec), ..found });
@@ -228,6 +240,7 @@ impl<'a> Draft<'a> {
             Change::Unlist { volume, replica } => self.unlist(&volume, &replica),
             Change::TakeSnapshot { volume, snapshot } => self.take_snapshot(&volume, snapshot),
             Change::DropSnapshot { volume, snapshot } => self.drop_snapshot(&volume, &snapshot),
+            Change::End { volume, wish, ended } => self.end(&volume, wish, ended),
             Change::Pace { volume, pace } => {
                 let found = self.found(&volume)?;
                 if found.spec.pace.is_none_or(|known| known.version < pace.version) {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use braid_nexus::record::REPLICAS_MAX;
 use braid_nexus::{Record, Uuid};
+use braid_plan::Wish;
 
 use super::Volume;
 use super::change::{Done, Draft, Refusal};
-use super::row::{Place, Snapshot, SnapshotStage, Spec, Stay};
+use super::row::{ENDED_MAX, Ended, Place, Snapshot, SnapshotStage, Spec, Stay};
 
 impl Draft<'_> {
     pub(super) fn place(&mut self, volume: &Uuid, place: Place) -> Result<Done, Refusal> {
@@ -38,6 +39,7 @@ impl Draft<'_> {
             return Err(Refusal::Exists("this replica belongs to another volume".into()));
         }
         drop(all);
+        spec.forget_end(&place.in_words());
         spec.places.push(place);
         self.put(Volume { spec: Arc::new(spec), ..found });
         Ok(Done::Done)
@@ -103,7 +105,10 @@ impl Draft<'_> {
             None if record.is_some() => {
                 return Err(Refusal::Exists("a snapshot has this uuid already".into()));
             }
-            None => spec.snapshots.push(snapshot),
+            None => {
+                spec.forget_end(&snapshot.in_words());
+                spec.snapshots.push(snapshot);
+            }
         }
         self.put(Volume { spec: Arc::new(spec), ..found });
         Ok(Done::Done)
@@ -126,6 +131,75 @@ impl Draft<'_> {
         }
         self.put(Volume { spec: Arc::new(spec), ..found });
         Ok(Done::Done)
+    }
+
+    /// Ends a wish, if it is one still.
+    pub(super) fn end(
+        &mut self,
+        volume: &Uuid,
+        wish: Wish,
+        mut ended: Ended,
+    ) -> Result<Done, Refusal> {
+        let (found, mut spec) = self.ready(volume)?;
+        let Some(record) = &found.record else { return Err(Refusal::NotFound) };
+        let Some(what) = taken_back(&mut spec, record, wish) else { return Ok(Done::Absent) };
+        // Of what was asked for again the last answer counts.
+        spec.forget_end(&what);
+        if spec.ended.len() >= ENDED_MAX {
+            spec.ended.remove(0);
+        }
+        ended.what = what;
+        spec.ended.push(ended);
+        self.put(Volume { spec: Arc::new(spec), ..found });
+        Ok(Done::Done)
+    }
+}
+
+impl Spec {
+    /// What ended is asked for again.
+    pub(super) fn forget_end(&mut self, what: &str) {
+        self.ended.retain(|ended| ended.what != what);
+    }
+}
+
+impl Snapshot {
+    fn in_words(&self) -> String {
+        format!("snapshot {}", self.name)
+    }
+}
+
+impl Place {
+    fn in_words(&self) -> String {
+        format!("a replica on {}", self.node)
+    }
+}
+
+pub(super) fn size_in_words(bytes: u64) -> String {
+    format!("a size of {bytes} bytes")
+}
+
+/// Takes a wish back that the record does not fulfil; what it was, in words.
+fn taken_back(spec: &mut Spec, record: &Record, wish: Wish) -> Option<String> {
+    match wish {
+        Wish::Size { bytes } => {
+            let wished = spec.bytes == bytes && record.bytes < bytes;
+            wished.then(|| spec.bytes = record.bytes)?;
+            Some(size_in_words(bytes))
+        }
+        Wish::Snapshot { snapshot } => {
+            let wished =
+                |known: &Snapshot| known.uuid == snapshot && known.stage == SnapshotStage::Wanted;
+            let at = spec.snapshots.iter().position(wished)?;
+            // If its owner is about to name it: invariant 2.
+            let gone = record.snapshot(&snapshot).is_none().then(|| spec.snapshots.remove(at))?;
+            Some(gone.in_words())
+        }
+        Wish::Replica { replica } => {
+            let mut places = spec.places.iter_mut();
+            let place = places.find(|p| p.replica == replica && p.stay == Stay::Stays)?;
+            record.slot_of(&replica).is_none().then(|| place.stay = Stay::Leaves)?;
+            Some(place.in_words())
+        }
     }
 }
 

@@ -27,7 +27,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Change, Done, Refusal};
 pub use file::{Opener, at, restore};
-pub use row::{Appointed, Pace, Place, Snapshot, SnapshotStage, Spec, Stage, Stay};
+pub use row::{
+    Appointed, ENDED_MAX, Ended, Pace, Place, Snapshot, SnapshotStage, Spec, Stage, Stay,
+};
 pub use writer::Counters;
 
 /// Changes that wait for the thread, at most: whoever asks for more waits.

@@ -28,6 +28,23 @@ pub struct Spec {
     /// How fast its replicas are brought back, if somebody said so.
     #[serde(default)]
     pub pace: Option<Pace>,
+    /// What it could not have, the newest last.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
+}
+
+/// Wishes that ended and are told of, at most: what is older is in the volume's history.
+pub const ENDED_MAX: usize = 8;
+
+/// A wish that ended without what was wished for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// What was wished for, in words.
+    pub what: String,
+    /// Why it was not done.
+    pub why: String,
+    /// When that was decided, in seconds since 1970.
+    pub unix_s: u64,
 }
 
 /// Bytes of a volume that are gone through a second, for replicas that return; 0: as fast as it

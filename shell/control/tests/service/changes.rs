@@ -255,6 +255,52 @@ async fn snapshot(
     control.client().await.create_snapshot(request).await.map(tonic::Response::into_inner)
 }
 
+#[tokio::test]
+async fn what_is_refused_for_good_ends_though_nobody_waits_and_is_told_until_it_is_asked_for_anew()
+{
+    let folder = Folder::new();
+    let (mut control, engines, _cluster, volume) = three(&folder).await;
+    let owner = on(&engines, &volume.engine);
+    let full = Some((Code::ResourceExhausted, "its pool is full".into()));
+    let refuses = || owner.set(Manners { refuses: full.clone(), ..Manners::default() });
+    refuses();
+    let refused = control.ask(&["volume", "snapshot", "create", "db", "monday"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("its pool is full"), "{refused:?}");
+    owner.set(Manners { mute: true, ..Manners::default() });
+    let mut client = control.client().await;
+    let request = wire::CreateSnapshotRequest {
+        volume: "db".into(),
+        name: "tuesday".into(),
+        uuid: String::new(),
+    };
+    let asked = tokio::spawn(async move { client.create_snapshot(request).await });
+    while ordered(&engines, "TakeSnapshot") < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    asked.abort();
+    refuses();
+    let ended = |v: &wire::Volume| v.ended.iter().map(|e| e.what.clone()).collect::<Vec<_>>();
+    let both = ["snapshot monday", "snapshot tuesday"];
+    control.until("db", "both ended", |v| ended(v) == both).await;
+    assert_eq!(listed(&control).await, [], "nobody wishes for it any more");
+    let tries = ordered(&engines, "TakeSnapshot");
+    owner.set(Manners::default());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((tries, ordered(&engines, "TakeSnapshot")), (3, 3));
+    let address = control.address.clone();
+    control.kill();
+    let control = Control::start_at(&folder, "store", &address);
+    control.until("db", "told still", |v| ended(v) == both && well(v)).await;
+    let shown = control.ask(&["volume", "show", "db"]).await.stdout;
+    let why = format!("it does not get snapshot tuesday: engine {}: its pool", volume.engine);
+    assert!(shown.contains(&why), "{shown}");
+    let history = control.ask(&["volume", "history", "db"]).await.stdout;
+    assert!(history.contains(&why), "{history}");
+    snapshot(&control, "tuesday", "").await.unwrap();
+    assert_eq!(ended(&control.volume("db").await.unwrap()), both[..1]);
+}
+
 async fn listed(control: &Control) -> Vec<(String, SnapshotState)> {
     let request = wire::ListSnapshotsRequest { volume: "db".into() };
     let listed = control.client().await.list_snapshots(request).await.unwrap().into_inner();

@@ -1,5 +1,5 @@
-//! How fast replicas are brought back is kept by the control plane; nothing waits for that. Here the
-//! service runs in the process of the test, on a file that can be held.
+//! How fast replicas are brought back is kept by the control plane; nothing waits for that. Here
+//! the service runs in the process of the test, on a file that can be held.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
@@ -85,6 +85,7 @@ fn spec(volume: u8) -> Spec {
         stage: Stage::Creating,
         appointed: None,
         pace: None,
+        ended: Vec::new(),
     }
 }
 

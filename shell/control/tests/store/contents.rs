@@ -1,8 +1,11 @@
 //! What a volume consists of: what is wanted of it, as its record changes.
 
-use braid_control::store::{Change, Done, Place, Refusal, Snapshot, SnapshotStage, Stay, Store};
+use braid_control::store::{
+    Change, Done, Ended, Place, Refusal, Snapshot, SnapshotStage, Stay, Store,
+};
 use braid_nexus::record::{self, Replica, Standing};
 use braid_nexus::{Record, Uuid};
+use braid_plan::Wish;
 
 use super::{Folder, id, make, open, swap};
 
@@ -113,4 +116,44 @@ async fn the_last_replica_that_holds_everything_stays_and_one_is_listed_while_it
     assert_eq!(store.change(unlist(id(101))).await, Ok(Done::Done));
     let places = store.read(|state| state.volumes[&id(1)].spec.places.clone());
     assert_eq!(places.iter().map(|place| place.replica).collect::<Vec<_>>(), [id(7)]);
+}
+
+#[tokio::test]
+async fn a_wish_ends_only_while_it_is_one_and_eight_that_ended_are_told_of() {
+    let folder = Folder::new();
+    let store = open(&folder.path("store"));
+    let old = make(&store, 1).await;
+    let why = |unix_s| Ended { what: String::new(), why: "full".into(), unix_s };
+    let end = |wish, at| Change::End { volume: id(1), wish, ended: why(at) };
+    let of = |uuid| Wish::Snapshot { snapshot: id(uuid) };
+    let told = || -> Vec<String> {
+        let spec = store.read(|state| state.volumes[&id(1)].spec.clone());
+        spec.ended.iter().map(|ended| ended.what.clone()).collect()
+    };
+    store.change(take(5, "monday")).await.unwrap();
+    let with = naming(&old, &[5]);
+    store.change(swap(&old, &with)).await.unwrap();
+    // It was taken, though nobody heard of it; nobody wished for these; a member stays one.
+    let member = Wish::Replica { replica: id(101) };
+    for wish in [of(5), of(6), Wish::Size { bytes: 1 << 40 }, member] {
+        assert_eq!(store.change(end(wish, 1)).await, Ok(Done::Absent), "{wish:?}");
+    }
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Taken)]);
+    for uuid in 10..20 {
+        store.change(take(uuid, &format!("s{uuid}"))).await.unwrap();
+        assert_eq!(store.change(end(of(uuid), 2)).await, Ok(Done::Done));
+        assert_eq!(store.change(end(of(uuid), 3)).await, Ok(Done::Absent), "once");
+    }
+    assert_eq!(stages(&store), [(id(5), SnapshotStage::Taken)]);
+    let last: Vec<String> = (12..20).map(|uuid| format!("snapshot s{uuid}")).collect();
+    assert_eq!(told(), last);
+    store.change(take(19, "s19")).await.unwrap();
+    assert_eq!(told(), last[..7], "it is asked for again, under the same uuid even");
+    let grow = Change::Resize { volume: id(1), instead: None, bytes: 1 << 30 };
+    store.change(grow).await.unwrap();
+    let other = Wish::Size { bytes: 1 << 29 };
+    assert_eq!(store.change(end(other, 4)).await, Ok(Done::Absent), "another size was asked for");
+    store.change(end(Wish::Size { bytes: 1 << 30 }, 5)).await.unwrap();
+    let bytes = store.read(|state| state.volumes[&id(1)].spec.bytes);
+    assert_eq!((bytes, told().len()), (old.bytes, 8));
 }

@@ -75,6 +75,7 @@ pub(crate) fn spec(volume: u8) -> Spec {
         stage: Stage::Creating,
         appointed: None,
         pace: None,
+        ended: Vec::new(),
     }
 }
 
