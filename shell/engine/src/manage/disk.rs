@@ -195,8 +195,9 @@ fn check_marks(path: &Path, is_file: bool) -> Result<(), Status> {
         let unknown = is_file && !half_made && head.iter().any(|byte| *byte != 0);
         Ok(match mark {
             None => unknown.then_some("data"),
-            // A superblock of which a power cut left a part.
-            Some(signature::POOL) if half_made => None,
+            // Superblocks of which a power cut left a part, or those at the end alone: they are
+            // written at once.
+            Some(signature::POOL | signature::HEADLESS) if half_made => None,
             mark => mark,
         })
     });

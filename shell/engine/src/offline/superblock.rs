@@ -52,6 +52,17 @@ pub fn read(path: &Path) -> Option<Found> {
     }
 }
 
+/// Where the superblocks at the end of a disk of so many bytes are, if a pool takes all of it; none
+/// if it is too small for any.
+#[must_use]
+pub const fn copies(size: u64) -> Option<[u64; 2]> {
+    let block = BYTES as u64;
+    match (size / block * block).checked_sub(2 * block) {
+        Some(first) => Some([first, first + block]),
+        None => None,
+    }
+}
+
 /// Whether this beginning of a disk holds nothing but what a pool begins with that was never
 /// finished: empty pages at their places, and at most parts of its superblocks. The first change
 /// of a pool writes its journal, which stands here too: so there is nothing to lose.

@@ -268,6 +268,43 @@ fn a_pool_without_its_superblocks_is_data_still() {
 }
 
 #[test]
+fn a_pool_that_lost_its_first_superblocks_is_not_overwritten_and_can_be_mended() {
+    let made = Made::new("beheaded");
+    make(&made, true);
+    let whole = fs::read(&made.0).unwrap();
+    let end = whole.len() - 8192;
+    // Either copy at the end will do.
+    for lost in [vec![], vec![end..end + 4096], vec![end + 4096..end + 8192]] {
+        let mut bytes = whole.clone();
+        bytes[..8192].fill(0);
+        lost.iter().for_each(|copy| bytes[copy.clone()].fill(0));
+        fs::write(&made.0, &bytes).unwrap();
+        assert_eq!(superblock::read(&made.0), None, "{lost:?}");
+        let size = bytes.len() as u64;
+        let mark = signature::probe(&mut std::io::Cursor::new(&bytes), size).unwrap();
+        assert_eq!(mark, Some(signature::HEADLESS), "{lost:?}");
+        let making = Making {
+            path: made.0.clone(),
+            bytes: None,
+            allocation: Allocation::Reserved,
+            force: false,
+        };
+        let refused = disk::make(&making).unwrap_err();
+        assert!(refused.message().contains("verify --repair"), "{refused:?}");
+        assert!(fs::read(&made.0).unwrap() == bytes, "nothing was changed");
+        // What the message says.
+        let mut disk = Disk::open(&made.0, true).unwrap();
+        let mut mem = Heap::default();
+        let mut pool = super::open(&made.0, &mut disk, &mut mem).unwrap();
+        let scope = braid_pool::Scope { repair: true, ..braid_pool::Scope::default() };
+        let report = braid_pool::check(&mut pool, &mut mem, &mut disk, super::BEGINNING, scope);
+        let bad = 2 + lost.len() as u64;
+        assert_eq!((report.errors, report.bad_copies, report.mended), (0, bad, bad), "{lost:?}");
+        assert_eq!(superblock::read(&made.0).unwrap().uuid, UUID);
+    }
+}
+
+#[test]
 fn what_is_no_pool_or_in_use_is_refused() {
     let made = Made::new("plain");
     let mut mem = Heap::default();

@@ -16,6 +16,9 @@ struct Magic {
 
 /// What a disk with a superblock of ours is called.
 pub const POOL: &str = "a Braid pool";
+/// And one that has superblocks of ours at its end alone.
+pub const HEADLESS: &str = "a Braid pool that lost its first superblocks and has those at its end \
+    (braid-engine verify --repair writes them again)";
 
 const fn magic(format: &'static str, offset: u64, bytes: &'static [u8]) -> Magic {
     Magic { format, offset, bytes }
@@ -109,6 +112,10 @@ fn in_head(head: &[u8]) -> Option<&'static str> {
 
 fn in_tail(tail: &[u8], from: u64, size: u64) -> Option<&'static str> {
     let at = |offset: u64, bytes: &[u8]| offset >= from && has(tail, offset - from, bytes);
+    let copies = superblock::copies(size).into_iter().flatten();
+    if copies.into_iter().any(|copy| at(copy + 32, superblock::MAGIC)) {
+        return Some(HEADLESS);
+    }
     // md superblocks 1.0 and 0.90 stand 8 and 64 KiB before the end, rounded down (md.h).
     let md_1_0 = (size & !0xfff).saturating_sub(8 << 10);
     let md_0_90 = (size & !0xffff).saturating_sub(64 << 10);
@@ -173,12 +180,23 @@ mod tests {
     fn marks_at_the_end_are_found() {
         for (offset, bytes, format) in [
             (SIZE - 512, &b"EFI PART"[..], "a GPT partition table"),
+            (SIZE - (8 << 10) + 32, superblock::MAGIC, HEADLESS),
+            (SIZE - (4 << 10) + 32, superblock::MAGIC, HEADLESS),
             (SIZE - (8 << 10), MD_MAGIC, "a Linux RAID member"),
             (SIZE - (64 << 10), MD_MAGIC, "a Linux RAID member"),
             (SIZE - (100 << 10), &ZFS_MAGIC.to_le_bytes(), "a ZFS pool member"),
         ] {
             assert_eq!(found(&[(offset, bytes)]), Some(format), "{offset}");
         }
+    }
+
+    #[test]
+    fn a_pool_on_a_disk_that_ends_amid_a_block_is_found_by_its_end() {
+        let mut disk = vec![0; usize::try_from(SIZE).unwrap() + 512];
+        let copy = disk.len() - 512 - 8192 + 32;
+        disk[copy..][..8].copy_from_slice(superblock::MAGIC);
+        let size = disk.len() as u64;
+        assert_eq!(probe(&mut Cursor::new(disk), size).unwrap(), Some(HEADLESS));
     }
 
     #[test]
