@@ -224,6 +224,8 @@ struct Check<'a, M, I> {
     seen: Vec<Vec<u64>>,
     /// Pairs that pointers lead to.
     pairs: BTreeSet<u64>,
+    /// Clusters of pages.
+    page_clusters: u64,
     /// Clusters that thick replicas have not used, as their leaves come to.
     promised: u64,
     /// What data is read into.
@@ -252,6 +254,7 @@ pub fn check<M: Buffers, I: Image>(
         report: Report::default(),
         seen,
         pairs: BTreeSet::new(),
+        page_clusters: 0,
         promised: 0,
         buffer: alloc::vec![0; CLUSTER as usize],
     };

@@ -81,25 +81,43 @@ impl<M: Buffers, I: Image> Check<'_, M, I> {
     }
 
     /// Clusters of pages: owned by nobody else, and every pair of them that is used is pointed to.
+    /// One counts if a pointer leads into it, or if its first page says that it is one: whatever
+    /// the bitmap says.
     pub(super) fn page_clusters(&mut self) {
+        let layout = &self.store().layout;
+        let places = self.pairs.iter().filter_map(|pair| layout.pair_place(*pair));
+        let mut pointed: Vec<u32> = places.map(|(cluster, _)| cluster).collect();
+        pointed.dedup();
+        for cluster in pointed.iter().copied() {
+            self.page_cluster(cluster);
+        }
         let mut next = 0;
         while let Some(cluster) = self.store().space.map_from(next) {
             next = cluster + 1;
-            let device = self.store().layout.cluster(cluster);
-            if !self.own(cluster) || !self.store().space.is_used(cluster) {
-                self.tell(Finding::Shared { device, layer: crate::layout::Cell::PAGES, offset: 0 });
-            }
+            let address = self.store().layout.cluster(cluster);
             self.page(PageId::PageMap(cluster));
             if !self.fetch(PageId::PageMap(cluster)) {
                 continue;
+            }
+            if pointed.binary_search(&cluster).is_err() {
+                self.page_cluster(cluster);
             }
             let used = self.store().map.page_maps.get(&cluster).map_or(0, |used| *used.get());
             for at in bits(u64::from(used)).skip(1) {
                 let pair = self.store().layout.pair_in(cluster, at);
                 if !self.pairs.contains(&pair) && self.store().map.lost.is_empty() {
-                    self.tell(Finding::LeakedPage { device: device + u64::from(at) * PAIR });
+                    self.tell(Finding::LeakedPage { device: address + u64::from(at) * PAIR });
                 }
             }
+        }
+    }
+
+    /// Counts a cluster of pages.
+    fn page_cluster(&mut self, cluster: u32) {
+        self.page_clusters += 1;
+        if !self.own(cluster) || !self.store().space.is_used(cluster) {
+            let device = self.store().layout.cluster(cluster);
+            self.tell(Finding::Shared { device, layer: crate::layout::Cell::PAGES, offset: 0 });
         }
     }
 }

@@ -93,6 +93,40 @@ fn each_figure_of_the_space_is_counted_by_itself() {
 }
 
 #[test]
+fn bitmaps_that_were_loaded_wrong_are_told_by_what_the_maps_come_to() {
+    // Opening counts the bits that it loads, so no figure differs from the bits themselves.
+    let breaks: [(&[Figure], Break); 4] = [
+        (&[Figure::Used, Figure::Free], |space| {
+            let free = space.find().expect("one is free");
+            space.mark(u64::MAX, free, true);
+        }),
+        (&[Figure::Used, Figure::Free], |space| {
+            let used = |c: &u32| space.is_used(*c) && !space.is_map(*c);
+            let used = (0..).find(used).expect("data");
+            space.mark(u64::MAX, used, false);
+        }),
+        (&[Figure::Pages], |space| {
+            let pages = space.map_from(0).expect("pages");
+            space.mark_map(u64::MAX, pages, false);
+        }),
+        (&[Figure::Used, Figure::Free], |space| {
+            let pages = space.map_from(0).expect("pages");
+            space.mark(u64::MAX, pages, false);
+        }),
+    ];
+    for (n, (broken, spoil)) in breaks.into_iter().enumerate() {
+        let mut rig = sound();
+        spoil(&mut rig.pool.store.space);
+        rig.pool.store.space.recount();
+        let found = look(&mut rig);
+        let told = |wanted: Figure| {
+            found.iter().any(|f| matches!(f, Finding::Space { figure, .. } if *figure == wanted))
+        };
+        assert!(broken.iter().all(|figure| told(*figure)), "{n}: {found:?}");
+    }
+}
+
+#[test]
 fn free_space_that_the_pool_has_forgotten_is_found() {
     // What was let out of quarantine stays held: nobody can use it, and no other figure tells.
     let mut rig = sound();
