@@ -10,8 +10,8 @@
 //! | promised | the sizes of thick replicas, and the clusters in their leaves |
 //! | granted | the writes in work |
 //!
-//! So the bitmaps are compared with the walk in two ways: bit by bit, and by their number. A page of
-//! the maps that is lost hides what it owns: then of what only it can tell nothing is said.
+//! So the bitmaps are compared with the walk in two ways: bit by bit, and by their number. A page
+//! of the maps that is lost hides what it owns: then of what only it can tell nothing is said.
 
 use alloc::vec::Vec;
 
