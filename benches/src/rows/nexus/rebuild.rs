@@ -1,5 +1,5 @@
-//! A replica of a full volume is taken out and made anew, with no load, in turn with a plain copy of
-//! a file of the same size on the same disk.
+//! A replica of a full volume is taken out and made anew, with no load, in turn with a plain copy
+//! of a file of the same size on the same disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
