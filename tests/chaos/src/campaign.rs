@@ -172,7 +172,8 @@ fn tell_stalls(seen: &Mutex<Seen>, story: &Story, told: &mut usize) {
     }
 }
 
-fn finding(seen: &Mutex<Seen>) -> Outcome<()> {
+/// What hosts found that must not be.
+pub(crate) fn finding(seen: &Mutex<Seen>) -> Outcome<()> {
     look(seen).finding.clone().map_or(Ok(()), Err)
 }
 
@@ -208,7 +209,8 @@ fn recover(
     cluster.seen(VOLUME)
 }
 
-fn settled(hosts: &Running) -> Outcome<()> {
+/// Waits until all that hosts asked for has ended.
+pub(crate) fn settled(hosts: &Running) -> Outcome<()> {
     // An order is heard in the next turn of the hosts.
     std::thread::sleep(Duration::from_millis(200));
     let idle = || {
@@ -219,7 +221,8 @@ fn settled(hosts: &Running) -> Outcome<()> {
     wait_for(ENDS, idle)?.ok_or_else(left)
 }
 
-fn leave(hosts: Running) -> Outcome<History> {
+/// The hosts go away.
+pub(crate) fn leave(hosts: Running) -> Outcome<History> {
     hosts.order(Order::Leave)?;
     hosts.join()
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::net::{BEHIND, CONTROL_PORT, ENGINES, Net, PORT, Place};
-use crate::process::{kill, run_within, signal, wait_for};
+use crate::process::{bound, kill, run_within, signal, wait_for};
 
 /// How long anything may take that takes a second or two when nothing is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,6 +62,8 @@ pub struct Cluster {
     keeper: Option<Child>,
     /// How often each engine's machine was started.
     boots: [u32; ENGINES],
+    /// Further options of all engines.
+    options: Vec<String>,
 }
 
 /// What the control plane says of a volume.
@@ -90,21 +92,25 @@ impl Cluster {
     ///
     /// What did not start.
     pub fn start(parts: Parts, net: Net) -> Outcome<Self> {
+        Self::start_with(parts, net, &[])
+    }
+
+    /// The same, with further options of all engines.
+    pub(crate) fn start_with(parts: Parts, net: Net, options: &[&str]) -> Outcome<Self> {
         let mut cluster = Self {
             parts,
             net,
             engines: [const { None }; ENGINES],
             keeper: None,
             boots: [1; ENGINES],
+            options: options.iter().map(|&option| option.to_owned()).collect(),
         };
         cluster.start_control()?;
         for engine in 0..ENGINES {
             cluster.start_engine(engine)?;
         }
         for engine in 0..ENGINES {
-            let pool = cluster.pool(engine).display().to_string();
-            let size = cluster.parts.pool_bytes.to_string();
-            cluster.tell(engine, &["pool", "create", &pool, "--size", &size, "--sparse"])?;
+            cluster.make_pool(engine)?;
         }
         let pools = || {
             let listed = cluster.ask(&["engine", "list"])?;
@@ -114,6 +120,13 @@ impl Cluster {
         };
         wait_for(PATIENCE, pools)?.ok_or("not all engines report their pools")?;
         Ok(cluster)
+    }
+
+    /// Makes an engine's pool, which is empty.
+    pub(crate) fn make_pool(&self, engine: usize) -> Outcome<()> {
+        let pool = self.pool(engine).display().to_string();
+        let size = self.parts.pool_bytes.to_string();
+        self.tell(engine, &["pool", "create", &pool, "--size", &size, "--sparse"]).map(drop)
     }
 
     /// Makes a volume.
@@ -223,6 +236,7 @@ impl Cluster {
         ] {
             words.extend([option.to_owned(), value]);
         }
+        words.extend(self.options.iter().cloned());
         if self.parts.faults {
             words.extend(["--boot-id-file".to_owned(), boot.display().to_string()]);
             words.push("--allow-injection".to_owned());
@@ -251,6 +265,20 @@ impl Cluster {
     /// What it says, or that it does not answer.
     pub fn tell_control(&self, words: &[&str]) -> Outcome<String> {
         run_within(self.control_command().args(words), PATIENCE)
+    }
+
+    /// A program of the hosts that loads an engine.
+    pub(crate) fn load_command(&self, engine: usize, nqn: &str) -> Command {
+        let mut command = bound(&self.program("braid-engine"));
+        let portal = format!("{}:{PORT}", Place::Engine(engine).address());
+        command.args(["perf", &format!("nvme+tcp://{portal}/{nqn}?nsid=1"), "-o", "json"]);
+        command
+    }
+
+    /// What an engine says of a volume that it serves.
+    pub(crate) fn nexus(&self, engine: usize, volume: &str) -> Outcome<Value> {
+        let said = self.tell(engine, &["nexus", "show", volume, "-o", "json"])?;
+        serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))
     }
 
     /// A command to the control plane, from its own node: no partition is between.
@@ -377,7 +405,7 @@ impl Cluster {
     }
 
     /// What an engine says of its pool.
-    fn pool_state(&self, engine: usize) -> Outcome<Value> {
+    pub(crate) fn pool_state(&self, engine: usize) -> Outcome<Value> {
         let said = self.tell(engine, &["pool", "list", "-o", "json"])?;
         let said: Value = serde_json::from_str(&said).map_err(|e| format!("{said}: {e}"))?;
         Ok(said["pools"][0].clone())

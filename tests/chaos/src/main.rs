@@ -15,6 +15,8 @@ struct Line {
 enum Task {
     /// Lets things go wrong, and looks for what must never happen
     Run(braid_chaos::CampaignOptions),
+    /// One thing goes wrong, and what it costs is counted
+    Scenario(braid_chaos::ScenarioOptions),
     /// Passes connections on, slowly or not for long
     Proxy(braid_chaos::ProxyOptions),
 }
@@ -22,6 +24,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Line::parse().task {
         Task::Run(options) => braid_chaos::run(&options),
+        Task::Scenario(options) => braid_chaos::run_scenarios(&options),
         Task::Proxy(options) => braid_chaos::serve(&options),
     };
     match done {
