@@ -188,8 +188,6 @@ impl Place {
         command.arg("serve").args(pool.map(|pool| format!("pool:{}", pool.display())));
         command.arg("--listen").arg(portal(engine)).arg("--socket").arg(self.socket(engine));
         command.args(["--control", CONTROL, "--node", &name(engine), "--shards", "1"]);
-        // No two engines give out the same controller id of one volume.
-        command.args(["--cntlids", &format!("{engine}001-{engine}999")]);
         self.start(&mut command, &name(engine))?;
         let socket = self.socket(engine);
         self.wait("the engine serves", || {

@@ -230,8 +230,6 @@ impl Cluster {
             ("--control", Self::control_address()),
             ("--node", place.name()),
             ("--shards", "1".into()),
-            // No two engines give out the same controller id of one volume.
-            ("--cntlids", format!("{0}001-{0}999", engine + 1)),
             ("--log", self.parts.log.to_owned()),
         ] {
             words.extend([option.to_owned(), value]);

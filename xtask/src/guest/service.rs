@@ -222,13 +222,11 @@ impl Services {
         if !service.plan.namespaces.is_empty() {
             arguments.extend(["--nqn".into(), service.nqn.clone()]);
         }
-        if let Some(node) = service.plan.node {
+        if service.plan.node.is_some() {
             let control = self.control.as_ref().map(Control::address);
             let control = control.ok_or_else(|| Fault::new("there is no control plane"))?;
             arguments.extend(["--control".into(), control.to_string()]);
             arguments.extend(["--node".into(), service.plan.name.to_owned()]);
-            // No two engines give out the same controller id of one volume.
-            arguments.extend(["--cntlids".into(), format!("{node}001-{node}999")]);
             arguments.extend(["--shards".into(), "1".into()]);
         }
         let other = SocketAddrV4::new(Ipv4Addr::LOCALHOST, service.other).to_string();

@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Control, Engine, HEARTBEAT, Inside, MESSAGES_MAX, copies, is_final, words};
 use crate::identity;
-use crate::store::{Change, Pace, Refusal, Volume};
+use crate::store::{Change, Done, Pace, Refusal, Volume};
 
 /// How long a Hello may take.
 const HELLO: Duration = Duration::from_secs(5);
@@ -28,6 +28,9 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// Between two looks at the portals of one whose stream broke.
 const PROBE_PAUSE: Duration = Duration::from_millis(30);
+
+/// Controller ids of an engine.
+const CNTLIDS: u16 = 255;
 
 /// Between two attempts to keep a pace that the store could not write.
 const PACE_AGAIN: Duration = Duration::from_secs(1);
@@ -58,7 +61,8 @@ pub async fn attend(
         return Err(Status::invalid_argument("the first message is no Hello"));
     };
     let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
-    let (engine, stream) = control.welcome(hello, sender)?;
+    let number = control.number(&hello).await;
+    let (engine, stream) = control.welcome(hello, number, sender)?;
     let (told, paces) = watch::channel(Vec::new());
     tokio::spawn(Arc::clone(&control).keep_paces(paces));
     tokio::spawn(async move {
@@ -95,9 +99,27 @@ async fn next(from: &mut Streaming<wire::FromEngine>) -> Result<Option<What>, St
 }
 
 impl Control {
+    /// The number of an engine, given to it when it comes for the first time. None: it cannot be
+    /// kept now; the engine is heard nevertheless, and asks again with its next stream.
+    async fn number(&self, hello: &wire::Hello) -> Option<u16> {
+        identity::check_node(&hello.node).ok()?;
+        let engine = identity::parse("id", &hello.id).ok()?;
+        if let Some(number) = self.store.read(|state| state.numbers.get(&engine).copied()) {
+            return Some(number);
+        }
+        match timeout(HELLO, self.store.change(Change::Number { engine })).await {
+            Ok(Ok(Done::Number(number))) => Some(number),
+            failed => {
+                tracing::warn!(node = hello.node, ?failed, "it gets no controller ids now");
+                None
+            }
+        }
+    }
+
     fn welcome(
         &self,
         hello: wire::Hello,
+        number: Option<u16>,
         sender: mpsc::Sender<Result<wire::ToEngine, Status>>,
     ) -> Result<(Uuid, u64), Status> {
         identity::check_node(&hello.node)?;
@@ -120,6 +142,8 @@ impl Control {
         let welcome = wire::Welcome {
             store: identity::text(&self.store.read(|state| state.id)),
             heartbeat_ms: u32::try_from(HEARTBEAT.as_millis()).unwrap_or(u32::MAX),
+            cntlid_min: number.map_or(0, |number| u32::from(number * CNTLIDS + 1)),
+            cntlid_max: number.map_or(0, |number| u32::from((number + 1) * CNTLIDS)),
         };
         let known = Engine { hello, sender: Some(sender), stream, ..before.unwrap_or_default() };
         inside.engines.insert(uuid, Engine { topology: None, ..known });

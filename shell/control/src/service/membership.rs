@@ -38,7 +38,8 @@ impl Membership for Service {
                 let record = record.encode();
                 Ok(Response::new(wire::SwapResponse { committed: false, record }))
             }
-            Done::Absent => Err(Status::not_found("there is no such volume")),
+            // A number answers no swap.
+            Done::Absent | Done::Number(_) => Err(Status::not_found("there is no such volume")),
         }
     }
 }

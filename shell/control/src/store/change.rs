@@ -8,11 +8,17 @@ use braid_nexus::{Record, Uuid};
 use braid_plan::Wish;
 
 use super::row::{Appointed, Ended, Pace, Place, Snapshot, Spec, Stage};
-use super::{State, Volume};
+use super::{NUMBERS, State, Volume};
 
 /// A change.
 #[derive(Clone, Debug)]
 pub enum Change {
+    /// An engine attends, perhaps for the first time: it has a number from then on, which no other
+    /// one has as long as there are some left.
+    Number {
+        /// Which engine.
+        engine: Uuid,
+    },
     /// A volume is to be made.
     Create(Box<Spec>),
     /// Its replicas are there: its first record. The same again is done.
@@ -142,6 +148,8 @@ pub enum Done {
     Changed(Arc<Record>),
     /// There was no such volume.
     Absent,
+    /// The engine has this number.
+    Number(u16),
 }
 
 /// Why a change was not made.
@@ -164,12 +172,14 @@ pub enum Refusal {
 pub(super) struct Draft<'a> {
     base: &'a State,
     changed: BTreeMap<Uuid, Option<Volume>>,
+    /// Engines that got a number.
+    pub(super) numbers: BTreeMap<Uuid, u16>,
     pub(super) notes: Vec<(Uuid, u64, u64, String)>,
 }
 
 impl<'a> Draft<'a> {
     pub(super) const fn new(base: &'a State) -> Self {
-        Self { base, changed: BTreeMap::new(), notes: Vec::new() }
+        Self { base, changed: BTreeMap::new(), numbers: BTreeMap::new(), notes: Vec::new() }
     }
 
     /// What is to be written: volumes, and None for those that are gone.
@@ -179,6 +189,27 @@ impl<'a> Draft<'a> {
 
     pub(super) const fn changed(&self) -> &BTreeMap<Uuid, Option<Volume>> {
         &self.changed
+    }
+
+    /// Whether nothing is to be written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.numbers.is_empty()
+    }
+
+    /// The number of an engine. When all are taken, one of those that fewest engines have: two of
+    /// them are in each other's way only where they serve the same volume.
+    fn number(&mut self, engine: Uuid) -> u16 {
+        let known = self.base.numbers.get(&engine).or_else(|| self.numbers.get(&engine));
+        if let Some(number) = known {
+            return *number;
+        }
+        let mut engines = [0_usize; NUMBERS as usize];
+        for number in self.base.numbers.values().chain(self.numbers.values()) {
+            engines[usize::from(*number % NUMBERS)] += 1;
+        }
+        let number = (0..NUMBERS).min_by_key(|at| engines[usize::from(*at)]).unwrap_or(0);
+        self.numbers.insert(engine, number);
+        number
     }
 
     fn get(&self, volume: &Uuid) -> Option<&Volume> {
@@ -217,6 +248,7 @@ impl<'a> Draft<'a> {
     /// Makes a change.
     pub(super) fn apply(&mut self, change: Change) -> Result<Done, Refusal> {
         match change {
+            Change::Number { engine } => Ok(Done::Number(self.number(engine))),
             Change::Create(spec) => self.create(*spec),
             Change::Admit { volume, record } => self.admit(&volume, *record),
             Change::Swap { volume, old, new } => self.swap(&volume, &old, &new),

@@ -7,6 +7,7 @@ use braid_nexus::{Record, Uuid};
 use braid_terminal::{Error, Result};
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::change::Draft;
 use super::{EVENTS_MAX, Happened, State, Volume, random};
 
 /// Facts about the store itself.
@@ -18,6 +19,9 @@ pub(super) const RECORDS: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::n
 /// Time and text by volume and number.
 pub(super) const EVENTS: TableDefinition<(&[u8; 16], u64), (u64, &str)> =
     TableDefinition::new("events");
+
+/// Numbers by engine.
+const NUMBERS: TableDefinition<&[u8; 16], u16> = TableDefinition::new("numbers");
 
 /// Version of all that.
 const FORMAT: u8 = 1;
@@ -121,6 +125,7 @@ pub(super) fn load(database: &Database) -> Result<State, redb::Error> {
     write.open_table(SPECS)?;
     write.open_table(RECORDS)?;
     write.open_table(EVENTS)?;
+    write.open_table(NUMBERS)?;
     write.commit()?;
     let mut state = State { id, ..State::default() };
     let read = database.begin_read()?;
@@ -139,6 +144,10 @@ pub(super) fn load(database: &Database) -> Result<State, redb::Error> {
         volume.events = (first.unwrap_or(0), last.map_or(0, |last| last + 1));
         state.volumes.insert(uuid, volume);
     }
+    for row in read.open_table(NUMBERS)?.iter()? {
+        let (engine, number) = row?;
+        state.numbers.insert(*engine.value(), number.value());
+    }
     Ok(state)
 }
 
@@ -154,13 +163,14 @@ fn corrupt(text: &str) -> redb::Error {
 }
 
 /// Writes what changed, and takes away events beyond what is kept.
-pub(super) fn write(
-    database: &Database,
-    changed: &std::collections::BTreeMap<Uuid, Option<Volume>>,
-    notes: &[(Uuid, u64, u64, String)],
-) -> Result<(), redb::Error> {
+pub(super) fn write(database: &Database, draft: &Draft<'_>) -> Result<(), redb::Error> {
+    let (changed, notes) = (draft.changed(), &draft.notes);
     let write = begin(database)?;
     {
+        let mut numbers = write.open_table(NUMBERS)?;
+        for (engine, number) in &draft.numbers {
+            numbers.insert(engine, *number)?;
+        }
         let (mut specs, mut records) = (write.open_table(SPECS)?, write.open_table(RECORDS)?);
         let mut events = write.open_table(EVENTS)?;
         for (uuid, volume) in changed {

@@ -34,6 +34,9 @@ pub use writer::Counters;
 
 /// Changes that wait for the thread, at most: whoever asks for more waits.
 const WAITING_MAX: usize = 1024;
+/// Numbers of engines: controller ids of a volume's paths are 1 to 65519, and an engine has no more
+/// than 128 controllers of a volume.
+pub const NUMBERS: u16 = 256;
 /// Events of a volume that are kept, at most: a year of failures of a bad disk would fill any file.
 pub const EVENTS_MAX: u64 = 1000;
 
@@ -55,6 +58,8 @@ pub struct State {
     pub id: Uuid,
     /// Volumes.
     pub volumes: BTreeMap<Uuid, Volume>,
+    /// Engines that ever attended, and the number of each.
+    pub numbers: BTreeMap<Uuid, u16>,
 }
 
 /// What happened to a volume.

@@ -109,10 +109,11 @@ impl Writer {
             let result = draft.apply(change);
             answers.push((answer, swap, result));
         }
-        let written = match draft.changed().is_empty() {
+        let written = match draft.is_empty() {
             true => Ok(()),
-            false => file::write(&self.database, draft.changed(), &draft.notes),
+            false => file::write(&self.database, &draft),
         };
+        let numbers = std::mem::take(&mut draft.numbers);
         let changed = draft.into_changed();
         drop(base);
         if let Err(error) = written {
@@ -124,7 +125,8 @@ impl Writer {
             return self.reopen();
         }
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let count = changed.len();
+        let count = changed.len() + numbers.len();
+        state.numbers.extend(numbers);
         for (uuid, volume) in changed {
             match volume {
                 Some(volume) => drop(state.volumes.insert(uuid, volume)),

@@ -113,6 +113,26 @@ async fn no_change_that_was_answered_is_lost_with_the_process() {
 }
 
 #[tokio::test]
+async fn each_engine_has_controller_ids_of_its_own_and_keeps_them_over_a_kill() {
+    let folder = Folder::new();
+    let (mut control, engines, _cluster, _) = three(&folder).await;
+    let address = control.address.clone();
+    control.kill();
+    let _control = Control::start_at(&folder, "store", &address);
+    let begun = Instant::now();
+    while engines.iter().any(|engine| engine.allotted().len() < 2) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "they are not welcome again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut ranges: Vec<(u32, u32)> = engines.iter().flat_map(|e| e.allotted()).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+    assert!(ranges.iter().all(|(min, max)| *min >= 1 && min < max), "{ranges:?}");
+    assert!(ranges.is_sorted_by(|before, after| before.1 < after.0), "{ranges:?}");
+}
+
+#[tokio::test]
 async fn garbage_gets_a_clear_error() {
     let folder = Folder::new();
     let control = Control::start(&folder);

@@ -56,6 +56,8 @@ struct Inside {
     paths: BTreeMap<String, wire::Path>,
     topology: wire::Topology,
     orders: Vec<String>,
+    /// Controller ids, as each Welcome had them.
+    allotted: Vec<(u32, u32)>,
     leaving: bool,
 }
 
@@ -132,6 +134,10 @@ impl Engine {
         self.inside.lock().unwrap().leaving = true;
     }
 
+    pub(crate) fn allotted(&self) -> Vec<(u32, u32)> {
+        self.inside.lock().unwrap().allotted.clone()
+    }
+
     pub(crate) fn orders(&self) -> Vec<String> {
         self.inside.lock().unwrap().orders.clone()
     }
@@ -162,7 +168,10 @@ impl Model {
                     Some(to_engine::What::Topology(topology)) => {
                         self.inside.lock().unwrap().topology = topology;
                     }
-                    Some(to_engine::What::Welcome(_)) => {}
+                    Some(to_engine::What::Welcome(welcome)) => {
+                        let ids = (welcome.cntlid_min, welcome.cntlid_max);
+                        self.inside.lock().unwrap().allotted.push(ids);
+                    }
                     None => return Ok(()),
                 },
                 _ = beats.tick() => self.report(&to).await,

@@ -1,7 +1,7 @@
 //! What a volume consists of: what is wanted of it, as its record changes.
 
 use braid_control::store::{
-    Change, Done, Ended, Place, Refusal, Snapshot, SnapshotStage, Stay, Store,
+    Change, Done, Ended, NUMBERS, Place, Refusal, Snapshot, SnapshotStage, Stay, Store,
 };
 use braid_nexus::record::{self, Replica, Standing};
 use braid_nexus::{Record, Uuid};
@@ -156,4 +156,31 @@ async fn a_wish_ends_only_while_it_is_one_and_eight_that_ended_are_told_of() {
     store.change(end(Wish::Size { bytes: 1 << 30 }, 5)).await.unwrap();
     let bytes = store.read(|state| state.volumes[&id(1)].spec.bytes);
     assert_eq!((bytes, told().len()), (old.bytes, 8));
+}
+
+#[tokio::test]
+async fn an_engine_keeps_its_number_and_shares_it_only_when_none_is_left() {
+    let folder = Folder::new();
+    let engine = |at: u16| {
+        let mut engine = id(1);
+        engine[..2].copy_from_slice(&at.to_be_bytes());
+        engine
+    };
+    let number =
+        async |store: &Store, at| match store.change(Change::Number { engine: engine(at) }).await {
+            Ok(Done::Number(number)) => number,
+            other => panic!("no number but {other:?}"),
+        };
+    let store = open(&folder.path("store"));
+    for at in 0..NUMBERS {
+        assert_eq!(number(&store, at).await, at);
+    }
+    drop(store);
+    // Also over a restart, and when they come in another order.
+    let store = open(&folder.path("store"));
+    assert_eq!(number(&store, 7).await, 7);
+    // Then two engines have one, and no number has three before each has two.
+    for at in 0..NUMBERS {
+        assert_eq!(number(&store, NUMBERS + at).await, at);
+    }
 }

@@ -147,6 +147,10 @@ impl<H: Host> Attendance<H> {
         };
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.into());
         let heartbeat = if heartbeat.is_zero() { HEARTBEAT } else { heartbeat.min(HEARTBEAT) };
+        if welcome.cntlid_min > 0 {
+            let allotted = &self.orders.manager.settings.allotted;
+            allotted.set(welcome.cntlid_min, welcome.cntlid_max);
+        }
         tracing::debug!(store = welcome.store, "welcome");
         (self.changed, self.said_leaving) = (true, false);
         Ok(Line { to, from, heartbeat })

@@ -10,10 +10,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use braid_api::v1::SharePolicy;
+use braid_nvme::connect::CNTLID_MAX;
 use braid_pool::{Done, Failure, LayerInfo};
 use braid_shard::Elsewhere;
 use tokio::sync::{Mutex as Gate, OwnedMutexGuard, mpsc};
@@ -46,6 +47,28 @@ pub struct Settings {
     pub referrals: Vec<SocketAddr>,
     /// Where reservations of files and devices are kept, if they are.
     pub state: Option<Arc<State>>,
+    /// Controller ids that the control plane allotted.
+    pub allotted: Arc<Allotted>,
+}
+
+/// Controller ids that the control plane allotted to this engine, for volumes; none at first.
+#[derive(Debug, Default)]
+pub struct Allotted(AtomicU32);
+
+impl Allotted {
+    /// From the least to the largest; what is no range is none.
+    pub fn set(&self, min: u32, max: u32) {
+        let sound = min >= 1 && min <= max && max <= CNTLID_MAX.into();
+        self.0.store(if sound { min << 16 | max } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// The least and the largest, if any are allotted.
+    #[must_use]
+    pub fn range(&self) -> Option<(u16, u16)> {
+        let [a, b, c, d] = self.0.load(Ordering::Relaxed).to_be_bytes();
+        let (min, max) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (min > 0).then_some((min, max))
+    }
 }
 
 /// An engine's management.

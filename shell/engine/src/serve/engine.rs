@@ -86,7 +86,8 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         if let Some(state) = state {
             tokio::spawn(state::serve(state, asked, threads.remotes.clone()));
         }
-        let wires = Wires::new(threads.remotes.clone(), plan.manners);
+        let allotted = Arc::clone(&settings.allotted);
+        let wires = Wires::new(threads.remotes.clone(), plan.manners, allotted);
         let manager = Arc::new(Manager::new(wires, settings));
         tokio::spawn(hear(Arc::clone(&manager), told));
         manager.tell_elsewhere(Vec::new()).await;
@@ -179,6 +180,7 @@ fn settings(
         listen: listen.iter().map(ToString::to_string).collect(),
         referrals: plan.referrals.clone(),
         state,
+        allotted: Arc::default(),
     }
 }
 

@@ -54,7 +54,8 @@ pub struct Options {
     pub controllers: Option<Controllers>,
 
     /// Controller ids that this engine gives out, such as 1-1000; of engines that serve one
-    /// subsystem together each needs its own [default: 1-65519]
+    /// subsystem together each needs its own [default: 1-65519; for volumes those that the control
+    /// plane allots]
     #[arg(long, value_name = "MIN-MAX")]
     pub cntlids: Option<ControllerIds>,
 

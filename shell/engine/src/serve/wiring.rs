@@ -1,6 +1,8 @@
 //! The management's hands: what it wants of pools and subsystems goes to the shards as controls,
 //! and comes back as answers.
 
+use std::sync::Arc;
+
 use braid_block::Geometry;
 use braid_nvme::ana::AnaState;
 use braid_nvme::target::ControllerModel;
@@ -14,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::manage::host::{
     Access, Exposed, Exposure, Home, Host, NotAttached, NotOpened, Picture, Reach, SubsystemView,
 };
+use crate::manage::manager::Allotted;
 use crate::manage::names::NSID;
 use crate::serve::namespaces::{self, Attach};
 use crate::serve::pools::Request;
@@ -25,6 +28,7 @@ use crate::serve::volumes;
 pub struct Wires {
     remotes: Vec<Remote<Control>>,
     manners: Manners,
+    allotted: Arc<Allotted>,
 }
 
 /// How the subsystems of replicas behave: as the options of the command line say for all.
@@ -43,8 +47,23 @@ pub struct Manners {
 impl Wires {
     /// To these shards.
     #[must_use]
-    pub const fn new(remotes: Vec<Remote<Control>>, manners: Manners) -> Self {
-        Self { remotes, manners }
+    pub const fn new(
+        remotes: Vec<Remote<Control>>,
+        manners: Manners,
+        allotted: Arc<Allotted>,
+    ) -> Self {
+        Self { remotes, manners, allotted }
+    }
+
+    /// What is configured goes first; otherwise it is what the control plane allotted.
+    fn own(&self, paths: Paths) -> Paths {
+        let ids = |paths: &Paths| (paths.cntlid_min, paths.cntlid_max);
+        match self.allotted.range() {
+            Some((cntlid_min, cntlid_max)) if ids(&paths) == ids(&Paths::default()) => {
+                Paths { cntlid_min, cntlid_max, ..paths }
+            }
+            _ => paths,
+        }
     }
 
     fn others(&self, home: u16) -> impl Iterator<Item = u16> + use<> {
@@ -63,7 +82,7 @@ impl Wires {
             // Nexuses take what they are given: no other engine has this subsystem.
             Exposed::Member => (BackendConfig::Member { replica: uuid }, Paths::default()),
             Exposed::Volume => {
-                let paths = Paths { state: AnaState::Inaccessible, ..paths };
+                let paths = Paths { state: AnaState::Inaccessible, ..self.own(paths) };
                 (BackendConfig::Volume { volume: uuid }, paths)
             }
         };

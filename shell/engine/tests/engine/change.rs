@@ -39,8 +39,7 @@ impl Cluster {
         let address = control.address.to_string();
         let mut engines = Vec::new();
         for at in 0..3 {
-            let ids = format!("{}001-{}999", at + 1, at + 1);
-            let who = ["--control", &address, "--node", &node(at), "--cntlids", &ids];
+            let who = ["--control", &address, "--node", &node(at)];
             let engine = Engine::start(&who);
             control.hears_hello();
             let pool = folder.path(&format!("pool{at}"));

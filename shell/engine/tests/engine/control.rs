@@ -19,6 +19,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::process::{Engine, Folder, run};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Controller ids that engines are allotted.
+pub(crate) const ALLOTTED: (u32, u32) = (511, 765);
 pub(crate) const ORDER: &str = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 pub(crate) const REPLICA: &str = "7ba7b810-9dad-11d1-80b4-00c04fd430c8";
 
@@ -84,7 +86,9 @@ impl Registry for Service {
         request: Request<Streaming<wire::FromEngine>>,
     ) -> Result<Response<Self::AttendStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        let welcome = wire::Welcome { store: ORDER.into(), heartbeat_ms: 200 };
+        let (cntlid_min, cntlid_max) = ALLOTTED;
+        let welcome =
+            wire::Welcome { store: ORDER.into(), heartbeat_ms: 200, cntlid_min, cntlid_max };
         let welcome = wire::ToEngine { what: Some(to_engine::What::Welcome(welcome)) };
         sender.try_send(Ok(welcome)).unwrap();
         let (said, mut from) = (self.said.lock().unwrap().clone(), request.into_inner());

@@ -9,8 +9,8 @@ use braid_nexus::Record;
 use braid_nexus::record::{Replica, Standing};
 use rustix::process::Signal;
 
-use crate::control::{Control, ORDER, REPLICA, make};
-use crate::process::{Engine, Folder};
+use crate::control::{ALLOTTED, Control, ORDER, REPLICA, make};
+use crate::process::{Engine, Folder, run};
 
 pub(crate) const OWNER: &str = "aba7b810-9dad-11d1-80b4-00c04fd430c8";
 
@@ -116,6 +116,21 @@ fn a_volume_is_shown_and_paced_by_its_engine() {
 }
 
 #[test]
+fn a_volumes_controller_ids_are_those_that_the_control_plane_allotted() {
+    let (control, folder) = (Control::start(), Folder::new());
+    let engine = serving(&control, &folder);
+    let listed = json(&engine, &["nexus", "list"]);
+    let nqn = listed["nexuses"][0]["nqn"].as_str().unwrap_or_else(|| panic!("{listed}"));
+    let target = format!("nvme+tcp://{}/{nqn}", engine.address());
+    let told = run(&["identify", &target, "-o", "json"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let told: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    let cntlid = told["controller"]["cntlid"].as_u64().unwrap();
+    assert!((ALLOTTED.0.into()..=ALLOTTED.1.into()).contains(&cntlid), "{cntlid}");
+    engine.stop();
+}
+
+#[test]
 fn a_volume_grows_as_its_owner_is_ordered() {
     let (control, folder) = (Control::start(), Folder::new());
     let engine = serving(&control, &folder);
@@ -130,7 +145,7 @@ fn a_volume_grows_as_its_owner_is_ordered() {
     assert_eq!(listed["replicas"][0]["size_bytes"], 3 << 20);
     let path = format!("nvme+tcp://{}/nqn.2026-01.io.braid:{ORDER}?nsid=1", engine.address());
     let load = ["perf", &path, "--rw", "write", "--sequential", "--verify", "--total", "3MiB"];
-    let written = crate::process::run(&load);
+    let written = run(&load);
     assert_eq!(written.code, Some(0), "{written:?}");
     let refused = grow("4ba7b810-9dad-11d1-80b4-00c04fd430c8", 1 << 20);
     assert_eq!(refused.code, tonic::Code::InvalidArgument as i32, "{refused:?}");
