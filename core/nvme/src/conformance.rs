@@ -431,10 +431,10 @@ pub fn supported_rows() -> impl Iterator<Item = Row> {
 pub fn unnamed() -> alloc::vec::Vec<(&'static str, u8)> {
     let mut found = alloc::vec::Vec::new();
     for table in TABLES {
-        let Some(mut io) = controller(Kind::Io) else { continue };
         for code in 0..=u8::MAX {
             let named = table.rows.iter().any(|row| row.code == code);
-            if !named && (table.has)(&mut io, code) {
+            let has = |kind| controller(kind).is_none_or(|mut asked| (table.has)(&mut asked, code));
+            if !named && (has(Kind::Io) || has(Kind::Discovery)) {
                 found.push((table.title, code));
             }
         }

@@ -199,6 +199,16 @@ fn after_a_shutdown_the_host_may_stay_silent_for_two_minutes() {
 #[test]
 fn a_queue_is_refused_for_the_parameter_that_is_wrong() {
     let wrong = |parameter| Err(Refusal::parameter(parameter));
+    // Offset 15:0, and bit 16 where it is one of the data (Fabrics 3.3.1).
+    for (parameter, result) in [
+        (Parameter::QueueId, 42),
+        (Parameter::QueueSize, 44),
+        (Parameter::ControllerId, 0x1_0010),
+        (Parameter::Subsystem, 0x1_0100),
+        (Parameter::Host, 0x1_0200),
+    ] {
+        assert_eq!(Refusal::parameter(parameter).result, result, "{parameter:?}");
+    }
     let rows = [
         ("right", connect(1), Ok(())),
         ("other host", Connect { hostnqn: nqn("x"), ..connect(1) }, wrong(Parameter::ControllerId)),
