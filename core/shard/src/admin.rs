@@ -7,7 +7,7 @@ use braid_nvme::command::{Command, Sgl, admin};
 use braid_nvme::target::{ABORTS_MAX, Admin, Counters, Kind, SubsystemView, write_allocations};
 
 use crate::Shard;
-use crate::backend::{Backend, Standing};
+use crate::backend::{Backend, Namespace, Standing};
 use crate::directory::{Listing, Sight};
 use crate::op::{Op, Reply, State, Work};
 use crate::subsystem::{Flusher, Subsystem};
@@ -354,17 +354,22 @@ const fn counted(command: &Command) -> Option<u32> {
     }
 }
 
+/// What was counted of one namespace that is there, or of all that ever were: that never goes back.
 fn smart(subsystem: &Subsystem, nsid: Option<u32>) -> Counters {
-    let all = subsystem.namespaces.iter();
-    let meant = all.filter(|namespace| nsid.is_none_or(|nsid| namespace.nsid == nsid));
-    meant.fold(Counters::default(), |mut sum, namespace| {
-        let counters = &namespace.counters;
-        sum.read_bytes += counters.read_bytes;
-        sum.written_bytes += counters.written_bytes;
-        sum.read_commands += counters.reads + counters.compares + counters.verifies;
-        sum.write_commands += counters.writes;
-        sum.media_errors += counters.media_errors;
-        sum.degraded |= namespace.flush_failed;
-        sum
-    })
+    let there = |namespace: &&Namespace| namespace.standing == Standing::Attached;
+    match nsid {
+        Some(nsid) => {
+            let its = |namespace: &&Namespace| namespace.nsid == nsid;
+            let found = subsystem.namespaces.iter().filter(there).find(its);
+            found.map_or_else(Counters::default, Namespace::smart)
+        }
+        None => {
+            let mut sum = subsystem.namespaces.iter().fold(subsystem.past, |mut sum, namespace| {
+                sum.add(&namespace.smart());
+                sum
+            });
+            sum.degraded = subsystem.namespaces.iter().filter(there).any(|n| n.flush_failed);
+            sum
+        }
+    }
 }

@@ -115,6 +115,19 @@ impl Namespace {
         }
     }
 
+    /// What SMART counts of it.
+    pub(crate) const fn smart(&self) -> braid_nvme::target::Counters {
+        let counters = &self.counters;
+        braid_nvme::target::Counters {
+            read_bytes: counters.read_bytes,
+            written_bytes: counters.written_bytes,
+            read_commands: counters.reads + counters.compares + counters.verifies,
+            write_commands: counters.writes,
+            media_errors: counters.media_errors,
+            degraded: self.flush_failed,
+        }
+    }
+
     /// Whether it is a replica, as nexuses use it.
     pub(crate) const fn is_member(&self) -> bool {
         matches!(self.backend, Backend::Member { .. })

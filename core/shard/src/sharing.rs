@@ -155,6 +155,7 @@ impl Shard {
         let gone = |n: &Namespace| n.standing == Standing::Gone;
         let at = match subsystem.namespaces.iter().position(gone) {
             Some(hole) => {
+                subsystem.past.add(&subsystem.namespaces[hole].smart());
                 (subsystem.namespaces[hole], subsystem.views[hole]) = (namespace, view);
                 hole
             }

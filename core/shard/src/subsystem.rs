@@ -9,7 +9,7 @@ use braid_nvme::connect::{
     CNTLID_DYNAMIC, CNTLID_MAX, CNTLID_STATIC_ANY, Connect, Nqn, Parameter, Refusal,
 };
 use braid_nvme::target::reservation::Reservations;
-use braid_nvme::target::{Controller, ControllerModel, Kind, NamespaceView};
+use braid_nvme::target::{Controller, ControllerModel, Counters, Kind, NamespaceView};
 
 use crate::ana::Ana;
 use crate::backend::Namespace;
@@ -30,6 +30,8 @@ pub(crate) struct Subsystem {
     pub(crate) views: Vec<NamespaceView>,
     /// The positions of those that are served, ascending by namespace id.
     pub(crate) order: Vec<u16>,
+    /// What was counted of namespaces whose places others have now.
+    pub(crate) past: Counters,
     pub(crate) controllers: Slab<Association>,
     pub(crate) ana: Ana,
     /// Where the search for a free controller id begins: ids are reused as late as can be.
@@ -123,6 +125,7 @@ impl Subsystem {
             namespaces,
             views,
             order,
+            past: Counters::default(),
             controllers: Slab::with_capacity(u32::from(limits.controllers_max)),
             next_cntlid: first_cntlid,
             first_cntlid,

@@ -327,6 +327,29 @@ fn namespaces_come_and_go_under_their_hosts_eyes() {
 }
 
 #[test]
+fn what_smart_counts_never_goes_back_when_a_namespace_goes() {
+    let mut world = World::new(config());
+    let (mut admin, mut io) = Peer::pair(&mut world, NONE);
+    let mut writes = |world: &mut World, nsid| {
+        let mut log = Command::new(admin::GET_LOG_PAGE, nsid);
+        log.set_cdw(10, 127 << 16 | 0x02);
+        log.sgl = Sgl::transport(512);
+        admin.read(world, log).map(|page| page[80])
+    };
+    for (round, gone) in [(1, 0), (2, 1)] {
+        assert!(io.command(&mut world, write(2, 0, 1, 4096), &[1; 4096]).status().is_success());
+        assert_eq!(writes(&mut world, u32::MAX), Ok(round));
+        assert_eq!(writes(&mut world, 2), Ok(round - gone), "its own are its own");
+        assert!(world.shard.namespace_detach(&mut world.mem, NQN, 2, 7));
+        world.run();
+        assert_eq!(writes(&mut world, u32::MAX), Ok(round));
+        assert_eq!(writes(&mut world, 2), Err(Status::INVALID_NAMESPACE.dnr()));
+        assert!(world.shard.namespace_attach(NQN, &attached(2)));
+        assert_eq!(writes(&mut world, u32::MAX), Ok(round));
+    }
+}
+
+#[test]
 fn a_namespace_is_gone_when_its_last_command_is() {
     let mut world = World::new(config());
     let (_admin, mut io) = Peer::pair(&mut world, NONE);

@@ -100,6 +100,18 @@ pub struct Counters {
     pub degraded: bool,
 }
 
+impl Counters {
+    /// Takes what another one counted as well.
+    pub const fn add(&mut self, other: &Self) {
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+        self.read_commands += other.read_commands;
+        self.write_commands += other.write_commands;
+        self.media_errors += other.media_errors;
+        self.degraded |= other.degraded;
+    }
+}
+
 /// One thing that discovery tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed<'a> {
