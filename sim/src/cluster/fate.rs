@@ -252,7 +252,7 @@ impl Run {
 
     /// Whether nothing is lost for good with a node's disk: the other replicas of its volumes are
     /// members, none of these lost its disk since it became one, and none is about to be excluded,
-    /// nor will be for something that it did not answer up to now.
+    /// by order or otherwise, nor will be for something that it did not answer up to now.
     pub(super) fn may_wipe(&self, node: u8) -> bool {
         if self.cluster.has_cuts() {
             return false;
@@ -268,7 +268,8 @@ impl Run {
             let relies = owner.is_some_and(|view| {
                 let prompt = |sent: Instant| now.since(sent) < PROMPT;
                 let answers = view.oldest.is_none_or(prompt);
-                answers && view.failing == 0 && view.record.as_ref() == Some(record)
+                let stays = view.failing == 0 && !view.changing;
+                answers && stays && view.record.as_ref() == Some(record)
             });
             if !relies {
                 return false;

@@ -320,7 +320,16 @@ impl Planner {
                 self.plans[volume].stale = false;
                 return;
             }
-            Recovery::Waiting { .. } | Recovery::Unknown => return,
+            Recovery::Waiting { missing, newest } => {
+                return clock.tell(|| {
+                    let missing = missing.iter().map(|uuid| format!("{:02x}", uuid[1]));
+                    let missing: Vec<String> = missing.collect();
+                    format!("planner: v{volume} waits for replicas {missing:?} to be {newest:?}")
+                });
+            }
+            Recovery::Unknown => {
+                return clock.tell(|| format!("planner: nobody knows of v{volume}"));
+            }
         };
         clock.tell(|| format!("planner: v{volume} is recovered: {}", tell(&record)));
         store.put(volume, *record);

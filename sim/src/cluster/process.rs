@@ -377,6 +377,7 @@ impl Process {
         let standings = self.engines.standings();
         let replicas = self.replicas.list.iter().filter_map(|replica| {
             let (view, kept) = self.replicas.view(&self.pool, &replica.uuid)?;
+            let kept = kept.filter(|kept| kept.complete);
             let copy = kept.map(|kept| std::rc::Rc::new(*kept.copy));
             (!view.failed).then_some(Kept { uuid: replica.uuid, epoch: view.fence.0, copy })
         });

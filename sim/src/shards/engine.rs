@@ -252,6 +252,7 @@ impl Engine {
         });
         let replicas = self.exposed.iter().filter_map(|uuid| {
             let (view, kept) = self.shard.member_view(uuid)?;
+            let kept = kept.filter(|kept| kept.complete);
             let copy = kept.map(|kept| std::rc::Rc::new(*kept.copy));
             (!view.failed).then_some(net::Kept { uuid: *uuid, epoch: view.fence.0, copy })
         });

@@ -63,11 +63,16 @@ impl Guard {
         copy: Box<Record>,
         copied: Option<u32>,
     ) {
-        let complete = self.durable.kept.as_ref().is_some_and(|kept| kept.complete)
-            || self.names_this_instance(&copy);
+        let complete = self.is_complete_with(&copy);
         let kept = Box::new(Kept { copy, complete });
         self.acts.push_back(Act::Keep { tag, fence, kept: kept.clone() });
         self.keeping = Some(Keeping { tag, fence, kept, copied });
+    }
+
+    /// Whether this replica once held everything, as this record has it or one before.
+    pub(super) fn is_complete_with(&self, record: &Record) -> bool {
+        self.durable.kept.as_ref().is_some_and(|kept| kept.complete)
+            || self.names_this_instance(record)
     }
 
     fn names_this_instance(&self, record: &Record) -> bool {
@@ -77,8 +82,8 @@ impl Guard {
     }
 
     /// The record that is being kept.
-    pub(super) fn copy_on_its_way(&self) -> Option<&Record> {
-        self.keeping.as_ref().map(|keeping| &*keeping.kept.copy)
+    pub(super) fn kept_on_its_way(&self) -> Option<&Kept> {
+        self.keeping.as_ref().map(|keeping| &*keeping.kept)
     }
 
     pub(super) fn on_kept(&mut self, tag: u64, result: Result<(), Refusal>) {

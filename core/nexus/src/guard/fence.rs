@@ -103,13 +103,14 @@ impl Guard {
             return Err(Refusal::Conflict { epoch });
         }
         // What is durable, and what soon will be.
-        let durable = self.durable.kept.as_ref().map(|kept| &*kept.copy);
-        let copies = [durable, self.copy_on_its_way(), coming.map(|fencing| &*fencing.record)];
-        for copy in copies.into_iter().flatten() {
+        let kept = [self.durable.kept.as_ref(), self.kept_on_its_way()].into_iter().flatten();
+        let coming =
+            coming.map(|fencing| (&*fencing.record, self.is_complete_with(&fencing.record)));
+        for (copy, counts) in kept.map(|kept| (&*kept.copy, kept.complete)).chain(coming) {
             if record.volume != copy.volume {
                 return Err(Refusal::Invalid);
             }
-            compare(record, copy, &self.durable.replica)?;
+            compare(record, copy, counts.then_some(&self.durable.replica))?;
         }
         Ok(())
     }
@@ -227,12 +228,16 @@ impl Guard {
     }
 }
 
-/// Whether a record is not older than a copy of this volume's, as far as it can tell.
-fn compare(record: &Record, copy: &Record, replica: &Uuid) -> Result<(), Refusal> {
+/// Whether a record is not older than a copy of this volume's, as far as it can tell; no replica:
+/// whoever has the copy never held everything. That one was relied on for nothing, and its copy
+/// may be of a store whose owner all others refused.
+fn compare(record: &Record, copy: &Record, replica: Option<&Uuid>) -> Result<(), Refusal> {
     let newer = Refusal::CopyNewer { epoch: copy.epoch, version: copy.version };
     if record.store != copy.store {
-        let member = record.slot_of(replica).and_then(|slot| record.instance(slot));
-        descends(record, copy, member.is_some(), newer)?;
+        if let Some(replica) = replica {
+            let member = record.slot_of(replica).and_then(|slot| record.instance(slot));
+            descends(record, copy, member.is_some(), newer)?;
+        }
     } else if copy.version > record.version {
         // A store that was put back counts epochs up from where it is: its version gives it away,
         // which only grows.

@@ -142,6 +142,9 @@ pub struct View {
     pub members: u8,
     /// Slots of members that failed and are not excluded yet.
     pub failing: u8,
+    /// A change of the record is on its way to the store: who is a member may be another question
+    /// soon.
+    pub changing: bool,
     /// The slot that returns.
     pub joiner: Option<u8>,
     /// Regions that must be compared before they are read.
@@ -320,6 +323,7 @@ impl Volume {
             record: nexus.record.as_deref().cloned(),
             members: nexus.members,
             failing: nexus.failing,
+            changing: nexus.swap.is_some(),
             joiner: nexus.joiner_slot(),
             suspect: nexus.suspect.len(),
             copied: self.segments.iter().fold(0, |all, (_, segment)| all | segment.copied_from()),

@@ -1,7 +1,7 @@
 //! Fences.
 
 use braid_nexus::guard::{Act, Event, Outcome};
-use braid_nexus::record::{Recovered, Snapshot, Standing};
+use braid_nexus::record::{Record, Recovered, Snapshot, Standing};
 use braid_nexus::wire::{Answer, Command, Refusal};
 
 use super::bench::{ANNA, BERT, Bench, INSTANCE, MIB, durable, later, record, record_with};
@@ -339,6 +339,25 @@ fn after_a_restart_nobody_has_permission_until_a_new_fence() {
     assert_eq!(bench.write(1, 10, 0), ["answer 1/10 conflict 5"]);
     assert_eq!(bench.fence(2, 2, &record(4, BERT)), ["answer 2/2 conflict 5"]);
     assert_eq!(bench.fence(3, 3, &record(5, ANNA)), ["keep 3 fence 5 v50 complete"]);
+}
+
+#[test]
+fn what_never_held_everything_does_not_say_which_store_is_the_right_one() {
+    let wiped = |epoch, store| Record {
+        store: [store; 16],
+        ..record_with(epoch, BERT, Standing::Member { instance: INSTANCE + 1 })
+    };
+    let mut bench = Bench::new();
+    // An owner whom all others refuse, under a record that was renamed.
+    assert_eq!(bench.fence(1, 1, &wiped(5, 3)), ["keep 1 fence 5 v50"]);
+    bench.kept(1);
+    let answers = ["answer 1/1 conflict 6", "keep 2 fence 6 v60"];
+    assert_eq!(bench.fence(2, 2, &wiped(6, 2)), answers, "of the store that they know");
+    bench.kept(2);
+    // In one store it goes back for nobody, nor to a lower epoch.
+    let back = Record { version: 59, ..wiped(7, 2) };
+    assert_eq!(bench.fence(3, 3, &back), ["answer 3/3 copy newer 6 v60"]);
+    assert_eq!(bench.fence(4, 4, &wiped(5, 3)), ["answer 4/4 conflict 6"]);
 }
 
 #[test]

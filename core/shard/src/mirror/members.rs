@@ -174,6 +174,8 @@ impl Shard {
             let bearing = self.pool(member.pool).and_then(|pool| pool.bearing(member.handle));
             let record = bearing.and_then(|bearing| bearing.record);
             let kept = record.and_then(|record| Kept::decode(&record).ok());
+            // What was never relied on says nothing of the volume.
+            let kept = kept.filter(|kept| kept.complete);
             MemberInfo {
                 replica: member.uuid,
                 epoch: member.guard.view().fence.0,

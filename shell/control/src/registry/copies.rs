@@ -1,7 +1,7 @@
 //! What replicas keep of records: whether the store is older than they are, and what it is
 //! recovered from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use braid_api::control as wire;
@@ -51,12 +51,18 @@ impl Inside {
     /// that is away may not be so any more.
     pub(crate) fn heard(&self, volume: &Uuid, places: &[Uuid]) -> Vec<Said> {
         let mut said = Vec::new();
-        for (engine, known) in self.engines.iter().filter(|(_, known)| known.is_connected()) {
+        let connected = || self.engines.iter().filter(|(_, known)| known.is_connected());
+        // One that was made anew has no copy, or none that counts: others tell whose it is.
+        let copies = connected().flat_map(|(_, known)| known.copies.values().flatten());
+        let copies = copies.filter(|copy| copy.volume == *volume);
+        let named = copies.flat_map(|copy| copy.slots.iter().flatten());
+        let named: BTreeSet<Uuid> = named.map(|replica| replica.uuid).collect();
+        for (engine, known) in connected() {
             for state in &known.state.replicas {
                 let Ok(replica) = identity::parse("replica", &state.uuid) else { continue };
                 let copy = known.copies.get(&replica).cloned().flatten();
                 let of_it = copy.as_ref().is_some_and(|copy| copy.volume == *volume);
-                if of_it || places.contains(&replica) {
+                if of_it || places.contains(&replica) || named.contains(&replica) {
                     let pool = state.pool.clone();
                     let engine = *engine;
                     said.push(Said { replica, engine, pool, fence: state.fence, copy });
