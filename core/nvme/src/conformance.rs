@@ -9,6 +9,7 @@ use core::time::Duration;
 use braid_block::{BlockSize, Geometry};
 
 use crate::Status;
+use crate::auth::Security;
 use crate::command::{Command, Sgl, admin};
 use crate::connect::{CNTLID_DYNAMIC, Connect, Nqn};
 use crate::property::{Configuration, Property};
@@ -52,6 +53,7 @@ const fn row(
 }
 
 const ANA: &str = "core/nvme/tests/controller/ana.rs";
+const AUTHENTICATION: &str = "core/shard/tests/authentication.rs";
 const CHECKING: &str = "core/shard/tests/checking.rs";
 const DISCOVERY: &str = "core/nvme/tests/controller/discovery.rs";
 const ENDINGS: &str = "core/shard/tests/endings.rs";
@@ -308,8 +310,20 @@ const FABRICS: &[Row] = &[
     row(0x00, "Property Set", Mandatory, LIFE, "enabling_makes_a_controller_ready"),
     row(0x01, "Connect", Mandatory, LIFE, "a_queue_is_refused_for_the_parameter_that_is_wrong"),
     row(0x04, "Property Get", Mandatory, LIFE, "properties_read_what_the_controller_is"),
-    row(0x05, "Authentication Send", Optional, "", ""),
-    row(0x06, "Authentication Receive", Optional, "", ""),
+    row(
+        0x05,
+        "Authentication Send",
+        Optional,
+        AUTHENTICATION,
+        "every_queue_proves_its_host_and_nothing_is_done_for_it_before",
+    ),
+    row(
+        0x06,
+        "Authentication Receive",
+        Optional,
+        AUTHENTICATION,
+        "a_host_may_ask_who_the_controller_is_and_not_believe_it",
+    ),
     row(0x08, "Disconnect", Optional, "", ""),
 ];
 
@@ -346,7 +360,9 @@ fn has_io(controller: &mut Controller, opcode: u8) -> bool {
 fn has_fabrics(controller: &mut Controller, fctype: u8) -> bool {
     let command = Command::new(admin::FABRICS, u32::from(fctype));
     let refused = controller.transfer(&command).err();
-    !refused.is_some_and(|status| status.is(Status::INVALID_OPCODE))
+    // Those of authentication are for the connection; discovery asks nobody.
+    let proof = controller.kind() == Kind::Io && Security::of(&command).is_some();
+    proof || !refused.is_some_and(|status| status.is(Status::INVALID_OPCODE))
 }
 
 fn has_log(controller: &mut Controller, lid: u8) -> bool {

@@ -78,6 +78,9 @@ const _: () = assert!(size_of::<ConnectData>() == 1024);
 /// Bytes of a Connect command's data.
 pub const CONNECT_DATA_BYTES: u32 = 1024;
 
+/// ATR, bit 17 of what a Connect is answered with: the host has to authenticate itself.
+pub const AUTHENTICATION_REQUIRED: u64 = 1 << 17;
+
 /// Controller id that asks for any controller of the dynamic model.
 pub const CNTLID_DYNAMIC: u16 = 0xffff;
 /// Controller id that asks for any free controller of the static model.

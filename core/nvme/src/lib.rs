@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod ana;
+pub mod auth;
 pub mod command;
 pub mod conformance;
 pub mod connect;

@@ -106,6 +106,8 @@ statuses! {
     CONNECT_INVALID_PARAMETERS = 0x182, "connect: invalid parameters";
     /// SCT 1, SC 84h on Connect.
     CONNECT_INVALID_HOST = 0x184, "connect: invalid host";
+    /// SCT 1, SC 91h.
+    AUTHENTICATION_REQUIRED = 0x191, "authentication required";
     /// SCT 1, SC 83h of the NVM command set.
     COMMAND_SIZE_LIMIT = 0x183, "command size limit exceeded";
     /// SCT 2, SC 80h.

@@ -3,6 +3,7 @@
 use braid_block::{Extent, Instant, Key, Memory};
 use braid_nvme::Status;
 use braid_nvme::ana::ANA_LOG;
+use braid_nvme::auth::Security;
 use braid_nvme::command::{Command, Sgl, admin};
 use braid_nvme::target::{ABORTS_MAX, Admin, Counters, Kind, SubsystemView, write_allocations};
 
@@ -26,6 +27,9 @@ impl Shard {
         key: Key,
         command: &Command,
     ) {
+        if let Some(security) = Security::of(command) {
+            return self.prove(mem, now, key, (security, command));
+        }
         let Some(op) = self.ops.get(key) else { return };
         let (at, controller, conn) = (op.subsystem, op.controller, op.conn);
         let uptime = now.since(self.started);
@@ -37,6 +41,7 @@ impl Shard {
             subsystems: &self.config.subsystems,
             names: &self.names,
             elsewhere: &self.elsewhere,
+            keyring: &self.keyring,
             generation: self.generation,
             sight: asking.and_then(|conn| Sight::of(portals, conn)),
         };

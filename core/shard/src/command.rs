@@ -49,7 +49,10 @@ impl Shard {
         }
         queue.outstanding += 1;
         let cid = capsule.command.cid.get();
-        let fused = if qid == 0 { Ok(None) } else { self.fuse(mem, key, &capsule.command) };
+        let due = queue.standing.due;
+        let proof = self.is_proof(key, &capsule.command);
+        let alone = qid == 0 || due;
+        let fused = if alone { Ok(None) } else { self.fuse(mem, key, &capsule.command) };
         let parsed = match fused {
             Err(status) => Err(status),
             Ok(_) if capsule.abandoned => Err(Status::ABORTED_BY_REQUEST),
@@ -57,6 +60,10 @@ impl Shard {
                 self.counters.data_digest_errors += 1;
                 Err(Status::TRANSIENT_TRANSPORT)
             }
+            Ok(_) if let Some(proof) = proof => proof
+                .transfer(&capsule.command)
+                .map(|transfer| (Work::Admin(capsule.command), 0, transfer)),
+            Ok(_) if due => Err(Status::AUTHENTICATION_REQUIRED.dnr()),
             Ok(_) if qid == 0 => self.parse_admin(subsystem, controller, &capsule.command),
             Ok(_) => self.parse_io(subsystem, controller, &capsule.command),
         };

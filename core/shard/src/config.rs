@@ -176,6 +176,8 @@ pub struct Limits {
     pub commands_per_turn: u32,
     /// How long a connection may stay in a state before its Connect is answered.
     pub handshake: Duration,
+    /// How long a host may take to prove who it is.
+    pub authentication: Duration,
     /// How long a peer may take no bytes, when it has no keep alive time-out.
     pub send_stall: Duration,
     /// How long we wait for the peer to close after a termination request.
@@ -209,6 +211,7 @@ impl Default for Limits {
             commands_beside_quiet_turn: 10,
             commands_per_turn: 512,
             handshake: Duration::from_secs(10),
+            authentication: Duration::from_secs(30),
             send_stall: Duration::from_secs(30),
             terminate_linger: Duration::from_secs(5),
             drain: Duration::from_secs(10),

@@ -21,6 +21,7 @@ use braid_nvme::target::Handshake;
 use braid_nvme::target::connection::Connection;
 use braid_nvme::transmit::Transmit;
 
+use crate::authentication::Standing;
 use crate::event::Socket;
 use crate::fused::First;
 use crate::note::Why;
@@ -109,6 +110,8 @@ pub(crate) struct Queue {
     pub(crate) member: bool,
     /// The first of two commands that are done as one, if it came last.
     pub(crate) first: Option<First>,
+    /// How far its host has proved itself.
+    pub(crate) standing: Standing,
     /// A capsule waits for a buffer.
     pub(crate) starving: bool,
     /// The Abort command that waits for the end of the capsule that waited for a buffer.

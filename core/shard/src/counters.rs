@@ -48,6 +48,10 @@ pub struct Counters {
     pub host_buffer_waits: u64,
     /// Connect commands refused.
     pub connects_refused: u64,
+    /// Queues whose host proved who it is, again and again counted.
+    pub authentications: u64,
+    /// Those whose host did not.
+    pub authentications_failed: u64,
     /// Termination requests sent.
     pub terminated: u64,
     /// Keep alive time-outs.

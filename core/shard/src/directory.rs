@@ -15,6 +15,7 @@ use braid_nvme::connect::Nqn;
 use braid_nvme::target::{Directory, Listed, Notice, Portal};
 
 use crate::Shard;
+use crate::authentication::Keyring;
 use crate::config::SubsystemConfig;
 use crate::conn::Conn;
 
@@ -55,6 +56,7 @@ pub(crate) struct Listing<'a> {
     pub(crate) subsystems: &'a [SubsystemConfig],
     pub(crate) names: &'a [Nqn],
     pub(crate) elsewhere: &'a [Elsewhere],
+    pub(crate) keyring: &'a Keyring,
     pub(crate) generation: u64,
     /// Where its host came in; none: nobody is asking for discovery.
     pub(crate) sight: Option<Sight>,
@@ -71,13 +73,14 @@ impl Directory for Listing<'_> {
 
     fn entries(&self, host: &Nqn, each: &mut dyn FnMut(Listed<'_>)) {
         for (subsystem, name) in self.subsystems.iter().zip(self.names) {
-            if subsystem.is_listed() && subsystem.admits(host) {
+            let known = self.keyring.admits(&subsystem.allowed_hosts, host);
+            if subsystem.is_listed() && known {
                 each(Listed::Here(name));
             }
         }
         let shown = |place: &&Elsewhere| {
             let seen = self.sight.as_ref().is_none_or(|sight| sight.shows(place.address));
-            seen && place.admits(host)
+            seen && self.keyring.admits(&place.allowed_hosts, host)
         };
         for place in self.elsewhere.iter().filter(shown) {
             each(match &place.nqn {

@@ -10,13 +10,16 @@ use core::net::SocketAddr;
 
 use braid_block::{Class, Instant, Key, Lease, Memory, Token};
 use braid_nvme::command::{Command, Completion, admin, fabrics};
-use braid_nvme::connect::{CONNECT_DATA_BYTES, Connect, ConnectData, Parameter, Refusal};
+use braid_nvme::connect::{
+    AUTHENTICATION_REQUIRED, CONNECT_DATA_BYTES, Connect, ConnectData, Parameter, Refusal,
+};
 use braid_nvme::pdu::{Digests, InitializeConnection};
 use braid_nvme::target::connection::{Capsule, Connection, Step, check_ic_req, ic_resp};
 use braid_nvme::target::{Controller, ControllerLimits, Handshake, Kind};
 use braid_nvme::transmit::Transmit;
 use braid_nvme::{DISCOVERY_NQN, Status};
 
+use crate::authentication::Standing;
 use crate::backend::Namespace;
 use crate::conn::{Conn, Greeting, Phase, Queue, Role};
 use crate::deadline::Reminder;
@@ -327,7 +330,11 @@ impl Shard {
         match self.admit(now, at, key, connect) {
             Ok((controller, cntlid)) => {
                 self.become_queue(mem, key, at, controller, connect);
-                self.answer_connect(mem, key, connect, cntlid);
+                let due = self.asks_for_proof(&self.subsystems[at], &connect.hostnqn);
+                self.answer_connect(mem, key, connect, cntlid, due);
+                if due {
+                    self.expect_proof(now, key);
+                }
                 self.arm_stream(key);
             }
             Err(refusal) => {
@@ -349,7 +356,13 @@ impl Shard {
         // A replica of a volume is written by the volume alone.
         let taken = self.is_of_a_volume(at);
         let subsystem = &mut self.subsystems[at];
-        if taken || !subsystem.config.admits(&connect.hostnqn) {
+        // The keys are of hosts that do I/O; other engines know the names of replicas.
+        let open = subsystem.kind == Kind::Discovery
+            || subsystem.namespaces.iter().any(Namespace::is_member);
+        let listed = &subsystem.config.allowed_hosts;
+        let known = subsystem.config.admits(&connect.hostnqn)
+            && (open || self.keyring.admits(listed, &connect.hostnqn));
+        if taken || !known {
             return Err(Refusal::new(Status::CONNECT_INVALID_HOST.dnr()));
         }
         if self.shares.connections(&connect.hostid) >= limits.connections_per_host() {
@@ -417,7 +430,9 @@ impl Shard {
         let association = Association { look: now + patience, ..association };
         let busy = Refusal::new(Status::CONNECT_CONTROLLER_BUSY);
         let controller = subsystem.controllers.insert(association).map_err(|_| busy)?;
-        let guest = self.guest_connected(at, controller);
+        // Who has to prove itself first is nobody's host before.
+        let due = self.asks_for_proof(&self.subsystems[at], &connect.hostnqn);
+        let guest = if due { Guest::default() } else { self.guest_connected(at, controller) };
         if let Some(association) = self.subsystems[at].controllers.get_mut(controller) {
             association.guest = guest;
         }
@@ -436,6 +451,7 @@ impl Shard {
     ) {
         let discovery = self.subsystems[at].kind == Kind::Discovery;
         let member = self.subsystems[at].namespaces.iter().any(Namespace::is_member);
+        let due = self.asks_for_proof(&self.subsystems[at], &connect.hostnqn);
         let in_capsule = self.config.limits.in_capsule_bytes;
         let Some(conn) = self.conns.get_mut(key) else { return };
         let Role::Handshake(greeting) = &mut conn.role else { return };
@@ -458,6 +474,7 @@ impl Shard {
             share,
             member,
             first: None,
+            standing: Standing::new(due),
             starving: false,
             abandoner: None,
             turn: 0,
@@ -471,9 +488,17 @@ impl Shard {
         self.note(Note::QueueConnected { socket, subsystem, controller, queue: connect.qid });
     }
 
-    fn answer_connect<M: Memory>(&mut self, mem: &mut M, key: Key, connect: &Connect, cntlid: u16) {
+    fn answer_connect<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        key: Key,
+        connect: &Connect,
+        cntlid: u16,
+        due: bool,
+    ) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        let mut completion = Completion::new(connect.cid, Status::SUCCESS, u64::from(cntlid));
+        let result = u64::from(cntlid) | if due { AUTHENTICATION_REQUIRED } else { 0 };
+        let mut completion = Completion::new(connect.cid, Status::SUCCESS, result);
         if !connect.flow_control {
             completion.sqhd.set(u16::MAX);
         }

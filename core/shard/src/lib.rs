@@ -8,7 +8,8 @@
 //! `command` gives them an op and a buffer, `device` and `admin` carry them out, `reply` sends
 //! what came of it, `life` ends connections and controllers; `pool` drives the pools of replicas,
 //! `replica` asks them for what commands need; `mirror` serves volumes over replicas here and at
-//! other engines, and the replicas to other engines; `sharing` adds and removes subsystems.
+//! other engines, and the replicas to other engines; `sharing` adds and removes subsystems;
+//! `authentication` has hosts prove who they are.
 //!
 //! Invariants:
 //! 1. A token's entry stays until its `Done` came, so that a late one is recognised.
@@ -22,6 +23,7 @@ extern crate alloc;
 
 mod admin;
 mod ana;
+mod authentication;
 mod backend;
 mod check;
 mod command;
@@ -83,6 +85,7 @@ pub use note::{Limit, Note, Operation, Why};
 pub use pool::{Latency, POOLS_MAX, PoolId};
 pub use sharing::{NamespaceInfo, NamespaceKind};
 
+use authentication::Keyring;
 use conn::Conn;
 use deadline::Deadlines;
 use host::Hosts;
@@ -109,6 +112,8 @@ pub struct Shard {
     names: Vec<Nqn>,
     /// What else discovery tells of.
     elsewhere: Vec<Elsewhere>,
+    /// The keys of hosts.
+    keyring: Keyring,
     /// Namespaces that were detached and are not gone.
     detaching: usize,
     /// Of these, how many there were from the start.
@@ -226,6 +231,7 @@ impl Shard {
             started: Instant::ZERO,
             generation: 1,
             elsewhere: Vec::new(),
+            keyring: Keyring::default(),
             names: config.subsystems.iter().map(|s| name(&s.nqn)).collect(),
             fixed: config.subsystems.len(),
             leaving: 0,

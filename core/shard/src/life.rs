@@ -287,6 +287,7 @@ impl Shard {
             (Phase::Open, Role::Handshake(greeting)) if greeting.until <= now => {
                 self.close(mem, key, Why::HandshakeTimeout);
             }
+            (Phase::Open, Role::Queue(_)) => self.check_proof(mem, now, key),
             _ => {}
         }
     }

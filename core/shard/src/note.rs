@@ -2,6 +2,7 @@
 
 use braid_block::{IoError, Key};
 use braid_nvme::ana::AnaState;
+use braid_nvme::auth::Reason;
 use braid_nvme::{Status, pdu::FatalError};
 
 use crate::event::{Disk, Socket};
@@ -41,6 +42,17 @@ pub enum Note {
         socket: Socket,
         /// The answer.
         status: Status,
+    },
+    /// A host did not prove that it is who it says.
+    AuthenticationFailed {
+        /// The stream.
+        socket: Socket,
+        /// The subsystem and the controller, for `Shard::controller`.
+        subsystem: u16,
+        /// The controller.
+        controller: Key,
+        /// What it was told, or told us.
+        reason: Reason,
     },
     /// A controller is gone; its number was this.
     ControllerGone {
@@ -157,6 +169,10 @@ pub enum Why {
     KeepAlive,
     /// It took too long to get through a state before Connect was answered.
     HandshakeTimeout,
+    /// It did not prove who it is.
+    Authentication,
+    /// It took too long to prove who it is.
+    AuthenticationTimeout,
     /// It took no bytes for too long.
     SendTimeout,
     /// A command took too long (our host side).

@@ -54,12 +54,16 @@ const BINARIES: &[&str] = &["shell/engine", "shell/control", "xtask"];
 /// `tests/purity.rs` proves again for the versions in use.
 const CORE_EXTERNALS: &[&str] = &[
     "arrayvec",
+    "base64",
     "bitflags",
+    "crypto-bigint",
     "fixedbitset",
     "hashbrown",
     "heapless",
+    "hmac",
     "intrusive-collections",
     "roaring",
+    "sha2",
     "smallvec",
     "thiserror",
     "xxhash-rust",

@@ -46,6 +46,10 @@ const SHARD: &[Figure<Snapshot>] = &[
     counter("connections_accepted", "Connections accepted", |s| s.machine.accepted),
     counter("connections_closed", "Connections closed", |s| s.machine.closed),
     counter("connections_refused", "Connections refused by a limit", |s| s.machine.refused),
+    counter("authentications", "Queues whose host proved who it is", |s| s.machine.authentications),
+    counter("authentications_failed", "Queues whose host did not prove who it is", |s| {
+        s.machine.authentications_failed
+    }),
     counter("connects_refused", "Connect commands refused", |s| s.machine.connects_refused),
     counter("host_refused", "Connect commands refused: their host has too many connections", |s| {
         s.machine.host_refused

@@ -76,6 +76,12 @@ fn log(shard: u16, machine: &Shard, net: &Net, note: Note) {
         Note::ConnectRefused { socket, status } => {
             warn!(shard, peer = %peer(socket), %status, "connect refused");
         }
+        Note::AuthenticationFailed { socket, subsystem, controller, reason } => {
+            let of = machine.controller(subsystem, controller);
+            let (hostnqn, subnqn) = of.map_or(("", ""), |of| (of.hostnqn, of.subnqn));
+            let (peer, reason) = (peer(socket), reason.text());
+            warn!(shard, %peer, hostnqn, subnqn, reason, "authentication failed");
+        }
         Note::ControllerGone { cntlid, why } => info!(shard, cntlid, ?why, "controller gone"),
         Note::DiskFailed { nsid, operation, offset, error } => {
             error!(shard, nsid, ?operation, offset, %error, "disk failed");
@@ -116,7 +122,12 @@ fn connected(shard: u16, peer: &Peer, of: Option<&ControllerInfo<'_>>, queue: u1
 
 fn closed(shard: u16, peer: &Peer, why: Why) {
     match why {
-        Why::Protocol(_) | Why::Terminated(_) | Why::Io(_) | Why::SendTimeout | Why::KeepAlive => {
+        Why::Protocol(_)
+        | Why::Terminated(_)
+        | Why::Io(_)
+        | Why::SendTimeout
+        | Why::KeepAlive
+        | Why::AuthenticationTimeout => {
             warn!(shard, %peer, ?why, "connection closed");
         }
         _ => debug!(shard, %peer, ?why, "connection closed"),
