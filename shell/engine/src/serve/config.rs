@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use braid_nvme::auth::HostKeys;
 use braid_nvme::target::Portal;
 use braid_reactor::{ArenaOptions, OpenDisk, Options};
 use braid_shard::{BackendConfig, Config, Disk, Limits, NamespaceConfig, SubsystemConfig};
 
 use crate::error::{Error, Result};
 use crate::serve::backend::{self, Backend};
+use crate::serve::keys;
 use crate::serve::plan::{NamespacePlan, Plan, SubsystemPlan};
 use crate::serve::state::State;
 use crate::serve::uri::Source;
@@ -30,6 +32,8 @@ pub struct Shards {
     pub reactor: Options,
     /// Where reservations are kept; none if nothing served here needs it.
     pub state: Option<State>,
+    /// The keys of hosts.
+    pub keys: HostKeys,
 }
 
 impl Shards {
@@ -39,6 +43,7 @@ impl Shards {
     /// One line that names the namespace and says what to do.
     pub fn open(plan: &Plan) -> Result<Self> {
         let limits = limits(plan)?;
+        let keys = keys::read(plan.host_keys.as_deref())?;
         let reactor = reactor(plan, &limits)?;
         let mut disks: Vec<Vec<OpenDisk>> = (0..plan.shards).map(|_| Vec::new()).collect();
         let mut places = Vec::new();
@@ -62,7 +67,7 @@ impl Shards {
         }
         let shards = plan.shards;
         let config = Config { shard: 0, shards, subsystems, portals: Vec::new(), limits };
-        Ok(Self { config, disks, reactor, state })
+        Ok(Self { config, disks, reactor, state, keys })
     }
 
     /// Tells where hosts connect, once it is known.

@@ -263,7 +263,7 @@ async fn manage(plan: &Plan, mut threads: Threads, served: Served) -> Result<()>
                 left -= 1;
             }
             asked = signals.next() => match asked {
-                Asked::Reload => reload.run(),
+                Asked::Reload => reload.run(&threads.remotes),
                 Asked::Stop(_) if deadline.is_some() => {
                     return Err(Error::run("a second signal ended it at once; I/O was cut off"));
                 }

@@ -8,6 +8,7 @@ pub mod file;
 pub mod holder;
 pub mod identity;
 pub mod injection;
+pub mod keys;
 pub mod metrics;
 pub mod namespaces;
 pub mod notes;
@@ -68,7 +69,8 @@ and status manage it over its socket.
 Signals:
   SIGTERM, SIGINT           orderly stop: commands in flight finish, hosts see an orderly close;
                             a second one, or the end of --drain, ends it at once
-  SIGHUP                    read --config again: the log level changes while it runs
+  SIGHUP                    read --config and --host-keys again: the log level and the keys
+                            change while it runs
 
 A line 'braid-engine: ready nqn=NQN listen=ADDR:PORT[,..] namespaces=N' on stdout, and systemd's
 READY=1, say that hosts can connect.

@@ -45,6 +45,12 @@ pub struct Options {
     #[arg(long, value_name = "HOSTNQN")]
     pub allow_host: Vec<Name>,
 
+    /// Keys of hosts, which have to prove that they know them (DH-HMAC-CHAP): a line for each,
+    /// HOSTNQN KEY, and the key of our controllers, hash=sha256 or group=ffdhe2048 if you like;
+    /// only its owner may read it; SIGHUP reads it again [default: nobody has a key]
+    #[arg(long, value_name = "FILE")]
+    pub host_keys: Option<PathBuf>,
+
     /// Logical block size, 512 or 4096 [default: 4096; of a device: its own]
     #[arg(long, value_name = "BYTES")]
     pub block_size: Option<Block>,
@@ -322,6 +328,7 @@ impl Options {
             nqn: self.nqn.or(file.nqn),
             serial: self.serial.or(file.serial),
             allow_host: given(self.allow_host, file.allow_host),
+            host_keys: self.host_keys.or(file.host_keys),
             block_size: self.block_size.or(file.block_size),
             controllers: self.controllers.or(file.controllers),
             cntlids: self.cntlids.or(file.cntlids),

@@ -54,6 +54,8 @@ pub struct Plan {
     pub rebuilds: NonZeroU16,
     /// What stands for the kernel's boot id.
     pub boot_id_file: Option<PathBuf>,
+    /// Where the keys of hosts are.
+    pub host_keys: Option<PathBuf>,
     /// Faults may be injected.
     pub allow_injection: bool,
     /// Threads that serve.
@@ -159,6 +161,7 @@ impl Plan {
             control: control(options.control, options.node)?,
             rebuilds: options.rebuilds.unwrap_or(REBUILDS),
             boot_id_file: options.boot_id_file,
+            host_keys: options.host_keys,
             allow_injection: options.allow_injection,
             shards,
             poll: options.poll.unwrap_or(Poll::Adaptive),

@@ -1,8 +1,13 @@
 //! SIGHUP: what of the configuration file can change while an engine runs.
 
+use braid_nvme::auth::HostKeys;
+use braid_reactor::Remote;
+
 use crate::error::Result;
+use crate::serve::keys::{self, Secrets};
 use crate::serve::options::{Level, Options};
 use crate::serve::plan::Plan;
+use crate::serve::server::Control;
 use crate::serve::{file, identity, log};
 
 /// Reads the file again when asked to.
@@ -19,25 +24,34 @@ impl Reload {
         Self { line, log }
     }
 
-    /// Reads the file and takes over what may change. A file with a mistake changes nothing.
-    pub fn run(&mut self) {
-        if self.line.config.is_none() {
-            tracing::warn!("SIGHUP reads --config again, but there is none");
+    /// Reads the files and takes over what may change. A file with a mistake changes nothing.
+    pub fn run(&mut self, remotes: &[Remote<Control>]) {
+        if self.line.config.is_none() && self.line.host_keys.is_none() {
+            tracing::warn!("SIGHUP reads --config and --host-keys again, but there is neither");
             return;
         }
         match read(&self.line) {
-            Ok(level) => {
+            Ok((level, keys)) => {
                 self.log.set(level);
-                tracing::info!(?level, "configuration read again");
+                let hosts = keys.len();
+                for remote in remotes {
+                    // Each its own randomness; one that has ended needs none.
+                    match Secrets::draw(keys.clone()) {
+                        Ok(secrets) => drop(remote.post(Control::HostKeys(Box::new(secrets)))),
+                        Err(error) => tracing::error!(%error, "a shard keeps its old keys"),
+                    }
+                }
+                tracing::info!(?level, hosts, "configuration read again");
             }
             Err(error) => tracing::error!(%error, "the configuration is left as it was"),
         }
     }
 }
 
-/// The log level that the command line and the file ask for now. The rest is looked at too: a file
+/// The log level and the keys that the command line and the file ask for now. The rest is looked at too: a file
 /// that the next start would refuse is to be known of now.
-fn read(line: &Options) -> Result<Level> {
+fn read(line: &Options) -> Result<(Level, HostKeys)> {
     let options = file::under(line.clone())?;
-    Plan::new(options, &identity::machine(), 1).map(|plan| plan.log)
+    let plan = Plan::new(options, &identity::machine(), 1)?;
+    Ok((plan.log, keys::read(plan.host_keys.as_deref())?))
 }

@@ -7,6 +7,7 @@ use braid_shard::{AnaChange, AnaInfo, Config, Injection, Note, Shard};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::manage::host::{Access, Reach, Told};
+use crate::serve::keys::Secrets;
 use crate::serve::namespaces::{self, Namespaces};
 use crate::serve::notes;
 use crate::serve::pools::{Pools, Request};
@@ -19,6 +20,8 @@ use crate::serve::volumes::{self, Volumes};
 pub enum Control {
     /// Begin an orderly stop.
     Stop,
+    /// Keys of hosts, in the place of those before.
+    HostKeys(Box<Secrets>),
     /// Say what was counted.
     Snapshot(oneshot::Sender<Snapshot>),
     /// Faults to inject from now on, instead of those there were; the answer says whether the
@@ -120,6 +123,10 @@ impl Application for Server {
     fn control(&mut self, machine: &mut Shard, world: &mut World<'_>, control: Control) {
         match control {
             Control::Stop => machine.stop(world.mem, world.now),
+            Control::HostKeys(secrets) => {
+                let Secrets { keys, seed } = *secrets;
+                machine.host_keys_set(keys, seed);
+            }
             Control::Snapshot(answer) => {
                 // Nobody waits any more: the scrape was given up.
                 let _ = answer.send(Snapshot::take(self.shard, machine, world));

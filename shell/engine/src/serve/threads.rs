@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
 use crate::serve::config::Shards;
+use crate::serve::keys;
 use crate::serve::server::{Control, Server, Tellers};
 
 /// How a shard's thread ended.
@@ -36,7 +37,7 @@ impl Threads {
     /// # Errors
     /// When the system does not allow what a reactor needs.
     pub fn start(shards: Shards, listeners: Vec<Listener>, tellers: &Tellers) -> Result<Self> {
-        let Shards { config, disks, reactor, .. } = shards;
+        let Shards { config, disks, reactor, keys, .. } = shards;
         let mut listeners = Some(listeners);
         let mut reactors = Vec::with_capacity(disks.len());
         for (port, disks) in mesh(config.shards).into_iter().zip(disks) {
@@ -54,7 +55,8 @@ impl Threads {
             }
             let config = Config { shard, ..config.clone() };
             let server = Server::new(&config, tellers.clone());
-            spawn(config, server, reactor, sender.clone())?;
+            let secrets = keys::Secrets::draw(keys.clone())?;
+            spawn(config, secrets, server, reactor, sender.clone())?;
         }
         Ok(Self { remotes, ended })
     }
@@ -70,13 +72,16 @@ impl Threads {
 
 fn spawn(
     config: Config,
+    secrets: keys::Secrets,
     server: Server,
     reactor: Reactor<Control>,
     ended: mpsc::UnboundedSender<Ended>,
 ) -> Result<()> {
     let shard = config.shard;
     let work = move || {
-        reactor.run(Shard::new(config), server).map(drop).map_err(|e| Error::run(e.to_string()))
+        let mut machine = Shard::new(config);
+        machine.host_keys_set(secrets.keys, secrets.seed);
+        reactor.run(machine, server).map(drop).map_err(|e| Error::run(e.to_string()))
     };
     thread::Builder::new()
         .name(format!("braid-shard-{shard}"))
