@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!             NEGOTIATE                fetched                REPLY                 fetched
-//!   Beginning ---------> Challenging ---------> Challenged ----------> Proven ------------------+
-//!       |                                           |                    | it was asked, too    |
-//!       |      anything that is not right           |                    v          SUCCESS2    v
-//!       +-----------------> Failed <----------------+                 Answered ---------------> Over
-//!                             | fetched: FAILURE1; or FAILURE2 of the host's, at any time       ^
-//!                             +-----------------------------------------------------------------+
+//!   Beginning ---------> Challenging ---------> Challenged ----------> Proven --------------+
+//!       |                                           |                    | it was asked    |
+//!       |      anything that is not right           |                    v      SUCCESS2   v
+//!       +-----------------> Failed <----------------+                 Answered ---------> Over
+//!                             | fetched: FAILURE1; or FAILURE2 of the host's, at any time   ^
+//!                             +-------------------------------------------------------------+
 //! ```
 //!
 //! Invariants:

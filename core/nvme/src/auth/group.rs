@@ -87,7 +87,8 @@ impl Group {
     }
 }
 
-/// `base ^ exponent mod prime`, of the exponent's lowest bits. How long it takes depends on neither.
+/// `base ^ exponent mod prime`, of the exponent's lowest bits. How long it takes depends on
+/// neither.
 fn power<const LIMBS: usize>(
     prime: &Uint<LIMBS>,
     base: &[u8],
