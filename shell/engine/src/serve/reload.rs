@@ -48,8 +48,8 @@ impl Reload {
     }
 }
 
-/// The log level and the keys that the command line and the files ask for now. The rest is looked at
-/// too: a file that the next start would refuse is to be known of now.
+/// The log level and the keys that the command line and the files ask for now. The rest is looked
+/// at too: a file that the next start would refuse is to be known of now.
 fn read(line: &Options) -> Result<(Level, HostKeys)> {
     let options = file::under(line.clone())?;
     let plan = Plan::new(options, &identity::machine(), 1)?;
