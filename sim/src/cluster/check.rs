@@ -1,6 +1,6 @@
 //! What must hold of every answer and every activation, looked at as they happen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use braid_block::Instant;
 use braid_nexus::{Record, Uuid};
@@ -76,6 +76,8 @@ pub(super) struct Losses {
     epochs: Vec<u64>,
     /// By epoch of the loss and host, when it was answered so.
     told: BTreeMap<(u64, Uuid), Instant>,
+    /// By epoch of the loss and host: a line ended under a flush that may have been answered so.
+    unheard: BTreeSet<(u64, Uuid)>,
     /// The same, when the store had written it down.
     written: BTreeMap<(u64, Uuid), Instant>,
 }
@@ -98,6 +100,11 @@ impl Losses {
         }
     }
 
+    /// The line of a host ended under a flush or durable write, at an engine that serves an epoch.
+    pub(super) fn unheard(&mut self, host: Uuid, epoch: u64) {
+        self.unheard.extend(self.before(epoch).map(|loss| (loss, host)));
+    }
+
     /// A flush or durable write of a host was acknowledged in an epoch.
     pub(super) fn flushed(
         &self,
@@ -109,7 +116,8 @@ impl Losses {
         let before = |when: &BTreeMap<(u64, Uuid), Instant>| {
             when.get(&(loss, host)).is_some_and(|when| *when <= received)
         };
-        let wrong = match (before(&self.told), before(&self.written)) {
+        let told = before(&self.told) || self.unheard.contains(&(loss, host));
+        let wrong = match (told, before(&self.written)) {
             (true, true) => return Ok(()),
             (false, _) => "was not told before of",
             (true, false) => "it was not written down before that it was told of",
@@ -275,6 +283,25 @@ mod tests {
         assert_eq!(name(losses.flushed(other, 3, at(5))), Some("LossTold"));
         losses.lost(4);
         assert_eq!(name(losses.flushed(host, 4, at(6))), Some("LossTold"));
+    }
+
+    #[test]
+    fn a_line_that_ends_under_a_flush_may_have_been_told_if_that_is_written_down() {
+        let (host, other) = ([1; 16], [2; 16]);
+        let mut losses = Losses::default();
+        losses.unheard(host, 1);
+        losses.lost(2);
+        losses.written(host, 2, at(4));
+        assert_eq!(name(losses.flushed(host, 2, at(5))), Some("LossTold"), "before the loss");
+        losses.unheard(host, 2);
+        assert_eq!(name(losses.flushed(host, 2, at(3))), Some("LossTold"), "was outstanding then");
+        losses.flushed(host, 2, at(5)).unwrap();
+        losses.written(other, 2, at(4));
+        assert_eq!(name(losses.flushed(other, 2, at(5))), Some("LossTold"), "another host's line");
+        losses.lost(3);
+        assert_eq!(name(losses.flushed(host, 3, at(6))), Some("LossTold"), "another loss");
+        losses.unheard(host, 3);
+        assert_eq!(name(losses.flushed(host, 3, at(6))), Some("LossTold"), "nobody wrote it down");
     }
 
     #[test]

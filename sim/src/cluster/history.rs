@@ -45,6 +45,12 @@ impl Deed {
         matches!(self, Self::Write { .. } | Self::Zero { .. })
     }
 
+    /// Whether its answer promises something of the media.
+    #[must_use]
+    pub(crate) const fn flushes(self) -> bool {
+        matches!(self, Self::Flush) || self.is_durable()
+    }
+
     /// Whether it is on the media before its answer.
     #[must_use]
     pub(crate) const fn is_durable(self) -> bool {

@@ -11,7 +11,7 @@ use super::ambush::Lurking;
 use super::chain::Chain;
 use super::check::{self, Epochs, Losses, Shadows};
 use super::fate::After;
-use super::history::{Deed, History, Number};
+use super::history::{History, Number};
 use super::host::{Host, Input, Output};
 use super::inspect::Snapshots;
 use super::profile::Profile;
@@ -108,6 +108,21 @@ pub(super) struct Passage {
     failed: Option<(u8, Instant)>,
 }
 
+/// From which host a line comes, and to which node it goes.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    guest: usize,
+    node: u8,
+}
+
+/// A command that a host has sent by a line.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    guest: usize,
+    number: Number,
+    answered: bool,
+}
+
 /// A seed at work.
 pub(super) struct Run {
     pub(super) cluster: Cluster,
@@ -136,8 +151,8 @@ pub(super) struct Run {
     pub(super) rotten: u8,
     /// Wiped replicas, and the instance that the record named then.
     pub(super) wiped: BTreeMap<Uuid, Option<u64>>,
-    lines: BTreeMap<LineId, usize>,
-    asked: BTreeMap<(LineId, u64), (usize, Number)>,
+    lines: BTreeMap<LineId, Route>,
+    asked: BTreeMap<(LineId, u64), Asked>,
     commits: usize,
 }
 
@@ -420,7 +435,9 @@ impl Run {
     }
 
     fn answered(&mut self, line: LineId, tag: u64, status: Status, trace: Trace) -> Verdict {
-        let Some((guest, number)) = self.asked.get(&(line, tag)).copied() else { return Ok(()) };
+        let Some(asked) = self.asked.get_mut(&(line, tag)) else { return Ok(()) };
+        asked.answered = true;
+        let Asked { guest, number, .. } = *asked;
         let Guest { volume, id, .. } = self.guests[guest];
         let Trace { epoch, received, answered, .. } = trace;
         let record = self.relied_on(volume, trace.node);
@@ -430,11 +447,7 @@ impl Run {
         let served = judged.passage.served.get(&trace.node).copied();
         let epoch = if epoch > 0 { epoch } else { served.unwrap_or(0) };
         let deed = judged.history.operation(number).deed;
-        let flushes = match deed {
-            Deed::Write { durable } | Deed::Zero { durable } => durable,
-            Deed::Flush => true,
-            Deed::Read => false,
-        };
+        let flushes = deed.flushes();
         match status {
             Status::Success => {
                 judged.epochs.acknowledged(epoch, received, answered)?;
@@ -503,18 +516,18 @@ impl Run {
     }
 
     fn host_hears(&mut self, line: LineId, event: HostEvent) -> Verdict {
-        let Some(guest) = self.lines.get(&line).copied() else { return Ok(()) };
+        let Some(guest) = self.lines.get(&line).map(|route| route.guest) else { return Ok(()) };
         let now = self.cluster.now();
+        if matches!(event, HostEvent::Refused | HostEvent::Broken) {
+            self.forget_line(line);
+        }
         let at = &mut self.guests[guest];
         let history = &mut self.volumes[at.volume].history;
         let empty = std::rc::Rc::from([]);
         let data;
         let input = match event {
             HostEvent::Connected => Input::Opened,
-            HostEvent::Refused | HostEvent::Broken => {
-                self.lines.remove(&line);
-                Input::Ended
-            }
+            HostEvent::Refused | HostEvent::Broken => Input::Ended,
             HostEvent::Ana { optimized, .. } => Input::Ana { optimized },
             HostEvent::Access { .. } => Input::Access,
             HostEvent::Resized { bytes } => {
@@ -550,11 +563,11 @@ impl Run {
                 Output::Open { path } => {
                     let node = u8::try_from(path).expect("few nodes");
                     let line = self.cluster.host_connect(place, node, volume, id, 0);
-                    self.lines.insert(line, guest);
+                    self.lines.insert(line, Route { guest, node });
                     self.guests[guest].host.opening(path, line);
                 }
                 Output::Close { line } => {
-                    self.lines.remove(&line);
+                    self.forget_line(line);
                     match self.silent {
                         true => self.cluster.host_vanish(line),
                         false => self.cluster.host_leave(line),
@@ -564,7 +577,8 @@ impl Run {
                     self.cluster.host_read_ana(line, 0);
                 }
                 Output::Request { line, tag, number, work, bytes } => {
-                    self.asked.insert((line, tag), (guest, number));
+                    let asked = Asked { guest, number, answered: false };
+                    self.asked.insert((line, tag), asked);
                     self.cluster.tell(|| {
                         let history = &self.volumes[volume].history;
                         format!("h{place} asks on {line}: {tag} is {}", history.describe(number))
@@ -589,13 +603,25 @@ impl Run {
 
     /// The lines of a host.
     pub(super) fn lines_of(&self, guest: usize) -> Vec<LineId> {
-        let mine = self.lines.iter().filter(|(_, of)| **of == guest);
+        let mine = self.lines.iter().filter(|(_, route)| route.guest == guest);
         mine.map(|(line, _)| *line).collect()
     }
 
     /// A host's line is no more, and nobody was told.
     pub(super) fn forget_line(&mut self, line: LineId) {
-        self.lines.remove(&line);
+        let Some(Route { guest, node }) = self.lines.remove(&line) else { return };
+        // A nexus by itself is heard when it answers, whatever becomes of the line.
+        if self.selection.level == Level::Nexus {
+            return;
+        }
+        let Guest { volume, id, .. } = self.guests[guest];
+        let judged = &mut self.volumes[volume];
+        let Some(epoch) = judged.passage.served.get(&node).copied() else { return };
+        let mut open = self.asked.range((line, 0)..=(line, u64::MAX)).map(|(_, asked)| asked);
+        let flushes = |number| judged.history.operation(number).deed.flushes();
+        if open.any(|asked| !asked.answered && flushes(asked.number)) {
+            judged.losses.unheard(id, epoch);
+        }
     }
 }
 
