@@ -37,14 +37,11 @@ impl Default for Keyring {
 }
 
 impl Keyring {
-    /// Whether a host may connect where this list says who may: without a list those that have a
-    /// key, if any has one.
+    /// Whether a host may connect where this list says who may, all without one. If any host has a
+    /// key, one that has none may not, listed or not: taking its key away shuts it out.
     pub(crate) fn admits(&self, listed: &[alloc::string::String], host: &Nqn) -> bool {
-        if listed.is_empty() {
-            self.keys.is_empty() || self.keys.get(host).is_some()
-        } else {
-            crate::directory::admits(listed, host)
-        }
+        let known = self.keys.is_empty() || self.keys.get(host).is_some();
+        known && crate::directory::admits(listed, host)
     }
 }
 

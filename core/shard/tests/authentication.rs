@@ -240,7 +240,7 @@ fn commands_that_carry_no_message_are_refused_and_nothing_is_lost() {
 }
 
 #[test]
-fn where_keys_are_and_no_list_only_hosts_with_a_key_may_connect() {
+fn where_keys_are_only_hosts_with_a_key_may_connect_listed_or_not() {
     let stranger = Nqn::parse("nqn.2014-08.org.nvmexpress:uuid:stranger").unwrap();
     let come = |world: &mut World| {
         let mut peer = Peer::open(world, NONE);
@@ -252,10 +252,14 @@ fn where_keys_are_and_no_list_only_hosts_with_a_key_may_connect() {
     let mut config = config();
     config.subsystems[0].allowed_hosts = vec![stranger.as_str().into()];
     let mut listed = World::new(config);
-    listed.shard.host_keys_set(keys(&[(HOST, KEY, None)]), [5; 32]);
+    assert!(come(&mut listed).status().is_success(), "nobody has a key");
+    listed.shard.host_keys_set(keys(&[(stranger.as_str(), KEY, None)]), [5; 32]);
     let completion = come(&mut listed);
     assert!(completion.status().is_success());
-    assert_eq!(completion.result.get() & AUTHENTICATION_REQUIRED, 0, "listed, and has no key");
+    assert_ne!(completion.result.get() & AUTHENTICATION_REQUIRED, 0);
+    listed.shard.host_keys_set(keys(&[(HOST, KEY, None)]), [6; 32]);
+    let completion = come(&mut listed);
+    assert!(completion.status().is(Status::CONNECT_INVALID_HOST), "its key was taken away");
 }
 
 #[test]

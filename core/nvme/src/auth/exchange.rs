@@ -15,7 +15,8 @@
 //!    nobody has tried to answer before.
 //! 2. Whatever is not right ends the exchange; nothing of it is of use for another one.
 //! 3. Nothing that it does takes longer the more of an answer is right.
-//! 4. It keeps some hundred bytes, whatever it is sent; a message costs one power of the group.
+//! 4. It keeps some hundred bytes, whatever it is sent; it costs two powers of the group at most,
+//!    however often its messages are asked for.
 
 use super::group::{EXPONENT_BYTES, Exponent, Value};
 use super::hash::{DIGEST_BYTES_MAX, Digest};
@@ -84,27 +85,32 @@ struct Challenge {
     sequence: u32,
     value: Digest,
     exponent: Exponent,
+    /// The power of the exponent, once: a host may ask with too small a room as often as it likes.
+    public: Value,
 }
 
 impl Challenge {
     fn draw(hash: Hash, group: Group, generator: &mut Generator) -> Self {
         let value: [u8; DIGEST_BYTES_MAX] = generator.bytes();
+        let sequence = generator.number();
+        let exponent = generator.bytes::<EXPONENT_BYTES>();
         Self {
             hash,
             group,
-            sequence: generator.number(),
+            sequence,
             value: value.into_iter().take(hash.bytes()).collect(),
-            exponent: generator.bytes::<EXPONENT_BYTES>(),
+            public: group.public(&exponent),
+            exponent,
         }
     }
 
-    fn message<'a>(&'a self, public: &'a Value) -> Message<'a> {
+    fn message(&self) -> Message<'_> {
         Message::Challenge {
             hash: self.hash,
             group: self.group,
             sequence: self.sequence,
             value: &self.value,
-            public,
+            public: &self.public,
         }
     }
 }
@@ -182,7 +188,7 @@ impl Exchange {
         let Message::Reply { response, challenge, public } = *reply else {
             return Err(Reason::Message);
         };
-        let Challenge { hash, group, sequence, ref value, ref exponent } = *asked;
+        let Challenge { hash, group, sequence, ref value, ref exponent, .. } = *asked;
         if response.len() != hash.bytes() {
             return Err(Reason::Payload);
         }
@@ -214,8 +220,7 @@ impl Exchange {
         };
         let (written, next, verdict) = match &self.phase {
             Phase::Challenging(challenge) => {
-                let public = challenge.group.public(&challenge.exponent);
-                (wrote(challenge.message(&public), out)?, None, Verdict::Pending)
+                (wrote(challenge.message(), out)?, None, Verdict::Pending)
             }
             Phase::Proven(hash, response) => {
                 let response = response.as_deref();

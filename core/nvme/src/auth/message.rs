@@ -262,7 +262,9 @@ fn parse_second(id: u8, len: usize, rest: &[u8]) -> Result<Message<'_>, Reason> 
         }),
         REPLY => {
             let (response, value) = (take(len)?, take(len)?);
-            let challenge = (first & 1 != 0).then_some((sequence, value));
+            // Base 8.3.4.5.4: a number of 0 says that the host does not ask, whatever CVALID says.
+            let asks = first & 1 != 0 && sequence != 0;
+            let challenge = asks.then_some((sequence, value));
             Ok(Message::Reply { response, challenge, public: take(public_len)? })
         }
         _ => {
@@ -375,6 +377,20 @@ mod tests {
         assert_eq!((&bytes[..16], bytes.len()), (&head[..], 16 + 48 + 256));
         let bytes = written(&Message::Failure1(Reason::Group));
         assert_eq!(bytes, [0, 0xf1, 0, 0, 0x34, 0x12, 1, 5]);
+    }
+
+    #[test]
+    fn a_reply_that_asks_with_the_number_zero_does_not_ask() {
+        let digest = [3; 32];
+        let asks = |sequence| {
+            let challenge = Some((sequence, &digest[..]));
+            let bytes = written(&Message::Reply { response: &digest, challenge, public: &[] });
+            let (_, message) = Message::parse(&bytes).unwrap();
+            let Message::Reply { challenge, .. } = message else { panic!("{message:?}") };
+            challenge.is_some()
+        };
+        assert!(asks(1));
+        assert!(!asks(0), "Base 8.3.4.5.4");
     }
 
     #[test]

@@ -96,7 +96,7 @@ pub fn run(plan: &Plan, line: Options, log: log::Handle) -> Result<()> {
         let mut answering = doors.open(&manager)?;
         let cluster = attend(plan, &manager, news, &mut answering)?;
         announce(plan, &listen, shared);
-        let reload = Reload::new(line, log);
+        let reload = Reload::new(line, log, plan.host_keys.is_some());
         let served = Served { signals, exporter, reload, answering, cluster };
         manage(plan, threads, served).await
     });
@@ -342,7 +342,7 @@ mod tests {
             Reactor::new(ReactorOptions::default(), port, nothing.0, nothing.1, nothing.2).unwrap();
         let (_sender, ended) = mpsc::unbounded_channel();
         let threads = Threads { remotes: vec![stuck.remote()], ended };
-        let reload = Reload::new(options, log::start(Level::Info, LogFormat::Text));
+        let reload = Reload::new(options, log::start(Level::Info, LogFormat::Text), false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let heard = Signals::new().unwrap();

@@ -40,7 +40,8 @@ impl Secrets {
     }
 }
 
-/// The keys that a file holds; no file holds none.
+/// The keys that a file holds, one at least; no file holds none. A file without any is taken for a
+/// mistake, for it would let everybody in.
 ///
 /// # Errors
 /// One line that says what is wrong, and of which line, without the key.
@@ -69,7 +70,14 @@ pub fn read(path: Option<&Path>) -> Result<HostKeys> {
     if len as u64 > FILE_BYTES_MAX {
         return Err(Error::usage(format!("{place}: it is longer than 1 MiB")));
     }
-    parse(&text).map_err(|(line, error)| Error::usage(format!("{place}, line {line}: {error}")))
+    let keys = parse(&text)
+        .map_err(|(line, error)| Error::usage(format!("{place}, line {line}: {error}")))?;
+    if keys.is_empty() {
+        return Err(Error::usage(format!(
+            "{place}: it has no key; an engine whose hosts need none is started without it"
+        )));
+    }
+    Ok(keys)
 }
 
 /// The keys in a text; or the number of a line, and what is wrong with it.
@@ -186,6 +194,9 @@ mod tests {
         assert!(said.contains("mode 640") && said.contains("chmod 600"), "{said}");
         mode(0o600);
         assert_eq!(read(Some(&path)).unwrap().len(), 1);
+        std::fs::write(&path, "# nobody\n\n").unwrap();
+        let said = read(Some(&path)).unwrap_err().to_string();
+        assert!(said.contains("has no key"), "{said}");
         std::fs::remove_file(&path).unwrap();
         assert!(read(Some(&path)).unwrap_err().to_string().contains("cannot read"));
         assert!(read(None).unwrap().is_empty());

@@ -47,7 +47,8 @@ pub struct Options {
 
     /// Keys of hosts, which have to prove that they know them (DH-HMAC-CHAP): a line for each,
     /// HOSTNQN KEY, and the key of our controllers, hash=sha256 or group=ffdhe2048 if you like;
-    /// only its owner may read it; SIGHUP reads it again [default: nobody has a key]
+    /// only its owner may read it; SIGHUP reads it again; hosts without a key may not connect then,
+    /// discovery and replicas ask nobody [default: nobody needs a key]
     #[arg(long, value_name = "FILE")]
     pub host_keys: Option<PathBuf>,
 
