@@ -89,7 +89,7 @@ pub enum Finding {
         /// It was written again.
         mended: bool,
     },
-    /// One slot of a page of the maps is bad, the other is good.
+    /// One slot of a page is bad, the other is good.
     Slot {
         /// Where.
         device: u64,
@@ -273,6 +273,7 @@ impl<M: Buffers, I: Image> Check<'_, M, I> {
         self.superblocks();
         self.parents();
         self.base_pages();
+        self.sums_pages();
         let layers: Vec<u32> = self.store().map.layers.keys().copied().collect();
         for layer in layers {
             self.layer(layer);

@@ -71,6 +71,7 @@ struct Frozen {
 struct PageWrite {
     lease: Lease,
     offset: u64,
+    len: u32,
     /// The page of checksums, if it is one.
     sums: Option<u64>,
 }
@@ -146,6 +147,11 @@ impl Pool {
         }
     }
 
+    /// Whether none runs.
+    pub(crate) fn is_between_checkpoints(&self) -> bool {
+        self.checkpoint.phase == Phase::Idle
+    }
+
     /// Whether none runs and nothing is changed.
     pub(crate) fn is_checkpointed(&self) -> bool {
         self.checkpoint.phase == Phase::Idle && !self.has_changes()
@@ -156,6 +162,7 @@ impl Pool {
         let quiet = self.checkpoint.phase == Phase::Idle
             && self.state == State::Open
             && !self.config.read_only
+            && !self.scrub.holds_merges()
             && self.ops.is_empty();
         (quiet && self.has_changes()).then(|| self.busy.max(self.checkpoint.ended) + QUIET)
     }
@@ -172,7 +179,7 @@ impl Pool {
             || store.sums.active_len() >= limits.delta_max as usize
             || store.changed.len() >= limits.dirty_leaves_max as usize
             || self.checkpoint_due().is_some_and(|due| due <= now);
-        due && !self.config.read_only && !self.is_sealed()
+        due && !self.config.read_only && !self.is_sealed() && !self.scrub.holds_merges()
     }
 
     /// Freezes everything as it is.
@@ -289,17 +296,17 @@ impl Pool {
             let stamp = Stamp::map(frozen.page, offset);
             codec::encode::<M>(bytes, stamp, self.checkpoint.lsn, seed, image);
             self.checkpoint.next += 1;
-            self.write_page(PageWrite { lease, offset, sums: None });
+            self.write_page(PageWrite { lease, offset, len: BLOCK as u32, sums: None });
         }
         self.checkpoint.next == self.checkpoint.frozen.len() && self.checkpoint.writes.is_empty()
     }
 
     fn write_page(&mut self, write: PageWrite) {
-        let offset = write.offset;
-        let span = write.lease.span(0, BLOCK as u32);
+        let PageWrite { offset, len, .. } = write;
+        let span = write.lease.span(0, len);
         let key = self.checkpoint.writes.insert(write).expect("the width is the capacity");
         self.counters.page_writes += 1;
-        self.counters.device_written_bytes += BLOCK;
+        self.counters.device_written_bytes += u64::from(len);
         self.emit(Effect::Write { token: self.token(token::CHECKPOINT, key), span, offset });
     }
 
@@ -316,7 +323,7 @@ impl Pool {
         if let Some(page) = write.sums {
             self.store.sums.written(page);
         }
-        match whole(result, BLOCK as u32) {
+        match whole(result, write.len) {
             Ok(()) => self.sync.wrote(),
             Err(error) => self.fail(mem, Operation::Write, write.offset, error),
         }

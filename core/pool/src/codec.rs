@@ -189,6 +189,36 @@ pub(crate) fn judge<M: Memory>(bytes: &[u8], stamp: Stamp, seed: u32) -> Option<
     valid.then_some(header.lsn.get())
 }
 
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The page that should be there, with this lsn.
+    Page(u64),
+    /// Zeros: nobody wrote it.
+    Blank,
+    /// Anything else, or it cannot be read.
+    Bad,
+}
+
+impl Found {
+    /// The page's lsn, if it is the page.
+    pub(crate) const fn lsn(self) -> Option<u64> {
+        match self {
+            Self::Page(lsn) => Some(lsn),
+            Self::Blank | Self::Bad => None,
+        }
+    }
+}
+
+/// Looks at a slot that was read; a page that is newer than the journal is another life's.
+pub(crate) fn look<M: Memory>(bytes: &[u8], stamp: Stamp, seed: u32, newest: u64) -> Found {
+    match judge::<M>(bytes, stamp, seed) {
+        Some(lsn) if lsn <= newest => Found::Page(lsn),
+        None if bytes.iter().all(|byte| *byte == 0) => Found::Blank,
+        Some(_) | None => Found::Bad,
+    }
+}
+
 /// The value of a page that [`judge`] found to be what it should be, unless it makes no sense.
 pub(crate) fn decode(bytes: &[u8], page: PageId, layout: &Layout) -> Option<Content> {
     Some(match page {

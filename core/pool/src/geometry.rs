@@ -6,6 +6,7 @@
 //! ```
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::layout::{BITMAP_BITS, BLOCK, CLUSTER, CLUSTER_BLOCKS, CLUSTER_PAIRS, PAIR};
 use crate::layout::{SEGMENTS_MAX, SUMS_PER_PAGE};
@@ -144,6 +145,24 @@ impl Layout {
         self.slabs[slab].start + 2 * PAIR + page % per_slab * PAIR
     }
 
+    /// Numbers of the pages of checksums: all are below.
+    pub(crate) fn sum_pages(&self) -> u64 {
+        self.slabs.len() as u64 * checksum_pairs(self.slab_clusters)
+    }
+
+    /// The clusters of whose blocks a page has the checksums: see [`Self::sum_of`].
+    pub(crate) fn sum_clusters(&self, page: u64) -> Range<u32> {
+        let per_slab = checksum_pairs(self.slab_clusters);
+        let (slab, at) = (page / per_slab, page % per_slab);
+        let held = usize::try_from(slab).ok().and_then(|slab| self.slabs.get(slab));
+        let clusters = held.map_or(0, |slab| u64::from(slab.clusters));
+        let (first, end) = (at * PAGE_CLUSTERS, (at + 1) * PAGE_CLUSTERS);
+        let base = slab * u64::from(self.slab_clusters);
+        let [first, end] = [first, end]
+            .map(|at| u32::try_from(base + at.min(clusters)).expect("clusters have 31 bits"));
+        first..end
+    }
+
     /// Checksum page of a block, and the position in it. Pages are numbered slab by slab, as many
     /// for each as a whole one has.
     pub(crate) fn sum_of(&self, block: u64) -> (u64, usize) {
@@ -182,6 +201,11 @@ impl Layout {
         self.slabs.iter().map(|slab| u64::from(slab.clusters)).sum()
     }
 }
+
+/// Clusters that share a page of checksums.
+const PAGE_CLUSTERS: u64 = SUMS_PER_PAGE as u64 / CLUSTER_BLOCKS;
+
+const _: () = assert!((SUMS_PER_PAGE as u64).is_multiple_of(CLUSTER_BLOCKS));
 
 /// Checksum pairs of a slab with so many clusters.
 pub(crate) const fn checksum_pairs(clusters: u32) -> u64 {
@@ -223,6 +247,24 @@ mod tests {
         }
         assert!(at <= (64 << 20) - PAIR);
         assert!(layout.clusters() > 240);
+    }
+
+    #[test]
+    fn the_clusters_of_a_page_of_checksums_are_those_whose_blocks_have_theirs_there() {
+        let layout = layout();
+        let mut next = 0;
+        for page in 0..layout.sum_pages() {
+            for cluster in layout.sum_clusters(page) {
+                assert_eq!(cluster, next);
+                next += 1;
+                for at in [0, CLUSTER_BLOCKS - 1] {
+                    let block = u64::from(cluster) * CLUSTER_BLOCKS + at;
+                    assert_eq!(layout.sum_of(block).0, page, "block {block}");
+                }
+            }
+        }
+        assert_eq!(u64::from(next), layout.clusters());
+        assert_eq!(layout.sum_clusters(layout.sum_pages()).len(), 0);
     }
 
     #[test]

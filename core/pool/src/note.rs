@@ -36,7 +36,8 @@ pub enum Note {
         /// First byte on the device.
         device: u64,
     },
-    /// A page of the pool's maps had a bad copy, which was written again from the good one.
+    /// A page of the pool's maps or checksums had a bad copy, which was written again from the good
+    /// one or from memory.
     Repaired {
         /// First byte on the device.
         device: u64,

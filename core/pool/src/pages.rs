@@ -369,7 +369,7 @@ impl Pool {
     }
 
     /// The newest journal block whose cells a page can hold.
-    const fn newest_lsn(&self) -> u64 {
+    pub(crate) const fn newest_lsn(&self) -> u64 {
         match self.state {
             State::Opening => self.fetches.newest,
             _ => self.journal.written,

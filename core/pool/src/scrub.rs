@@ -13,6 +13,7 @@
 //!    there counts each block once, however often it was stopped.
 
 mod pages;
+mod slots;
 
 use core::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::write::{BLOCK_BYTES, bits};
 use crate::{Done, Note, Pool, State};
 
 use pages::Pages;
+use slots::Slots;
 
 /// Blocks of one read: a large buffer.
 const BLOCKS: u32 = Class::Large.bytes() / BLOCK_BYTES;
@@ -53,6 +55,7 @@ pub(crate) struct Scrub {
     due: Instant,
     check: Option<Check>,
     pages: Pages,
+    slots: Slots,
     /// Blocks read and blocks lost.
     blocks: u64,
     errors: u64,
@@ -111,6 +114,8 @@ impl Pool {
             self.scrub.due = now;
             self.scrub.noted = now;
             self.list_base_pages();
+            // They come before all leaves: one that goes on at a later leaf has seen them.
+            self.scrub.slots.begin(place == 0);
             self.list_layer_pages(self.scrub.layer);
         } else if rate == 0 && self.scrub.rate > 0 {
             self.note_scrub(now);
@@ -129,7 +134,8 @@ impl Pool {
     /// When the next read is due.
     pub(crate) fn scrub_due(&self) -> Option<Instant> {
         let runs = self.scrub.rate > 0 && self.state == State::Open;
-        let waits = self.scrub.check.is_some() || self.scrub.pages.is_busy();
+        let waits =
+            self.scrub.check.is_some() || self.scrub.pages.is_busy() || self.scrub.slots.is_busy();
         (runs && !waits).then_some(self.scrub.due)
     }
 
@@ -144,7 +150,7 @@ impl Pool {
                 return;
             }
         }
-        if !self.page_check_on(mem) {
+        if !self.page_check_on(mem) || !self.slots_check_on(mem, now) {
             return;
         }
         if self.scrub.rate == 0 || now < self.scrub.due || self.state != State::Open {
@@ -153,7 +159,7 @@ impl Pool {
         if now.since(self.scrub.noted) >= NOTED {
             self.note_scrub(now);
         }
-        if self.next_page_check(mem, now) {
+        if self.next_page_check(mem, now) || self.next_slots_check(mem, now) {
             return;
         }
         for _ in 0..LEAVES_A_TURN {
@@ -401,6 +407,11 @@ impl Pool {
 }
 
 impl Scrub {
+    /// Whether no checkpoint may begin.
+    pub(crate) const fn holds_merges(&self) -> bool {
+        self.slots.holds_merges()
+    }
+
     /// So many bytes are read: the next are due later.
     fn pace(&mut self, now: Instant, bytes: u64) {
         let pause = bytes.saturating_mul(1_000_000_000) / self.rate.max(1);

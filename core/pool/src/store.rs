@@ -63,6 +63,12 @@ pub(crate) const fn mask(first: u32, count: u32) -> u64 {
 }
 
 impl Store {
+    /// Whether a page of checksums has some of clusters in use.
+    pub(crate) fn has_sums(&self, page: u64) -> bool {
+        let space = &self.space;
+        self.layout.sum_clusters(page).any(|at| space.is_used(at) && !space.is_map(at))
+    }
+
     /// An empty pool.
     pub(crate) fn new(layout: Layout, seed: u32, reserve: u64, sums: Sums) -> Self {
         let space = Space::new(&layout, reserve);

@@ -11,12 +11,14 @@
 //!    replayed block counts only if the page is older than the block.
 //! 3. A page that was merged is not let go before it is written (`cache`).
 //! 4. A page is written to the slot that is not its newest, also if an unfinished checkpoint wrote
-//!    that: maps that it wrote after may rely on it.
+//!    that: maps that it wrote after may rely on it. If it has neither, both are written: beside a
+//!    good slot there is never one that nobody wrote, so one that is no good went bad.
 
 mod cache;
 mod delta;
 
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use crate::geometry::Layout;
 use crate::layout::SUMS_PER_PAGE;
@@ -157,6 +159,11 @@ impl Sums {
         self.cache.get(number).is_some()
     }
 
+    /// A page, if it is in memory; it does not count as used.
+    pub(crate) fn peek(&self, number: u64) -> Option<&Page> {
+        self.cache.get(number)
+    }
+
     /// Pages in memory.
     pub(crate) const fn pages(&self) -> usize {
         self.cache.len()
@@ -190,22 +197,22 @@ impl Sums {
     pub(crate) fn renew(
         &mut self,
         number: u64,
-        dropped: core::ops::RangeInclusive<u64>,
-    ) -> Option<(&Page, u8)> {
+        dropped: RangeInclusive<u64>,
+    ) -> Option<(&Page, RangeInclusive<u8>)> {
         let page = self.cache.get(number).filter(|page| dropped.contains(&page.lsn))?;
         let slot = page.slot?;
         self.cache.writing(number, true);
-        Some((self.cache.touch(number)?, slot))
+        Some((self.cache.touch(number)?, slot..=slot))
     }
 
     /// Merges changes into a page in memory, which then has all cells up to `lsn`, and holds it
-    /// until [`Sums::written`]; tells what to write, and to which slot.
+    /// until [`Sums::written`]; tells what to write, and to which slots.
     pub(crate) fn merge(
         &mut self,
         number: u64,
         changes: &[Change],
         lsn: u64,
-    ) -> Option<(&Page, u8)> {
+    ) -> Option<(&Page, RangeInclusive<u8>)> {
         let (replayed, newest) = (self.replayed, self.newest);
         self.cache.writing(number, true);
         let page = self.cache.touch(number)?;
@@ -216,9 +223,9 @@ impl Sums {
             }
         }
         page.lsn = lsn;
-        let slot = page.slot.map_or(0, |slot| 1 - slot);
-        page.slot = Some(slot);
-        Some((page, slot))
+        let slots = page.slot.map_or(0..=1, |slot| 1 - slot..=1 - slot);
+        page.slot = Some(*slots.start());
+        Some((page, slots))
     }
 
     /// All pages with changes are to be taken once more.

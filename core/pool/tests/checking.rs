@@ -111,7 +111,7 @@ fn bad_copies_are_found_and_mended() {
     let slots: Vec<u64> = disk
         .durable
         .iter()
-        .filter(|(_, bytes)| matches!(bytes[..4], [1..=10, 0, 0, 0]) && bytes[8..16] != [0; 8])
+        .filter(|(_, bytes)| matches!(bytes[..4], [1..=11, 0, 0, 0]) && bytes[8..16] != [0; 8])
         .map(|(block, _)| block * BLOCK)
         .collect();
     assert!(slots.len() >= 10, "{slots:?}");

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Check, Finding};
-use crate::codec::{self, Stamp};
+use crate::codec::{self, Found, Stamp};
 use crate::drive::{Buffers, Image};
 use crate::layout::{BLOCK, CLUSTER_PAIRS, PAIR};
 use crate::map::PageId;
@@ -47,29 +47,66 @@ impl<M: Buffers, I: Image> Check<'_, M, I> {
     /// Whether both slots of a page are good. After a stop without order one may be older, or
     /// torn, and what the journal holds may never have been written.
     fn slots(&mut self, page: PageId, address: u64) {
-        let seed = self.store().seed;
-        let mut bytes = alloc::vec![0; PAIR as usize];
-        let mut lsns = [None; 2];
-        for (slot, lsn) in lsns.iter_mut().enumerate() {
-            let part = &mut bytes[slot * BLOCK as usize..][..BLOCK as usize];
-            let device = address + slot as u64 * BLOCK;
-            let read = self.image.read(device, part).is_ok();
-            let stamp = Stamp::map(page, device);
-            *lsn = codec::judge::<M>(part, stamp, seed).filter(|_| read);
-        }
+        let stamp = |device| Stamp::map(page, device);
+        let (lsns, bytes) = self.read_slots(address, stamp);
+        let lsns = lsns.map(Found::lsn);
         let unwritten = self.pool.fetches.born.contains_key(&address) || self.is_newer(page);
         let bad = match lsns {
             [Some(_), Some(_)] => return,
             [None, None] if unwritten => return,
             [None, None] => return self.tell(Finding::Lost { device: address }),
-            [Some(_), None] => 1,
-            [None, Some(_)] => 0,
+            [Some(lsn), None] => (1, lsn),
+            [None, Some(lsn)] => (0, lsn),
         };
+        self.bad_slot(address, bad, bytes, stamp);
+    }
+
+    /// Pages of checksums of clusters in use. Of a pair without a good slot the blocks tell what is
+    /// lost.
+    pub(super) fn sums_pages(&mut self) {
+        for page in 0..self.store().layout.sum_pages() {
+            if !self.store().has_sums(page) {
+                continue;
+            }
+            self.report.pages += 1;
+            let address = self.store().layout.checksum_pair(page);
+            let stamp = |device| Stamp::sums(page, device);
+            let (found, bytes) = self.read_slots(address, stamp);
+            match found {
+                [Found::Page(lsn), Found::Bad] => self.bad_slot(address, (1, lsn), bytes, stamp),
+                [Found::Bad, Found::Page(lsn)] => self.bad_slot(address, (0, lsn), bytes, stamp),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the slots of a pair hold.
+    fn read_slots(&mut self, address: u64, stamp: impl Fn(u64) -> Stamp) -> ([Found; 2], Vec<u8>) {
+        let (seed, newest) = (self.store().seed, self.pool.newest_lsn());
+        let mut bytes = alloc::vec![0; PAIR as usize];
+        let mut found = [Found::Bad; 2];
+        for (slot, found) in found.iter_mut().enumerate() {
+            let part = &mut bytes[slot * BLOCK as usize..][..BLOCK as usize];
+            let device = address + slot as u64 * BLOCK;
+            if self.image.read(device, part).is_ok() {
+                *found = codec::look::<M>(part, stamp(device), seed, newest);
+            }
+        }
+        (found, bytes)
+    }
+
+    /// Tells of a bad slot; its copy is the other one, of this lsn.
+    fn bad_slot(
+        &mut self,
+        address: u64,
+        (bad, lsn): (usize, u64),
+        mut bytes: Vec<u8>,
+        stamp: impl Fn(u64) -> Stamp,
+    ) {
         let device = address + bad as u64 * BLOCK;
         let mended = self.scope.repair && {
-            let (good, lsn) = (1 - bad, lsns[1 - bad].unwrap_or(0));
-            let copy = &mut bytes[good * BLOCK as usize..][..BLOCK as usize];
-            codec::readdress::<M>(copy, Stamp::map(page, device), lsn, seed);
+            let copy = &mut bytes[(1 - bad) * BLOCK as usize..][..BLOCK as usize];
+            codec::readdress::<M>(copy, stamp(device), lsn, self.store().seed);
             self.image.write(device, copy).is_ok()
         };
         self.tell(Finding::Slot { device, mended });

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. Pages are taken in the order of the device, a few at a time: some are being read while
 //!    others are being written.
-//! 2. A page is written to the slot that is not its newest; it stays in memory until that is done.
+//! 2. A page is written to the slot that is not its newest, and to both if it has none; it stays in
+//!    memory until that is done.
 //! 3. Before that, its newest slot is on the media. Of a checkpoint that did not end it may not be,
 //!    if a flush failed: the device shows it until the power goes, and has what it held before. So
 //!    such a page is written as it is to the same slot, and a flush follows, before the other slot,
@@ -109,13 +110,16 @@ impl Pool {
             Some((tail, last)) => sums.renew(number, tail..=last),
             None => sums.merge(number, &changes, self.checkpoint.lsn),
         };
-        if let Some((page, slot)) = page {
-            let offset = layout.checksum_pair(number) + u64::from(slot) * BLOCK;
-            let bytes = &mut mem.bytes_mut(&lease)[..BLOCK as usize];
-            let stamp = Stamp::sums(number, offset);
-            codec::encode_sums::<M>(bytes, stamp, page.lsn, *seed, &page.sums);
+        if let Some((page, slots)) = page {
+            let offset = layout.checksum_pair(number) + u64::from(*slots.start()) * BLOCK;
+            let mut len = 0;
+            for bytes in mem.bytes_mut(&lease).chunks_mut(BLOCK as usize).take(slots.len()) {
+                let stamp = Stamp::sums(number, offset + u64::from(len));
+                codec::encode_sums::<M>(bytes, stamp, page.lsn, *seed, &page.sums);
+                len += BLOCK as u32;
+            }
             self.checkpoint.merging.wrote = true;
-            self.write_page(PageWrite { lease, offset, sums: Some(number) });
+            self.write_page(PageWrite { lease, offset, len, sums: Some(number) });
         } else {
             self.fetches.buffers.give(mem, lease);
         }

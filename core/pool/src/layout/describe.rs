@@ -260,7 +260,8 @@ pub fn format_page() -> String {
          slab: bitmap pair | bitmap of page clusters | checksum pairs | clusters\n\
          ```\n\n\
          A *pair* is two slots of one page each. Both slots of a map page are written at each\n\
-         checkpoint, one after the other; checksum pages take turns.\n\n\
+         checkpoint, one after the other. Of a checksum page both are written at first, then the\n\
+         older one each time.\n\n\
          | unit | bytes |\n|---|---|\n",
     );
     let units = [

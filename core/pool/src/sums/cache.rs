@@ -28,6 +28,13 @@ pub(crate) struct Page {
     writing: bool,
 }
 
+impl Page {
+    /// Whether the device may not have it yet as it is.
+    pub(crate) const fn is_writing(&self) -> bool {
+        self.writing
+    }
+}
+
 /// The pages in memory.
 #[derive(Debug)]
 pub(super) struct Cache {

@@ -43,7 +43,7 @@ fn the_newest_of_active_frozen_and_page_counts() {
     assert!(sums.merge(0, &changes, 1).is_none(), "the page is not in memory");
     sums.add(0, Some(1), 0).unwrap()[6] = 60;
     let (page, slot) = sums.merge(0, &changes, 1).unwrap();
-    assert_eq!((page.sums[5], page.sums[6], page.lsn, slot), (50, 60, 1, 0));
+    assert_eq!((page.sums[5], page.sums[6], page.lsn, slot), (50, 60, 1, 0..=0));
     sums.written(0);
     sums.merged();
     assert_eq!(sums.get(&layout, 5), Sum::Known(51));
@@ -253,5 +253,5 @@ fn a_page_that_an_unfinished_checkpoint_wrote_stays_until_the_other_slot_is_writ
     sums.freeze();
     assert_eq!(sums.next_page(&mut changes), Some(0));
     let (page, slot) = sums.merge(0, &changes, 22).expect("it is in memory");
-    assert_eq!((page.sums[5], slot), (50, 0));
+    assert_eq!((page.sums[5], slot), (50, 0..=0));
 }

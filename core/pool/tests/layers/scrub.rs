@@ -10,14 +10,14 @@ fn a_scrub_finds_what_is_lost_and_says_how_much_it_read() {
     let (mut world, handle) = chain(1);
     world.idle(10);
     world.command(Command::Scrub { rate: 1 << 20 }).unwrap();
-    world.idle(5);
+    world.idle(7);
     assert!(world.notes.contains(&Note::Scrubbed { blocks: 34, errors: 0 }), "{:?}", world.notes);
     let at = world.disk.durable.iter().find(|(_, b)| b.iter().all(|b| *b == 3)).unwrap();
     let at = *at.0;
     world.disk.damage(at * BLOCK);
     world.notes.clear();
     world.command(Command::Scrub { rate: 4 << 20 }).unwrap();
-    world.idle(5);
+    world.idle(7);
     let media = Note::Media { handle: Some(handle), offset: 6 * BLOCK, device: at * BLOCK };
     assert!(world.notes.contains(&media), "{:?}", world.notes);
     assert!(world.notes.contains(&Note::Scrubbed { blocks: 34, errors: 1 }), "{:?}", world.notes);
@@ -38,7 +38,8 @@ fn a_scrub_that_was_stopped_goes_on_where_it_was() {
     world.disk.damage(at * BLOCK);
     let slow = Command::Scrub { rate: BLOCK };
     world.command(slow.clone()).unwrap();
-    world.idle(4);
+    // The page of their checksums takes two seconds.
+    world.idle(6);
     assert!(world.pool.info().scrub.is_some_and(|(read, _)| read >= 4 * BLOCK));
     world.command(Command::Scrub { rate: 0 }).unwrap();
     assert_eq!(world.pool.info().scrub, None);
