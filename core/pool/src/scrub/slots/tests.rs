@@ -1,3 +1,5 @@
+//! Bad checksum pages beside good ones: found, mended, and no checkpoint in between.
+
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -147,7 +149,9 @@ fn no_checkpoint_begins_before_a_slot_that_was_written_again_is_durable() {
     let (mut rig, handle, address) = rested();
     damage(&mut rig, address + BLOCK);
     begin(&mut rig);
-    let is_mend = |effect: &Effect| matches!(effect, Effect::Write { offset, .. } if *offset == address + BLOCK);
+    let mend = address + BLOCK;
+    let is_mend =
+        |effect: &Effect| matches!(effect, Effect::Write { offset, .. } if *offset == mend);
     rig.turn();
     for _ in 0..1000 {
         if rig.effects.iter().any(is_mend) {
