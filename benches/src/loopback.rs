@@ -144,7 +144,7 @@ impl Loopback {
                     self.peers[socket.0 as usize].asked = Asked::Exact(token, span);
                     news = true;
                 }
-                Effect::ReceiveStream { token, socket } => {
+                Effect::ReceiveStream { token, socket, .. } => {
                     self.peers[socket.0 as usize].asked = Asked::Stream(token);
                     news = true;
                 }

@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Where all chance comes from [default: the time]
     #[arg(long)]
     seed: Option<u64>,
+    /// Instead of chance: one thing goes wrong, and what it costs is counted; "all", or a name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["minutes", "seed"])]
+    scenario: Option<String>,
 }
 
 /// What namespaces need.
@@ -42,21 +45,36 @@ pub(crate) fn need() -> Outcome<()> {
 
 /// Builds, and lets things go wrong.
 pub(crate) fn main(options: &Options) -> Outcome<()> {
+    if let Some(name) = &options.scenario {
+        let all = name == "all";
+        return scenarios(if all { &[] } else { std::slice::from_ref(name) });
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     run(options.minutes, options.seed.unwrap_or(now.as_secs()))
 }
 
 /// The same for so many minutes, with a seed.
 pub(crate) fn run(minutes: f64, seed: u64) -> Outcome<()> {
+    let words = ["run", "--minutes", &minutes.to_string(), "--seed", &seed.to_string()];
+    chaos(&words, &format!("seed-{seed}"))
+}
+
+/// Scenarios, all of them if none is named.
+pub(crate) fn scenarios(names: &[String]) -> Outcome<()> {
+    let words: Vec<&str> =
+        std::iter::once("scenario").chain(names.iter().map(String::as_str)).collect();
+    chaos(&words, "scenarios")
+}
+
+fn chaos(words: &[&str], folder: &str) -> Outcome<()> {
     need()?;
     let packages = ["-p", "braid-engine", "-p", "braid-control", "-p", "braid-chaos"];
     process::run(workspace::cargo(["build", "--quiet"]).args(packages))?;
     let binaries = workspace::target().join("debug");
-    let folder = workspace::folder("chaos")?.join(format!("seed-{seed}"));
+    let folder = workspace::folder("chaos")?.join(folder);
     // All that it starts ends with it, and all that it makes is in this namespace.
     let mut command: Command = process::bound("unshare");
-    command.arg("--net").arg(binaries.join("braid-chaos")).arg("run");
-    command.args(["--minutes", &minutes.to_string(), "--seed", &seed.to_string()]);
+    command.arg("--net").arg(binaries.join("braid-chaos")).args(words);
     command.arg("--binaries").arg(&binaries).arg("--folder").arg(&folder);
     process::run(&mut command)
 }

@@ -51,6 +51,7 @@ pub(crate) fn main(options: &Options) -> Outcome<()> {
     steps.push(run("cluster", || one(cluster::trial())));
     if rustix::process::geteuid().is_root() {
         steps.push(run("chaos", || one(chaos::run(CHAOS_MINUTES, CHAOS_SEED))));
+        steps.push(run("scenarios", || one(chaos::scenarios(&[]))));
     } else {
         println!("== chaos is left out: it needs root");
     }

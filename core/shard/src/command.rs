@@ -220,7 +220,8 @@ impl Shard {
         match transfer {
             Transfer::None | Transfer::InCapsule(_) => self.start_summed(mem, now, key),
             Transfer::FromHost(len) | Transfer::ToHost(len) => {
-                match self.buffer_for(mem, key, len) {
+                let waited = self.waiting.is_empty();
+                match self.buffer_for(mem, key, len, waited) {
                     Some(lease) => self.on_buffer(mem, now, key, lease),
                     None => self.wait_for_buffer(key, len),
                 }
@@ -280,6 +281,7 @@ impl Shard {
         mem: &mut M,
         key: Key,
         len: u32,
+        waited: bool,
     ) -> Option<Lease> {
         let op = self.ops.get(key)?;
         let (conn, asks) = (op.conn, op.ask.is_some());
@@ -287,7 +289,7 @@ impl Shard {
         if asks && !self.conns.get(conn)?.transmit.has_room(mem) {
             return None;
         }
-        let lease = self.lease(mem, conn, len);
+        let lease = self.lease(mem, conn, len, waited);
         if lease.is_none() && admin { self.admin_lease(mem, conn, len) } else { lease }
     }
 

@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::net::SocketAddr;
 
-use braid_block::{Instant, Key, Lease};
+use braid_block::{Instant, Key, Lease, LeaseId};
 use braid_nvme::target::Handshake;
 use braid_nvme::target::connection::Connection;
 use braid_nvme::transmit::Transmit;
@@ -39,6 +39,8 @@ pub(crate) struct Conn {
     pub(crate) receive: Receive,
     /// Exact receives land here; a queue keeps it as the buffer that in-capsule data always finds.
     pub(crate) reserve: Option<Lease>,
+    /// The name of that buffer, also while a command has it.
+    pub(crate) own: Option<LeaseId>,
     pub(crate) role: Role,
     pub(crate) phase: Phase,
     /// When bytes last arrived.

@@ -131,7 +131,7 @@ impl Shard {
             Outcome::Needs(_) if self.is_orphan(key) => {
                 self.finish(mem, key, Status::ABORTED_QUEUE_DELETED, 0);
             }
-            Outcome::Needs(len) => match self.buffer_for(mem, key, len) {
+            Outcome::Needs(len) => match self.buffer_for(mem, key, len, self.waiting.is_empty()) {
                 Some(lease) => self.on_buffer(mem, Instant::ZERO, key, lease),
                 None => self.wait_for_buffer(key, len),
             },

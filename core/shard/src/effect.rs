@@ -32,6 +32,8 @@ pub enum Effect {
         token: Token,
         /// From where.
         socket: Socket,
+        /// Whose bytes they are.
+        traffic: Traffic,
     },
     /// End a [`Effect::ReceiveStream`]. Has no completion of its own; pieces that had arrived
     /// before may still come before its `Done`.
@@ -131,3 +133,21 @@ pub enum Effect {
 }
 
 const _: () = assert!(size_of::<Effect>() <= 48);
+
+/// Whose bytes a stream brings. Each kind has receive buffers of its own: hosts' commands wait for
+/// replicas of other engines, so what hosts sent may lie in its buffers for as long as these take,
+/// and must not keep the replicas' answers out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Commands of hosts, which may wait for anything below.
+    Hosts,
+    /// Commands of nexuses to replicas here, which wait for nobody else's engine.
+    Nexuses,
+    /// What targets answer to our host side, which is taken at once.
+    Targets,
+}
+
+impl Traffic {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Hosts, Self::Nexuses, Self::Targets];
+}

@@ -111,6 +111,7 @@ impl Shard {
             local: None,
             transmit: Transmit::new(headers),
             receive: Receive::new(),
+            own: Some(reserve.id()),
             reserve: Some(reserve),
             role,
             phase: Phase::Open,
@@ -483,6 +484,7 @@ impl Shard {
         let socket = conn.socket;
         if conn.reserve.is_none() {
             conn.reserve = mem.alloc(Class::Medium);
+            conn.own = conn.reserve.as_ref().map(Lease::id);
         }
         let subsystem = u16::try_from(at).unwrap_or(u16::MAX);
         self.note(Note::QueueConnected { socket, subsystem, controller, queue: connect.qid });

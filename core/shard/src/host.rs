@@ -21,7 +21,7 @@ use braid_block::{Instant, IoError, Key, Lease, Memory, Slab, Span, Token};
 use braid_nvme::host::{Action, Config, Controller, Event, Submission};
 
 use crate::Shard;
-use crate::effect::Effect;
+use crate::effect::{Effect, Traffic};
 use crate::event::Socket;
 use crate::mirror::Owner;
 use crate::note::Note;
@@ -438,7 +438,8 @@ impl Shard {
         let effect = match (action, found.socket) {
             (Action::Receive { .. }, Some(socket)) => {
                 found.receiving = true;
-                Effect::ReceiveStream { token: Token::new(token::HOST_RECEIVE, stream), socket }
+                let token = Token::new(token::HOST_RECEIVE, stream);
+                Effect::ReceiveStream { token, socket, traffic: Traffic::Targets }
             }
             (Action::Send { .. }, Some(socket)) => {
                 found.sending = true;

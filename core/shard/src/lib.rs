@@ -64,7 +64,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use braid_block::{Class, Instant, Key, Lease, Memory, Slab, Span, Sums, Token};
+use braid_block::{Class, Instant, Key, Lease, LeaseId, Memory, Slab, Span, Sums, Token};
 use braid_nvme::connect::Nqn;
 use braid_nvme::target::{ControllerModel, Kind};
 use braid_nvme::{DISCOVERY_NQN, FABRICS_IN_CAPSULE_BYTES};
@@ -73,7 +73,7 @@ pub use ana::{AnaChange, AnaInfo};
 pub use config::{BackendConfig, Config, Limits, NamespaceConfig, Paths, SubsystemConfig};
 pub use counters::{Counters, NamespaceCounters};
 pub use directory::Elsewhere;
-pub use effect::Effect;
+pub use effect::{Effect, Traffic};
 pub use event::{Disk, Event, Socket};
 pub use host::HostConfig;
 pub use inject::{Fault, Injection};
@@ -89,7 +89,7 @@ use authentication::Keyring;
 use conn::Conn;
 use deadline::Deadlines;
 use host::Hosts;
-use memory::ADMIN_LEASES;
+use memory::{ADMIN_LEASES, Spare};
 use mirror::{Members, Volumes};
 use op::Op;
 use outbox::Outbox;
@@ -143,6 +143,10 @@ pub struct Shard {
     /// Ops that go on in the next turn.
     unfinished: VecDeque<Key>,
     admin_leases: Vec<Lease>,
+    /// Names of all of them.
+    admin_names: Vec<LeaseId>,
+    /// Last resorts: of commands of hosts, of nexuses.
+    spares: [Spare; 2],
     /// Bytes of buffers that commands hold.
     pinned: u64,
     /// A buffer came free, or room in a batch, since those who wait were last served.
@@ -218,6 +222,8 @@ impl Shard {
             waiting: VecDeque::with_capacity(ops),
             unfinished: VecDeque::with_capacity(ops),
             admin_leases: Vec::with_capacity(ADMIN_LEASES),
+            admin_names: Vec::with_capacity(ADMIN_LEASES),
+            spares: [const { Spare::new(Class::Large) }; 2],
             pinned: 0,
             freed: false,
             buried: false,
@@ -292,6 +298,7 @@ impl Shard {
                 }
             }
         }
+        self.keep_spares(mem);
         self.members_end_turn(mem);
         self.volumes_end_turn(mem);
         self.pools_end_turn(mem, now);
@@ -357,9 +364,7 @@ impl Shard {
     /// Gives back what the shard keeps all its life, for a shell that ends after
     /// [`Note::Drained`].
     pub fn drop_leases<M: Memory>(&mut self, mem: &mut M) {
-        for lease in self.admin_leases.drain(..) {
-            mem.free(lease);
-        }
+        self.drop_kept(mem);
     }
 
     /// What was counted so far.
@@ -427,10 +432,7 @@ impl Shard {
 
     fn on_start<M: Memory>(&mut self, mem: &mut M, now: Instant) {
         self.started = now;
-        while self.admin_leases.len() < ADMIN_LEASES {
-            let Some(lease) = mem.alloc(Class::Medium) else { break };
-            self.admin_leases.push(lease);
-        }
+        self.keep_admin_leases(mem);
     }
 
     fn on_done<M: Memory>(

@@ -164,6 +164,10 @@ impl Pools {
         Self { places: [const { None }; POOLS_MAX], top: 0, command: 0 }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.top == 0
     }

@@ -14,7 +14,7 @@ use braid_nvme::target::connection::Step;
 
 use crate::Shard;
 use crate::conn::{Phase, Role};
-use crate::effect::Effect;
+use crate::effect::{Effect, Traffic};
 use crate::note::Why;
 use crate::receive::{Armed, PIECES_HIGH, Piece};
 use crate::token;
@@ -92,7 +92,9 @@ impl Shard {
         if conn.receive.armed == Armed::No && conn.phase != Phase::Closed {
             conn.receive.armed = Armed::Stream;
             let token = braid_block::Token::new(token::RECEIVE, key);
-            self.outbox.emit(Effect::ReceiveStream { token, socket: conn.socket });
+            let member = conn.queue().is_some_and(|queue| queue.member);
+            let traffic = if member { Traffic::Nexuses } else { Traffic::Hosts };
+            self.outbox.emit(Effect::ReceiveStream { token, socket: conn.socket, traffic });
         }
     }
 
@@ -145,7 +147,7 @@ impl Shard {
 
     /// Finds a buffer for in-capsule data, the connection's own if there is no other.
     fn provide<M: Memory>(&mut self, mem: &mut M, key: Key, len: u32) -> bool {
-        let lease = self.lease(mem, key, len).or_else(|| self.take_reserve(mem, key));
+        let lease = self.lease(mem, key, len, false).or_else(|| self.take_reserve(mem, key));
         let Some(queue) = self.conns.get_mut(key).and_then(|conn| conn.queue_mut()) else {
             if let Some(lease) = lease {
                 self.give_back(mem, key, lease);

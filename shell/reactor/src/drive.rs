@@ -16,7 +16,7 @@ use io_uring::{opcode, squeue};
 use crate::accept::Acceptor;
 use crate::application::Machine;
 use crate::arena::Arena;
-use crate::buffers::BufferRing;
+use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::files::Disks;
 use crate::mesh::Port;
@@ -28,7 +28,7 @@ use crate::sockets::Sockets;
 pub(crate) struct Drive {
     pub(crate) ring: Ring,
     pub(crate) arena: Arena,
-    pub(crate) buffers: BufferRing,
+    pub(crate) buffers: Buffers,
     pub(crate) sockets: Sockets,
     pub(crate) disks: Disks,
     pub(crate) acceptors: Box<[Acceptor]>,
@@ -66,7 +66,9 @@ impl Drive {
     pub(crate) fn carry_out<M: Machine>(&mut self, machine: &M, effect: Effect) -> Option<Note> {
         match effect {
             Effect::ReceiveExact { token, socket, span } => self.receive_exact(token, socket, span),
-            Effect::ReceiveStream { token, socket } => self.receive_stream(token, socket),
+            Effect::ReceiveStream { token, socket, traffic } => {
+                self.receive_stream(token, socket, traffic);
+            }
             Effect::ReceiveStop { socket } => self.receive_stop(socket),
             Effect::Send { token, socket, batch } => {
                 self.send(token, socket, machine.batch(batch));

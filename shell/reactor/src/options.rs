@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use braid_shard::Traffic;
+
 use crate::arena::ArenaOptions;
 
 /// When to spin before blocking.
@@ -27,9 +29,10 @@ pub struct Options {
     pub disks_spare: u16,
     /// Operations on disks in flight; further ones wait in the machine.
     pub disk_ops_max: u32,
-    /// Medium buffers lent to the kernel for what arrives on streams; a power of two. They are
-    /// filled in turn, so all of them should fit into the CPU's cache beside everything else.
-    pub receive_buffers: u16,
+    /// Medium buffers lent to the kernel for what arrives on streams, for each kind of traffic; a
+    /// power of two. They are filled in turn, so all of them should fit into the CPU's cache beside
+    /// everything else.
+    pub receive_buffers: [u16; Traffic::ALL.len()],
     /// Submission queue entries; completions get four times as many.
     pub ring_entries: u32,
     /// When to spin.
@@ -53,7 +56,7 @@ impl Default for Options {
             sockets_max: 512,
             disks_spare: 32,
             disk_ops_max: 8192,
-            receive_buffers: 32,
+            receive_buffers: [32, 16, 32],
             ring_entries: 1024,
             polling: Polling::Adaptive,
             poll: Duration::from_micros(50),

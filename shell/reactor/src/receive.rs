@@ -8,11 +8,11 @@
 //! ```
 
 use braid_block::{IoError, Key, Memory, Span, Token};
-use braid_shard::{Event, Socket};
+use braid_shard::{Event, Socket, Traffic};
 use io_uring::{cqueue, opcode, types::Fixed};
 
 use crate::arena::Held;
-use crate::buffers::GROUP;
+use crate::buffers;
 use crate::drive::Drive;
 use crate::errno;
 use crate::operation::Operation;
@@ -25,7 +25,7 @@ pub(crate) enum Receive {
     /// Exactly `len` bytes, of which `got` are there.
     Exact { token: Token, held: Held, len: u32, got: u32 },
     /// Whatever arrives.
-    Stream { token: Token, armed: bool, stopping: bool },
+    Stream { token: Token, traffic: Traffic, armed: bool, stopping: bool },
 }
 
 impl Receive {
@@ -60,12 +60,12 @@ impl Drive {
         self.arm_exact(socket.0);
     }
 
-    pub(crate) fn receive_stream(&mut self, token: Token, socket: Socket) {
+    pub(crate) fn receive_stream(&mut self, token: Token, socket: Socket, traffic: Traffic) {
         let Some(slot) = self.sockets.live(socket) else {
             return self.done(token, Err(IoError::Gone));
         };
         assert!(matches!(slot.receive, Receive::Idle), "two receives on a socket");
-        slot.receive = Receive::Stream { token, armed: false, stopping: false };
+        slot.receive = Receive::Stream { token, traffic, armed: false, stopping: false };
         self.arm_stream(socket.0);
     }
 
@@ -82,25 +82,31 @@ impl Drive {
         }
     }
 
-    /// Re-arms streams that found no buffer, no more of them than there are buffers.
+    /// Re-arms streams that found no buffer, no more of each kind than there are buffers for it.
     pub(crate) fn feed(&mut self) {
         self.buffers.refill(&mut self.arena);
-        let mut budget = self.buffers.available();
-        while budget > 0
-            && self.ring.room() > 0
-            && let Some(index) = self.sockets.starved.pop_front()
-        {
-            if matches!(self.sockets.at(index).receive, Receive::Stream { armed: false, .. }) {
-                self.arm_stream(index);
-                budget -= 1;
+        for traffic in Traffic::ALL {
+            let mut budget = self.buffers.available(traffic);
+            while budget > 0
+                && self.ring.room() > 0
+                && let Some(index) = self.sockets.starved[traffic as usize].pop_front()
+            {
+                // The position may be another stream's by now.
+                if let Receive::Stream { armed: false, traffic: its, .. } =
+                    self.sockets.at(index).receive
+                    && its == traffic
+                {
+                    self.arm_stream(index);
+                    budget -= 1;
+                }
             }
         }
     }
 
     pub(crate) fn on_receive(&mut self, key: Key, completion: Completion) {
         let arrived = cqueue::buffer_select(completion.flags);
-        if arrived.is_some() {
-            self.buffers.taken();
+        if let Some(number) = arrived {
+            self.buffers.taken(number);
         }
         let result = errno::result(completion.result);
         let more = cqueue::more(completion.flags);
@@ -140,13 +146,16 @@ impl Drive {
 
     fn on_stream_end(&mut self, index: u32, result: i32) {
         let slot = self.sockets.at(index);
-        let Receive::Stream { token, armed, stopping } = &mut slot.receive else { return };
+        let Receive::Stream { token, traffic, armed, stopping } = &mut slot.receive else {
+            return;
+        };
         *armed = false;
-        let (token, stopping) = (*token, *stopping || slot.closing);
+        let (token, traffic) = (*token, *traffic);
+        let stopping = *stopping || slot.closing;
         let goes_on = result > 0 || result == -libc::ENOBUFS || result == -libc::EINTR;
         if goes_on && !stopping {
             self.counters.starved += u64::from(result == -libc::ENOBUFS);
-            self.sockets.starved.push_back(index);
+            self.sockets.starved[traffic as usize].push_back(index);
             return;
         }
         slot.receive = Receive::Idle;
@@ -183,9 +192,10 @@ impl Drive {
 
     fn arm_stream(&mut self, index: u32) {
         let slot = self.sockets.at(index);
-        let Receive::Stream { armed, .. } = &mut slot.receive else { return };
+        let Receive::Stream { armed, traffic, .. } = &mut slot.receive else { return };
         *armed = true;
+        let group = buffers::group(*traffic);
         let name = Operation::Receive.name(index, slot.generation);
-        self.push(opcode::RecvMulti::new(Fixed(index), GROUP).build(), name);
+        self.push(opcode::RecvMulti::new(Fixed(index), group).build(), name);
     }
 }

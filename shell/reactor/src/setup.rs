@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::AtomicU64;
 
+use braid_shard::Traffic;
 use rustix::io::Errno;
 
 use crate::accept::Acceptor;
 use crate::arena::{Arena, ArenaOptions};
-use crate::buffers::{BufferRing, GROUP};
+use crate::buffers::Buffers;
 use crate::counters::Counters;
 use crate::disk::OpenDisk;
 use crate::drive::Drive;
@@ -49,11 +50,11 @@ pub(crate) fn drive(
     } else {
         arena.stop_registering();
     }
-    if !arena.lend(options.receive_buffers) {
+    if !arena.lend(options.receive_buffers.iter().sum()) {
         return Err(StartError::Options("the arena cannot hold the receive buffers"));
     }
     Ok(Drive {
-        buffers: buffer_ring(&ring, options.receive_buffers)?,
+        buffers: buffer_rings(&ring, options.receive_buffers)?,
         sockets: Sockets::new(options.sockets_max, addresses),
         disks: Disks::new(disks, options.disks_spare, options.sockets_max, options.disk_ops_max),
         acceptors: listeners.into_iter().map(Acceptor::new).collect(),
@@ -74,13 +75,15 @@ pub(crate) fn drive(
 }
 
 fn check(options: &Options) -> Result<(), StartError> {
+    let (mut each, mut few) =
+        (options.receive_buffers.into_iter(), options.receive_buffers.into_iter());
     let rules = [
         (options.sockets_max > 0, "no sockets"),
         (options.sockets_max <= 1 << 20, "more than 2^20 sockets"),
         (options.disk_ops_max > 0, "no disk operations"),
         (options.disk_ops_max <= 1 << 20, "more than 2^20 disk operations"),
-        (options.receive_buffers.is_power_of_two(), "receive buffers are not a power of two"),
-        (options.receive_buffers <= 1 << 14, "more than 2^14 receive buffers"),
+        (each.all(|count| count.is_power_of_two()), "receive buffers are not a power of two"),
+        (few.all(|count| count <= 1 << 14), "more than 2^14 receive buffers"),
         (options.ring_entries >= 8, "fewer than 8 ring entries"),
         ((1..=127).contains(&options.syn_retries), "SYN retries are not 1 to 127"),
     ];
@@ -114,21 +117,17 @@ fn register_files(ring: &Ring, options: &Options, disks: &[OpenDisk]) -> Result<
     Ok(())
 }
 
-fn buffer_ring(ring: &Ring, entries: u16) -> Result<BufferRing, StartError> {
-    let buffers = BufferRing::new(entries)
-        .map_err(|errno| StartError::system("reserving the buffer ring", errno))?;
-    let failed = |error| StartError::of_ring("registering the buffer ring", error);
-    // SAFETY: the pages hold `entries` entries, and outlive the ring: the drive drops its ring
-    // first.
-    unsafe {
-        ring.submitter().register_buf_ring_with_flags(
-            buffers.address(),
-            buffers.entries(),
-            GROUP,
-            0,
-        )
+fn buffer_rings(ring: &Ring, entries: [u16; Traffic::ALL.len()]) -> Result<Buffers, StartError> {
+    let buffers = Buffers::new(entries)
+        .map_err(|errno| StartError::system("reserving the buffer rings", errno))?;
+    let failed = |error| StartError::of_ring("registering a buffer ring", error);
+    for (group, made) in buffers.rings() {
+        let (address, entries) = (made.address(), made.entries());
+        // SAFETY: the pages hold `entries` entries, and outlive the ring: the drive drops its
+        // ring first.
+        unsafe { ring.submitter().register_buf_ring_with_flags(address, entries, group, 0) }
+            .map_err(failed)?;
     }
-    .map_err(failed)?;
     Ok(buffers)
 }
 

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use braid_block::Key;
-use braid_shard::Socket;
+use braid_shard::{Socket, Traffic};
 
 use crate::accept::Connect;
 use crate::receive::Receive;
@@ -45,8 +45,8 @@ pub(crate) struct Slot {
 pub(crate) struct Sockets {
     slots: Box<[Slot]>,
     free: Vec<u32>,
-    /// Streams whose receive ended for want of a buffer, in that order.
-    pub(crate) starved: VecDeque<u32>,
+    /// Streams of each kind of traffic whose receive ended for want of a buffer, in that order.
+    pub(crate) starved: [VecDeque<u32>; Traffic::ALL.len()],
     pub(crate) net: Net,
 }
 
@@ -99,7 +99,7 @@ impl Sockets {
         Self {
             slots: (0..max).map(|_| Slot::free()).collect(),
             free: (0..max).rev().collect(),
-            starved: VecDeque::with_capacity(max as usize),
+            starved: Traffic::ALL.map(|_| VecDeque::with_capacity(max as usize)),
             net: Net { addresses, peers: vec![None; max as usize].into() },
         }
     }

@@ -99,8 +99,8 @@ fn options_that_contradict_each_other_are_refused() {
         let error = make(changed).err().expect("refused");
         assert!(matches!(error, StartError::Options(_)), "{error}");
     };
-    refused(|o| o.receive_buffers = 3);
-    refused(|o| o.receive_buffers = 128);
+    refused(|o| o.receive_buffers = [8, 3, 8]);
+    refused(|o| o.receive_buffers = [32, 32, 128]);
     refused(|o| o.sockets_max = 0);
     refused(|o| o.disk_ops_max = 0);
     refused(|o| o.arena.chunk_bytes = 100_000);

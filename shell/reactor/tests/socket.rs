@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use braid_block::{Class, IoError, Lease, Memory};
 use braid_reactor::{Arena, Listener};
-use braid_shard::{Effect, Event, Socket};
+use braid_shard::{Effect, Event, Socket, Traffic};
 use support::{Fake, Parts, Todo, listener, token};
 
 const RECEIVE: u8 = 1;
@@ -93,7 +93,7 @@ fn an_exact_receive_gathers_pieces_and_says_when_the_stream_ended_early() {
 fn a_reset_by_the_peer_ends_what_is_in_flight() {
     let stream = |todo: &mut Todo, mem: &mut Arena, socket: Socket| {
         let token = token(RECEIVE, socket.0);
-        todo.effects.push_back(Effect::ReceiveStream { token, socket });
+        todo.effects.push_back(Effect::ReceiveStream { token, socket, traffic: Traffic::Hosts });
         send(todo, mem, socket, 64);
     };
     let (running, address, answers) = serve(stream, nothing);
@@ -140,7 +140,7 @@ fn closing_answers_everything_in_flight_and_frees_the_place() {
 fn a_stopped_stream_can_be_received_exactly_from_where_it_stopped() {
     let stream = |todo: &mut Todo, _: &mut Arena, socket: Socket| {
         let token = token(RECEIVE, socket.0);
-        todo.effects.push_back(Effect::ReceiveStream { token, socket });
+        todo.effects.push_back(Effect::ReceiveStream { token, socket, traffic: Traffic::Hosts });
         todo.effects.push_back(Effect::ReceiveStop { socket });
     };
     let (running, address, answers) = serve(stream, |todo, mem, told| {

@@ -384,7 +384,9 @@ impl Engine {
             Effect::ReceiveExact { token, socket, span } => {
                 self.streams.receive_exact(mem, token, socket, span);
             }
-            Effect::ReceiveStream { token, socket } => self.streams.receive_stream(token, socket),
+            Effect::ReceiveStream { token, socket, .. } => {
+                self.streams.receive_stream(token, socket)
+            }
             Effect::ReceiveStop { socket } => self.streams.receive_stop(socket),
             Effect::Send { token, socket, batch } => {
                 let spans = self.shard.batch(batch).to_vec();

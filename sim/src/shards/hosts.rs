@@ -266,7 +266,7 @@ impl Machine {
             Effect::ReceiveExact { token, socket, span } => {
                 streams.receive_exact(mem, token, socket, span);
             }
-            Effect::ReceiveStream { token, socket } => streams.receive_stream(token, socket),
+            Effect::ReceiveStream { token, socket, .. } => streams.receive_stream(token, socket),
             Effect::ReceiveStop { socket } => streams.receive_stop(socket),
             Effect::Send { token, socket, batch } => {
                 streams.send(mem, token, socket, self.shard.batch(batch).to_vec());

@@ -33,7 +33,7 @@ enum Scenario {
 /// Which scenarios, and where.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Which [default: all but arenas, which finds what docs/status.md says is open]
+    /// Which [default: all]
     #[arg(value_enum)]
     scenarios: Vec<Scenario>,
     /// Where braid-engine and braid-control are
@@ -50,7 +50,7 @@ pub struct Options {
 ///
 /// What the first one found that was not as it must be.
 pub fn run(options: &Options) -> Outcome<()> {
-    let usual = &[Scenario::Killed, Scenario::Wiped, Scenario::Damaged][..];
+    let usual = Scenario::value_variants();
     let wanted = if options.scenarios.is_empty() { usual } else { &options.scenarios };
     let mut net = Some(Net::new()?);
     for &scenario in wanted {

@@ -98,7 +98,7 @@ impl Kernel {
                 assert!(!arena.span(span).is_empty(), "receives nothing");
                 self.receive(socket, Receive::Exact { token, span, filled: 0 });
             }
-            Effect::ReceiveStream { token, socket } => {
+            Effect::ReceiveStream { token, socket, .. } => {
                 self.receive(socket, Receive::Stream { token });
             }
             Effect::ReceiveStop { socket } => self.stop_receive(socket.0, IoError::Cancelled),

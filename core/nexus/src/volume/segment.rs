@@ -274,7 +274,8 @@ impl Volume {
         };
         let wide = nexus.joiner.as_ref().is_some_and(|joiner| joiner.wide);
         let mut comparisons = [const { None }; REPLICAS_MAX];
-        let mut data = mem.alloc(Class::Large);
+        // In a small arena that hosts keep busy there may never be a large one.
+        let mut data = mem.alloc(Class::Large).or_else(|| mem.alloc(Class::Medium));
         let mut enough = data.is_some();
         for slot in slots(parties) {
             comparisons[usize::from(slot)] = mem.alloc(Class::Medium);
@@ -426,6 +427,7 @@ impl Volume {
             _ => (0, segment.parties),
         };
         let mut plan: Vec<Run> = Vec::new();
+        let most = segment.data.as_ref().map_or(TRANSFER_MAX, |data| mem.capacity(data));
         for at in 0..(u64::from(len) / BLOCK) as usize {
             let order = nexus.winners.iter().copied().filter(|slot| may_win & bit(*slot) != 0);
             let sound = |slot: &u8| {
@@ -444,7 +446,7 @@ impl Volume {
             let skips = plant == Some(Plant::SkipHoles) && zero && joiner != 0;
             if to != 0 && !skips {
                 let first = segment.first + at as u64 * BLOCK;
-                add(&mut plan, Run { first, len: BLOCK as u32, from, to, zero });
+                add(&mut plan, Run { first, len: BLOCK as u32, from, to, zero }, most);
             }
         }
         segment.plan = plan;
@@ -623,12 +625,12 @@ impl Segment {
     }
 }
 
-/// Adds a block to a plan, to the run before it if they are alike.
-fn add(plan: &mut Vec<Run>, block: Run) {
+/// Adds a block to a plan, to the run before it if they are alike; `most` bytes go at once.
+fn add(plan: &mut Vec<Run>, block: Run, most: u32) {
     if let Some(last) = plan.last_mut() {
         let adjoins = last.first + u64::from(last.len) == block.first;
         let alike = (last.from, last.to, last.zero) == (block.from, block.to, block.zero);
-        if adjoins && alike && last.len < TRANSFER_MAX {
+        if adjoins && alike && (block.zero || last.len < most) && last.len < TRANSFER_MAX {
             last.len += block.len;
             return;
         }

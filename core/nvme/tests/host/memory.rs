@@ -15,6 +15,8 @@ pub(crate) struct Arena {
     held: HashMap<LeaseId, u32>,
     /// Buffers that can still be had.
     pub(crate) left: u32,
+    /// Those that the receivers filled: they are no part of these.
+    delivered: Vec<u32>,
     pub(crate) copied: u64,
     /// Bytes that a checksum was passed over.
     #[allow(dead_code, reason = "only tests of what is counted look at it")]
@@ -85,6 +87,18 @@ impl Arena {
     }
 }
 
+impl Arena {
+    /// A buffer that a receiver fills, whatever is left for others.
+    #[allow(dead_code, reason = "hosts alone receive otherwise")]
+    pub(crate) fn deliver(&mut self, class: Class) -> Lease {
+        let left = core::mem::replace(&mut self.left, u32::MAX);
+        let lease = self.alloc(class).expect("there is one");
+        self.left = left;
+        self.delivered.push(lease.id().index);
+        lease
+    }
+}
+
 impl Memory for Arena {
     fn alloc(&mut self, class: Class) -> Option<Lease> {
         self.left = self.left.checked_sub(1)?;
@@ -106,7 +120,11 @@ impl Memory for Arena {
 
     fn free(&mut self, lease: Lease) {
         self.get_mut(lease.id());
-        self.left = self.left.saturating_add(1);
+        let index = lease.id().index;
+        match self.delivered.iter().position(|delivered| *delivered == index) {
+            Some(at) => drop(self.delivered.swap_remove(at)),
+            None => self.left = self.left.saturating_add(1),
+        }
         let buffer = self.buffers[lease.id().index as usize].1.take();
         self.spare.extend(buffer);
     }

@@ -4,6 +4,8 @@
 //! Invariants:
 //! 1. A call ends with one `Done`, when nobody touches its buffer any more.
 //! 2. An answer that is none of the mirror's ends the association: nobody knows what was done.
+//! 3. A call that needs a buffer of its own has it before it begins, and keeps it until it ends:
+//!    the link's own, if there is no other. What waits behind it on the link holds buffers.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -24,7 +26,9 @@ pub(super) struct Call {
     association: u32,
     host: Key,
     token: Token,
-    /// The buffer is ours, not an alias of the volume's.
+    /// A buffer of its own, unless it is under way.
+    buffer: Option<Lease>,
+    /// The buffer that is under way is its own, not an alias of the volume's.
     owns: bool,
     /// What is still to be sent of a command that is too long for one.
     rest: VecDeque<Command>,
@@ -33,6 +37,8 @@ pub(super) struct Call {
     /// Bytes of that answer, and those that are here.
     total: usize,
     fetched: Vec<u8>,
+    /// Bytes of it that were asked for last.
+    asked: u32,
 }
 
 impl Shard {
@@ -48,11 +54,13 @@ impl Shard {
                 association,
                 host,
                 token: waiting.token,
+                buffer: None,
                 owns: false,
                 rest: VecDeque::new(),
                 held: None,
                 total: 0,
                 fetched: Vec::new(),
+                asked: 0,
             };
             if let Err(command) = self.begin_call(mem, call, waiting.command, waiting.span) {
                 let again = Waiting { command, ..waiting };
@@ -84,24 +92,71 @@ impl Shard {
             command => command,
         };
         let (entry, payload) = codec::encode(&command);
-        let Some(mut buffer) = payload_lease(mem, payload, span) else {
-            return Err(whole(command, call.rest));
+        let needed = match &payload {
+            Payload::Bytes(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            Payload::None | Payload::Buffer(_) => 0,
         };
+        let held = codec::is_held(&command);
+        if needed > 0 || held {
+            let wanted = if held { ANSWER_PIECE } else { needed };
+            call.buffer = self.call_buffer(mem, (call.volume, call.association), needed, wanted);
+            if call.buffer.is_none() {
+                return Err(whole(command, call.rest));
+            }
+        }
+        let mut buffer = payload_lease(mem, payload, span, &mut call.buffer);
         if let (Command::Write { len, .. }, Some(span)) = (&command, span) {
             let sums = self.volumes.sums.of_write(span.lease, *len);
             buffer.digest = sums.and_then(|sums| sums.of_all(*len));
         }
         call.owns = buffer.owns;
-        if !self.submit_call(mem, key, host, entry, buffer) {
+        if let Err(lease) = self.submit_call(mem, key, host, entry, buffer) {
+            let own = call.buffer.take().or(lease.filter(|_| call.owns));
+            self.end_buffer(mem, (call.volume, call.association), own);
             return Err(whole(command, call.rest));
         }
-        call.held = codec::is_held(&command).then_some(command);
+        call.held = held.then_some(command);
         let inserted = self.volumes.calls.insert(call);
         debug_assert_eq!(inserted.ok(), Some(key), "the key that was announced");
         Ok(())
     }
 
-    /// Sends a command of a call. False: it did not go, and its buffer is given back.
+    /// A buffer of `wanted` bytes for a call, or a smaller one of at least `needed`: the link's own
+    /// if no other is left.
+    fn call_buffer<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        (volume, association): (usize, u32),
+        needed: u32,
+        wanted: u32,
+    ) -> Option<Lease> {
+        let link = self.volumes.link(volume, association)?;
+        link.own.keep(mem);
+        let classes = [Class::holding(wanted)?, Class::holding(needed)?];
+        let any = classes.into_iter().find_map(|class| mem.alloc(class));
+        let fits = needed <= Class::Medium.bytes();
+        any.or_else(|| if fits { link.own.take() } else { None })
+    }
+
+    /// A call needs its buffer no more.
+    fn end_buffer<M: Memory>(
+        &mut self,
+        mem: &mut M,
+        (volume, association): (usize, u32),
+        lease: Option<Lease>,
+    ) {
+        let Some(lease) = lease else { return };
+        let lease = match self.volumes.link(volume, association) {
+            Some(link) => link.own.is_back(lease),
+            None => Err(lease),
+        };
+        if let Err(lease) = lease {
+            mem.free(lease);
+        }
+        self.freed = true;
+    }
+
+    /// Sends a command of a call. If it did not go, its buffer comes back.
     fn submit_call<M: Memory>(
         &mut self,
         mem: &mut M,
@@ -109,19 +164,14 @@ impl Shard {
         host: Key,
         entry: braid_nvme::command::Command,
         buffer: Buffer,
-    ) -> bool {
-        let Buffer { lease, len, owns, digest } = buffer;
+    ) -> Result<(), Option<Lease>> {
+        let Buffer { lease, len, digest, .. } = buffer;
         let cookie = Token::new(token::CALL, key).to_bits();
         let operation = Operation::Vendor(entry);
         let submission = Submission { operation, nsid: NSID, lease, len, cookie, queue: 0 };
         let now = self.now;
-        match self.host_submit_summed(mem, now, host, (submission, digest)) {
-            Ok(()) => true,
-            Err(submission) => {
-                free(mem, submission.lease, owns);
-                false
-            }
-        }
+        let submitted = self.host_submit_summed(mem, now, host, (submission, digest));
+        submitted.map_err(|submission| submission.lease)
     }
 
     pub(super) fn on_call_done<M: Memory>(&mut self, mem: &mut M, completed: Completed) {
@@ -132,19 +182,20 @@ impl Shard {
             return;
         };
         if let (true, Some(lease)) = (status.is_success() && call.total > 0, &lease) {
-            let len = (call.total - call.fetched.len()).min(ANSWER_PIECE as usize);
+            let len = call.asked as usize;
             call.fetched.extend_from_slice(&mem.bytes(lease)[..len]);
         }
         let owns = core::mem::take(&mut call.owns);
         if let Some(lease) = lease.as_ref().filter(|_| !owns) {
             self.volumes.sums.received(lease.id(), digest);
         }
-        free(mem, lease, owns);
         let Some(call) = self.volumes.calls.get_mut(key) else { return };
+        // An alias is dropped.
+        call.buffer = call.buffer.take().or(lease.filter(|_| owns));
         if !status.is_success() {
             let refusal = codec::refusal(status, result);
             let (volume, association) = (call.volume, call.association);
-            self.end_call(key, Err(refusal.unwrap_or(Refusal::Gone)));
+            self.end_call(mem, key, Err(refusal.unwrap_or(Refusal::Gone)));
             if refusal.is_none() {
                 self.give_up(mem, volume, association);
             }
@@ -177,41 +228,40 @@ impl Shard {
     fn next_part<M: Memory>(&mut self, mem: &mut M, key: Key) {
         let Some(call) = self.volumes.calls.get_mut(key) else { return };
         let Some(command) = call.rest.pop_front() else {
-            return self.end_call(key, Ok(Answer::Done));
+            return self.end_call(mem, key, Ok(Answer::Done));
         };
         let (entry, payload) = codec::encode(&command);
-        self.go_on(mem, key, entry, payload);
+        let buffer = payload_lease(mem, payload, None, &mut call.buffer);
+        self.go_on(mem, key, entry, buffer);
     }
 
     /// Fetches the next piece of a long answer.
     fn fetch<M: Memory>(&mut self, mem: &mut M, key: Key) {
-        let Some(call) = self.volumes.calls.get(key) else { return };
-        let len = u32::try_from(call.total - call.fetched.len()).unwrap_or(u32::MAX);
+        let Some(call) = self.volumes.calls.get_mut(key) else { return };
+        let Some(lease) = call.buffer.take() else { return self.give_up_call(mem, key) };
+        let left = u32::try_from(call.total - call.fetched.len()).unwrap_or(u32::MAX);
+        call.asked = left.min(mem.capacity(&lease)).min(ANSWER_PIECE);
         let entry = codec::read_answer(call.fetched.len() as u64);
-        self.go_on(mem, key, entry, Payload::Buffer(len.min(ANSWER_PIECE)));
+        let buffer = Buffer { lease: Some(lease), len: call.asked, owns: true, digest: None };
+        self.go_on(mem, key, entry, buffer);
     }
 
-    /// Sends another command of a call, with a buffer of ours.
+    /// Sends another command of a call. Without a slot the association ends, and the nexus begins
+    /// anew: rare, for the call's own has just come free.
     fn go_on<M: Memory>(
         &mut self,
         mem: &mut M,
         key: Key,
         entry: braid_nvme::command::Command,
-        payload: Payload,
+        buffer: Buffer,
     ) {
         let Some(call) = self.volumes.calls.get_mut(key) else { return };
         let host = call.host;
-        let made = match payload {
-            Payload::Buffer(len) => Class::holding(len)
-                .and_then(|class| mem.alloc(class))
-                .map(|lease| Buffer { lease: Some(lease), len, owns: true, digest: None }),
-            payload => payload_lease(mem, payload, None),
-        };
-        // Without a buffer, or a slot, the association ends, and the nexus begins anew: rare, for
-        // a call's own slot has just come free, and a quarter of the arena is for replicas.
-        let Some(buffer) = made else { return self.give_up_call(mem, key) };
         call.owns = buffer.owns;
-        if !self.submit_call(mem, key, host, entry, buffer) {
+        if let Err(lease) = self.submit_call(mem, key, host, entry, buffer) {
+            if let Some(call) = self.volumes.calls.get_mut(key).filter(|call| call.owns) {
+                call.buffer = call.buffer.take().or(lease);
+            }
             self.give_up_call(mem, key);
         }
     }
@@ -221,7 +271,7 @@ impl Shard {
         let Some(call) = self.volumes.calls.get(key) else { return };
         let answer = call.held.as_ref().and_then(|held| codec::fetched(held, &call.fetched));
         match answer {
-            Some(answer) => self.end_call(key, Ok(answer)),
+            Some(answer) => self.end_call(mem, key, Ok(answer)),
             None => self.give_up_call(mem, key),
         }
     }
@@ -230,13 +280,14 @@ impl Shard {
     fn give_up_call<M: Memory>(&mut self, mem: &mut M, key: Key) {
         let Some(call) = self.volumes.calls.get(key) else { return };
         let (volume, association) = (call.volume, call.association);
-        self.end_call(key, Err(Refusal::Gone));
+        self.end_call(mem, key, Err(Refusal::Gone));
         self.give_up(mem, volume, association);
     }
 
-    fn end_call(&mut self, key: Key, result: Result<Answer, Refusal>) {
+    fn end_call<M: Memory>(&mut self, mem: &mut M, key: Key, result: Result<Answer, Refusal>) {
         let Some(call) = self.volumes.calls.remove(key) else { return };
-        let Call { volume, association, token, held, .. } = call;
+        let Call { volume, association, token, held, buffer, .. } = call;
+        self.end_buffer(mem, (volume, association), buffer);
         if let (Some(link), Some(_)) = (self.volumes.link(volume, association), held) {
             let next = link.holding.pop_front();
             link.holds = next.is_some();
@@ -261,35 +312,30 @@ struct Buffer {
     digest: Option<u32>,
 }
 
-/// The buffer of a command; none if there is none now.
-fn payload_lease<M: Memory>(mem: &mut M, payload: Payload, span: Option<Span>) -> Option<Buffer> {
+/// The buffer of a command: an alias of the volume's, or the call's own with what is sent in it.
+fn payload_lease<M: Memory>(
+    mem: &mut M,
+    payload: Payload,
+    span: Option<Span>,
+    own: &mut Option<Lease>,
+) -> Buffer {
+    let nothing = Buffer { lease: None, len: 0, owns: false, digest: None };
     match payload {
-        Payload::None => Some(Buffer { lease: None, len: 0, owns: false, digest: None }),
+        Payload::None => nothing,
         Payload::Buffer(len) => {
             debug_assert!(span.is_some_and(|span| span.offset == 0 && span.len >= len));
-            Some(Buffer {
-                lease: span.map(|span| Lease::new(span.lease)),
-                len,
-                owns: false,
-                digest: None,
-            })
+            Buffer { lease: span.map(|span| Lease::new(span.lease)), len, ..nothing }
         }
-        Payload::Bytes(bytes) if bytes.is_empty() => {
-            Some(Buffer { lease: None, len: 0, owns: false, digest: None })
-        }
+        Payload::Bytes(bytes) if bytes.is_empty() => nothing,
         Payload::Bytes(bytes) => {
-            let len = u32::try_from(bytes.len()).ok()?;
-            let lease = mem.alloc(Class::holding(len)?)?;
-            mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
-            Some(Buffer { lease: Some(lease), len, owns: true, digest: None })
+            let lease = own.take();
+            debug_assert!(lease.is_some(), "it was taken when the call began");
+            if let Some(lease) = &lease {
+                mem.bytes_mut(lease)[..bytes.len()].copy_from_slice(&bytes);
+            }
+            let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            Buffer { lease, len, owns: true, ..nothing }
         }
-    }
-}
-
-/// A buffer comes back: an alias is dropped.
-fn free<M: Memory>(mem: &mut M, lease: Option<Lease>, owns: bool) {
-    if let (Some(lease), true) = (lease, owns) {
-        mem.free(lease);
     }
 }
 

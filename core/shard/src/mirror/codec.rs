@@ -29,6 +29,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use braid_block::Class;
 use braid_nexus::record::{RECORD_MAX, Record, Uuid};
 use braid_nexus::wire::{
     Answer, BLOCK, Command, Fenced, REGION, Refusal, TRANSFER_MAX, comparison_bytes,
@@ -61,9 +62,9 @@ const OF_SNAPSHOT: u32 = 1;
 /// CDW12: Force Unit Access.
 const FUA: u32 = 1 << 30;
 
-/// Ranges that one Clean carries.
-pub(crate) const CLEAN_RANGES_MAX: usize = TRANSFER_BYTES_MAX as usize / 8;
-/// Bytes of an answer that one ReadAnswer fetches.
+/// Ranges that one Clean carries: what the buffer holds that every link keeps.
+pub(crate) const CLEAN_RANGES_MAX: usize = Class::Medium.bytes() as usize / 8;
+/// Bytes of an answer that one ReadAnswer fetches at most.
 pub(crate) const ANSWER_PIECE: u32 = TRANSFER_BYTES_MAX;
 /// Bytes of a held answer that a nexus takes in any case: what a replica that is larger than its
 /// volume may have to tell.

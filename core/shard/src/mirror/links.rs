@@ -16,7 +16,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use braid_block::{Key, Memory, Span, Token};
+use braid_block::{Class, Key, Memory, Span, Token};
 use braid_nexus::Event;
 use braid_nexus::record::Uuid;
 use braid_nexus::wire::{Answer, Command, Refusal};
@@ -30,6 +30,7 @@ use super::lines::LineKey;
 use super::member_nqn;
 use crate::Shard;
 use crate::host::HostConfig;
+use crate::memory::Spare;
 
 /// Entries of the queue to a replica: as many commands as a volume usually has in work.
 const QUEUE_ENTRIES: u16 = 512;
@@ -51,6 +52,8 @@ pub(super) struct Link {
     pub(super) holds: bool,
     /// Commands that wait for that to be over.
     pub(super) holding: VecDeque<Waiting>,
+    /// A buffer for its calls, when there is no other.
+    pub(super) own: Spare,
 }
 
 /// A command that waits to be sent.
@@ -102,7 +105,12 @@ impl Shard {
         };
         match way {
             Some(way) => {
+                let mut own = Spare::new(Class::Medium);
+                if let Way::There { .. } = way {
+                    own.keep(mem);
+                }
                 let link = Link {
+                    own,
                     association,
                     way,
                     waiting: VecDeque::new(),
@@ -145,7 +153,8 @@ impl Shard {
 
     /// A volume ends an association.
     pub(super) fn leave<M: Memory>(&mut self, mem: &mut M, volume: usize, association: u32) {
-        let Some(link) = self.volumes.at(volume).take_link(association) else { return };
+        let Some(mut link) = self.volumes.at(volume).take_link(association) else { return };
+        self.volumes.orphans.extend(link.own.take());
         match link.way {
             Way::Here(line) => self.leave_line(mem, line),
             Way::There { host, .. } => {
@@ -176,7 +185,8 @@ impl Shard {
     /// A link is no more, not by the volume's will.
     fn lost(&mut self, volume: usize, association: u32, refused: bool) {
         let link = self.volumes.get(volume).and_then(|served| served.take_link(association));
-        let Some(link) = link else { return };
+        let Some(mut link) = link else { return };
+        self.volumes.orphans.extend(link.own.take());
         self.tell_volume(volume, Event::Broken { association, refused });
         self.let_go(volume, link);
     }

@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use braid_block::{Geometry, Instant, Key, Memory, Slab};
+use braid_block::{Geometry, Instant, Key, Lease, Memory, Slab};
 use braid_nexus::record::{Record, Uuid};
 use braid_nexus::{
     Command, Config, Effect as Wanted, Ended, Event, Limits, Pace, Timing, View, Volume,
@@ -154,6 +154,8 @@ pub(crate) struct Volumes {
     pub(super) list: Vec<Option<Served>>,
     pub(super) calls: Slab<Call>,
     pub(super) sums: KnownSums,
+    /// Buffers of links that are gone, to be given back.
+    pub(super) orphans: Vec<Lease>,
     /// What is to be asked and told, oldest first.
     told: VecDeque<Told>,
 }
@@ -164,11 +166,12 @@ impl Volumes {
             list: Vec::new(),
             calls: Slab::with_capacity(0),
             sums: KnownSums::default(),
+            orphans: Vec::new(),
             told: VecDeque::new(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
@@ -388,6 +391,7 @@ impl Shard {
                 self.freed = true;
             }
         }
+        self.volumes.orphans.drain(..).for_each(|lease| mem.free(lease));
     }
 
     fn volume_turn<M: Memory>(&mut self, mem: &mut M, at: usize) {

@@ -99,6 +99,28 @@ fn the_owner_dies_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn nobody_waits_for_good_when_all_buffers_are_spent() {
+    let mut world = World::new(6);
+    world.take_over(0);
+    let path = world.connect(0);
+    assert_eq!(world.write(path, 0, 1), Status::SUCCESS);
+    // From now on there is only what each use keeps for itself.
+    for node in &mut world.net.nodes[..ENGINES] {
+        node.mem.left = 0;
+    }
+    // A Clean, of which there is one for 128 writes, names the regions that are clean since a flush.
+    for at in 0..600 {
+        let lba = at * 8 / 10 * 2;
+        assert_eq!(world.write(path, lba, at as u8), Status::SUCCESS);
+        if at % 100 == 99 {
+            assert_eq!(world.one(path, Operation::Flush, &[], 0).0, Status::SUCCESS);
+            assert_eq!(world.read(path, lba), Ok(at as u8));
+        }
+    }
+    assert_eq!(world.members(), 3, "{:?}", world.notes);
+}
+
+#[test]
 fn a_snapshot_is_taken_on_every_engine() {
     let mut world = World::new(5);
     world.take_over(0);

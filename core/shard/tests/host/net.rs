@@ -276,7 +276,7 @@ impl Net {
                 node.mem.hold(&[span]);
                 node.ends.get_mut(&socket.0).unwrap().receive = Some(Receive::Exact(token, span));
             }
-            Effect::ReceiveStream { token, socket } => {
+            Effect::ReceiveStream { token, socket, .. } => {
                 node.ends.get_mut(&socket.0).unwrap().receive = Some(Receive::Stream(token));
             }
             Effect::ReceiveStop { socket } => {
@@ -467,7 +467,7 @@ impl Net {
                 end.receive = Some(Receive::Stream(token));
                 let bytes: Vec<u8> =
                     end.inbox.drain(..piece.min(end.inbox.len()).min(16 << 10)).collect();
-                let lease: Lease = node.mem.alloc(Class::Medium).expect("a receive buffer");
+                let lease: Lease = node.mem.deliver(Class::Medium);
                 node.mem.bytes_mut(&lease)[..bytes.len()].copy_from_slice(&bytes);
                 let event = Event::Received { token, lease, len: bytes.len() as u32 };
                 node.handle(now, event);

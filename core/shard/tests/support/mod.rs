@@ -325,7 +325,7 @@ impl World {
             Effect::ReceiveExact { token, socket, span } => {
                 self.stream(socket.0).receive = Some(Pending::Exact { token, span });
             }
-            Effect::ReceiveStream { token, socket } => {
+            Effect::ReceiveStream { token, socket, .. } => {
                 self.stream(socket.0).receive = Some(Pending::Stream { token });
             }
             Effect::ReceiveStop { socket } => self.stream(socket.0).stopping = true,

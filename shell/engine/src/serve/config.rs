@@ -169,12 +169,15 @@ fn reactor(plan: &Plan, limits: &Limits) -> Result<Options> {
         start_bytes: ArenaOptions::default().start_bytes.min(plan.arena),
         limit_bytes: plan.arena / u64::from(chunk_bytes) * u64::from(chunk_bytes),
     };
-    // The kernel holds these all the time, so they take at most an eighth of a small arena.
-    let receive_buffers = u16::try_from(plan.arena >> 17).unwrap_or(u16::MAX);
+    // The kernel holds these all the time, so they take at most an eighth of a small arena: half
+    // of that for hosts, a quarter for each other kind of traffic.
+    let few = 1_u64 << (plan.arena >> 19).max(1).ilog2();
+    let at_most = |count| u16::try_from(few * count).unwrap_or(u16::MAX);
+    let [hosts, nexuses, targets] = usual.receive_buffers;
     Ok(Options {
         arena,
         sockets_max: limits.connections_max + HANDSHAKES_MAX,
-        receive_buffers: usual.receive_buffers.min(1 << receive_buffers.max(1).ilog2()),
+        receive_buffers: [hosts.min(at_most(2)), nexuses.min(at_most(1)), targets.min(at_most(1))],
         polling: plan.poll.into(),
         poll: plan.poll_for,
         boot_id: boot_id(plan.boot_id_file.as_deref())?,

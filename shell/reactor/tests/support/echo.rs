@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use braid_block::{Instant, Lease, Memory, Span};
 use braid_reactor::{Arena, Machine};
-use braid_shard::{Effect, Event, Socket};
+use braid_shard::{Effect, Event, Socket, Traffic};
 
 use super::{Ends, token};
 
@@ -77,7 +77,11 @@ impl Machine for Echo {
                 let conn = &mut self.conns[socket.0 as usize];
                 (conn.receiving, conn.open) = (true, true);
                 let token = token(RECEIVE, socket.0);
-                self.effects.push_back(Effect::ReceiveStream { token, socket });
+                self.effects.push_back(Effect::ReceiveStream {
+                    token,
+                    socket,
+                    traffic: Traffic::Hosts,
+                });
             }
             Event::Received { token, lease, len } => {
                 let index = token.key().index;

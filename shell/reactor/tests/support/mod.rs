@@ -159,7 +159,7 @@ pub fn options() -> Options {
         },
         sockets_max: 16,
         disk_ops_max: 32,
-        receive_buffers: 8,
+        receive_buffers: [8, 2, 2],
         ring_entries: 64,
         ..Options::default()
     }

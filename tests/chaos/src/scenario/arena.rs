@@ -18,15 +18,15 @@ pub(super) const OPTIONS: &[&str] = &["--arena", "1MiB"];
 const VOLUMES: [&str; 2] = ["one", "two"];
 /// What of them is used.
 const REGION: u64 = 16 * MIB;
-/// Bytes of a command.
-const BLOCK: &str = "4KiB";
+/// Bytes of a command: as many as there can be, in capsules; some that are fetched.
+const BLOCKS: [&str; 3] = ["4KiB", "16KiB", "128KiB"];
 /// A member that does not answer a command for so long is excluded. Whoever waits for a buffer
 /// that never comes is found by then: nothing may take as long.
 const LONGEST: Duration = Duration::from_secs(3);
 /// How long a hand-over may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Both ways at once, for 20 s in all.
+/// Both ways at once, for a while with each size.
 pub(super) fn arenas(stage: &mut Stage) -> Outcome<String> {
     for (engine, name) in VOLUMES.into_iter().enumerate() {
         let replicas = &[engine, 1 - engine];
@@ -40,9 +40,14 @@ pub(super) fn arenas(stage: &mut Stage) -> Outcome<String> {
         stage.whole(name)?;
     }
     let before = exclusions(stage)?;
-    let (commands, longest) = both(stage)?;
-    let excluded = exclusions(stage)? - before;
-    must(excluded == 0, || format!("{excluded} members did not answer in time"))?;
+    let mut seen = Vec::new();
+    for block in BLOCKS {
+        let (commands, longest) = both(stage, block)?;
+        let excluded = exclusions(stage)? - before;
+        must(excluded == 0, || format!("{block}: {excluded} members did not answer in time"))?;
+        seen.push(format!("{commands} of {block}, the longest {} ms", longest.as_millis()));
+    }
+    let said = seen.join("; ");
     let seen = VOLUMES.map(|name| stage.whole(name));
     for engine in 0..VOLUMES.len() {
         stage.cluster.stop(Place::Engine(engine))?;
@@ -50,7 +55,7 @@ pub(super) fn arenas(stage: &mut Stage) -> Outcome<String> {
     for seen in seen {
         stage.contents(&seen?)?;
     }
-    Ok(format!("{commands} commands of {BLOCK}, the longest {} ms", longest.as_millis()))
+    Ok(format!("commands: {said}"))
 }
 
 fn exclusions(stage: &Stage) -> Outcome<u64> {
@@ -58,11 +63,12 @@ fn exclusions(stage: &Stage) -> Outcome<u64> {
     VOLUMES.iter().enumerate().map(of).sum()
 }
 
-/// Loads both volumes at once; how many commands there were, and how long the longest took.
-fn both(stage: &Stage) -> Outcome<(u64, Duration)> {
+/// Loads both volumes at once with commands of a size; how many there were, and how long the
+/// longest took.
+fn both(stage: &Stage, block: &str) -> Outcome<(u64, Duration)> {
     let one = |engine: usize| {
-        let words = ["--rw", "mixed:30", "--queue-depth", "128", "--time", "20s"];
-        stage.load(engine, VOLUMES[engine], REGION, BLOCK, &words)
+        let words = ["--rw", "mixed:30", "--queue-depth", "128", "--time", "6s"];
+        stage.load(engine, VOLUMES[engine], REGION, block, &words)
     };
     let said = std::thread::scope(|scope| {
         let other = scope.spawn(|| one(1));
