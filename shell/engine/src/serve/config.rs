@@ -18,6 +18,10 @@ use crate::serve::uri::Source;
 /// Buffers that a connection needs for itself and its share of commands, in bytes: small arenas
 /// serve fewer hosts.
 const ARENA_PER_CONNECTION: u64 = 128 << 10;
+/// An admin queue and an I/O queue.
+const CONNECTIONS_MIN: u32 = 2;
+/// More than this is a mistake: each has a socket and entries in tables.
+const CONNECTIONS_MAX: u32 = 16 << 10;
 /// The smallest arena in which a few hosts can work at all.
 const ARENA_MIN: u64 = 1 << 20;
 
@@ -152,9 +156,31 @@ fn limits(plan: &Plan) -> Result<Limits> {
         )));
     }
     let usual = Limits::default();
-    let connections = u32::try_from(plan.arena / ARENA_PER_CONNECTION).unwrap_or(u32::MAX);
+    let room = u32::try_from(plan.arena / ARENA_PER_CONNECTION).unwrap_or(u32::MAX);
+    let connections = plan.connections.unwrap_or_else(|| room.min(usual.connections_max));
+    if !(CONNECTIONS_MIN..=CONNECTIONS_MAX).contains(&connections) {
+        return Err(Error::usage(format!(
+            "--connections {connections}: a shard takes between {CONNECTIONS_MIN} and \
+             {CONNECTIONS_MAX}"
+        )));
+    }
+    if connections > room {
+        let needed = u64::from(connections) * ARENA_PER_CONNECTION;
+        return Err(Error::usage(format!(
+            "--connections {connections} need an arena of {}; raise --arena, or take {room}",
+            crate::quantity::Bytes(needed)
+        )));
+    }
+    let per_host = plan.connections_per_host.unwrap_or(usual.connections_per_host_max);
+    if per_host < CONNECTIONS_MIN {
+        return Err(Error::usage(format!(
+            "--connections-per-host {per_host}: a host needs {CONNECTIONS_MIN} at least, for its \
+             admin queue and an I/O queue"
+        )));
+    }
     Ok(Limits {
-        connections_max: connections.min(usual.connections_max),
+        connections_max: connections,
+        connections_per_host_max: per_host,
         arena_bytes: plan.arena,
         drain: plan.drain,
         ..usual

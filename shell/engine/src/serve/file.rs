@@ -58,6 +58,8 @@ mod tests {
         poll = "never"
         poll-us = 20
         arena = "16MiB"
+        connections = 64
+        connections-per-host = 16
         drain = 5
         log = "debug"
         log-format = "json"
@@ -83,6 +85,7 @@ mod tests {
         assert_eq!(options.data_digest, Some(Switch(true)));
         assert_eq!((options.poll, options.log), (Some(Poll::Never), Some(Level::Debug)));
         assert_eq!(options.arena, Some(Bytes(16 << 20)));
+        assert_eq!((options.connections, options.connections_per_host), (Some(64), Some(16)));
         assert_eq!(options.subsystem.len(), 1);
     }
 

@@ -95,6 +95,15 @@ pub struct Options {
     #[arg(long, value_name = "SIZE")]
     pub arena: Option<Bytes>,
 
+    /// Connections that a shard takes at most, of hosts and of other engines; 128 KiB of the arena
+    /// for each [default: 512, or what the arena allows]
+    #[arg(long, value_name = "N")]
+    pub connections: Option<u32>,
+
+    /// Of these, connections that one host may have; an eighth is never one host's [default: 256]
+    #[arg(long, value_name = "N")]
+    pub connections_per_host: Option<u32>,
+
     /// How long a stop waits for commands in flight [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub drain: Option<Period>,
@@ -340,6 +349,8 @@ impl Options {
             poll: self.poll.or(file.poll),
             poll_us: self.poll_us.or(file.poll_us),
             arena: self.arena.or(file.arena),
+            connections: self.connections.or(file.connections),
+            connections_per_host: self.connections_per_host.or(file.connections_per_host),
             drain: self.drain.or(file.drain),
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),

@@ -66,6 +66,10 @@ pub struct Plan {
     pub poll_for: Duration,
     /// Bytes of buffers of a shard, at most.
     pub arena: u64,
+    /// Connections of a shard, at most; none: what is usual.
+    pub connections: Option<u32>,
+    /// Connections of one host, at most; none: what is usual.
+    pub connections_per_host: Option<u32>,
     /// How long a stop waits.
     pub drain: Duration,
     /// What is logged.
@@ -167,6 +171,8 @@ impl Plan {
             poll: options.poll.unwrap_or(Poll::Adaptive),
             poll_for: Duration::from_micros(options.poll_us.unwrap_or(50).into()),
             arena: options.arena.map_or(64 << 20, |arena| arena.0),
+            connections: options.connections,
+            connections_per_host: options.connections_per_host,
             drain: options.drain.map_or(Duration::from_secs(10), |drain| drain.0),
             log: options.log.unwrap_or(Level::Info),
             log_format: options.log_format.unwrap_or(LogFormat::Text),

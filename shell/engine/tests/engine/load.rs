@@ -27,6 +27,28 @@ fn what_is_written_is_found_after_a_restart() {
 }
 
 #[test]
+fn connections_of_a_host_and_of_all_are_as_many_as_was_said() {
+    let load = |engine: &Engine, connections: &str, queues: &str| {
+        let uri = engine.uri(1);
+        let words = ["--rw", "write", "--total", "4MiB", "--connections", connections];
+        run(&[&["perf", &uri, "--queues", queues][..], &words].concat())
+    };
+    let engine = Engine::start(&["mem:4MiB", "--connections-per-host", "4"]);
+    // Each has an admin queue, too.
+    assert_eq!(load(&engine, "2", "1").code, Some(0));
+    let ended = load(&engine, "3", "1");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let log = engine.stop();
+    assert!(log.contains("HostConnections"), "{log}");
+
+    let more = ["--connections", "800", "--connections-per-host", "640", "--arena", "100MiB"];
+    let engine = Engine::start(&[&["mem:4MiB"][..], &more].concat());
+    let ended = load(&engine, "100", "5");
+    assert_eq!(ended.code, Some(0), "600 connections: {ended:?}");
+    engine.stop();
+}
+
+#[test]
 fn every_shape_of_load_verifies() {
     let engine = Engine::start(&["mem:4MiB", "mem:4MiB?block=512"]);
     for (nsid, shape) in [
