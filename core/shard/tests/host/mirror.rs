@@ -108,7 +108,7 @@ fn nobody_waits_for_good_when_all_buffers_are_spent() {
     for node in &mut world.net.nodes[..ENGINES] {
         node.mem.left = 0;
     }
-    // A Clean, of which there is one for 128 writes, names the regions that are clean since a flush.
+    // A Clean, of which there is one for 128 writes, names the regions that are clean.
     for at in 0..600 {
         let lba = at * 8 / 10 * 2;
         assert_eq!(world.write(path, lba, at as u8), Status::SUCCESS);
